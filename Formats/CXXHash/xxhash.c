@@ -1,0 +1,1 @@
+#include "nibble_xxhash.h"

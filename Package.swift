@@ -1,0 +1,76 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+  .swiftLanguageMode(.v6),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .enableExperimentalFeature("Lifetimes"),
+]
+
+// Tests build bytes by hand and compare bits; they need not annotate each unsafe expression.
+let relaxed: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+
+func format(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, path: "Formats/\(name)", swiftSettings: strict)
+}
+
+func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .target(name: name, dependencies: dependencies, path: "Sources/\(name)", swiftSettings: strict)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+  .testTarget(
+    name: "\(name)Tests", dependencies: dependencies + ["TestSupport"], path: "Tests/\(name)",
+    swiftSettings: relaxed)
+}
+
+let package = Package(
+  name: "nibble",
+  platforms: [.macOS(.v26)],
+  products: [
+    .executable(name: "nibble", targets: ["nibble"]),
+    .library(name: "Safetensors", targets: ["Safetensors", "Tensors", "Bytes"]),
+    .library(name: "Quantization", targets: ["Quantization"]),
+  ],
+  targets: [
+    // Formats: bytes at rest.
+    .target(
+      name: "CXXHash", path: "Formats/CXXHash",
+      cSettings: [.treatAllWarnings(as: .error)]),
+    format("Bytes", ["CXXHash"]),
+    format("JSON", ["Bytes"]),
+    format("Tensors", ["Bytes"]),
+    format("Safetensors", ["Bytes", "JSON", "Tensors"]),
+
+    // Sources: what is done with weights.
+    .target(
+      name: "Kernels", path: "Sources/Kernels",
+      cxxSettings: [.treatAllWarnings(as: .error), .define("HWY_SHARED_DEFINE")],
+      linkerSettings: [.linkedLibrary("hwy")]),
+    library("Quantization", ["Kernels"]),
+    library("Architectures", ["Bytes", "JSON", "Tensors"]),
+    library(
+      "Pipeline",
+      ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"]),
+    .executableTarget(
+      name: "nibble",
+      dependencies: ["Pipeline", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],
+      path: "Sources/nibble", swiftSettings: strict),
+
+    // Tests mirror the targets.
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: relaxed),
+    tests("Bytes", ["Bytes"]),
+    tests("JSON", ["JSON", "Bytes"]),
+    tests("Tensors", ["Tensors", "Bytes"]),
+    tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
+    tests("Quantization", ["Quantization", "Kernels"]),
+    tests("Architectures", ["Architectures", "Tensors", "Bytes"]),
+    tests("Pipeline", ["Pipeline", "Safetensors", "Tensors", "JSON", "Bytes", "Quantization"]),
+    tests("Tool", ["Safetensors", "Tensors", "JSON", "Bytes"]),
+  ],
+  cxxLanguageStandard: .cxx17
+)

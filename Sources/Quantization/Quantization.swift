@@ -1,0 +1,2 @@
+import Kernels
+public func simdTarget() -> String { unsafe String(cString: nibble_kernels_target()) }

@@ -1,0 +1,2 @@
+import Quantization
+print("nibble", simdTarget())
