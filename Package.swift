@@ -41,7 +41,8 @@ let package = Package(
     .target(
       name: "CXXHash", path: "Formats/CXXHash",
       cSettings: [.treatAllWarnings(as: .error)]),
-    format("Bytes", ["CXXHash"]),
+    .target(name: "CSystem", path: "Formats/CSystem", cSettings: [.treatAllWarnings(as: .error)]),
+    format("Bytes", ["CSystem", "CXXHash"]),
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),

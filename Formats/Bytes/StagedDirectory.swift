@@ -1,0 +1,184 @@
+import CSystem
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// A directory that is written under a hidden name beside its final one and appears there whole, in one
+/// step, or not at all.
+///
+/// The hidden name is fixed (`.NAME.nibble-partial`) and locked, so that a second run is refused while
+/// the first is alive and the leavings of a killed run are found and removed by the next.
+public struct StagedDirectory: ~Copyable {
+  /// The final path.
+  public let path: String
+  private let name: String
+  private let stagingName: String
+  private let parent: Descriptor
+  private let staging: Descriptor
+  private let replaces: Bool
+  private var isCommitted = false
+
+  /// - Parameters:
+  ///   - path: the directory to create. Its parent must exist. An empty directory is taken over.
+  ///   - replacing: whether a checkpoint that is already there may be replaced.
+  ///   - inputs: directories and files being read; none of them may be the output or contain it.
+  /// - Throws: `cannotCreate` when the output exists or its place is not writable; `locked` when another
+  ///   run is writing it.
+  public init(path: String, replacing: Bool, inputs: [FileIdentity] = []) throws(Failure) {
+    let (parentPath, name) = try Self.split(path)
+    guard let parent = Descriptor(parentPath, O_RDONLY | O_DIRECTORY) else {
+      throw Failure(.cannotCreate, "cannot open the parent directory '\(parentPath)': \(errorText())", file: path)
+    }
+    try Self.checkIsOutside(inputs, parent: parent.number, path: path)
+    let replaces = try Self.checkDestination(parent.number, name, path: path, replacing: replacing, inputs: inputs)
+    let stagingName = ".\(name).nibble-partial"
+    self.path = path
+    self.name = name
+    self.stagingName = stagingName
+    self.replaces = replaces
+    staging = try Self.claim(parent.number, stagingName, path: path)
+    self.parent = parent
+    // Whatever a killed run left behind is of no use: nothing says how far it came.
+    try Self.removeFiles(staging.number, path: path)
+  }
+
+  deinit {
+    if !isCommitted {
+      try? Self.removeFiles(staging.number, path: path)
+      _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
+    }
+  }
+
+  /// Bytes that an ordinary user may still write on the file system that holds the directory.
+  public func freeBytes() -> Int? {
+    var status = statvfs()
+    guard SystemCall.succeeds({ unsafe fstatvfs(staging.number, &status) }) else { return nil }
+    let (bytes, overflow) = UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize))
+    return overflow ? Int.max : Int(clamping: bytes)
+  }
+
+  /// A new file of the directory.
+  public func create(_ name: String) throws(Failure) -> OutputFile {
+    try OutputFile(at: staging.number, name)
+  }
+
+  /// Makes the directory visible under its final name. Every file must have been finished.
+  public consuming func commit() throws(Failure) {
+    guard nibble_full_sync(staging.number) == 0 else {
+      throw Failure(.io, "cannot make the directory durable (fsync): \(errorText())", file: path)
+    }
+    if replaces {
+      try exchange()
+    } else {
+      guard SystemCall.succeeds({ unsafe renameat(parent.number, stagingName, parent.number, name) }) else {
+        throw .output("cannot move the finished directory into place", file: path)
+      }
+    }
+    isCommitted = true
+    guard nibble_full_sync(parent.number) == 0 else {
+      throw Failure(.io, "cannot make the new name durable (fsync): \(errorText())", file: path)
+    }
+  }
+
+  /// Swaps the old directory with the new one, then removes the old.
+  private func exchange() throws(Failure) {
+    if unsafe nibble_rename_exchange(parent.number, stagingName, name) != 0 {
+      // No atomic exchange on this file system: two renames, with the old contents kept until the second.
+      let oldName = ".\(name).nibble-old"
+      guard
+        SystemCall.succeeds({ unsafe renameat(parent.number, name, parent.number, oldName) }),
+        SystemCall.succeeds({ unsafe renameat(parent.number, stagingName, parent.number, name) }),
+        SystemCall.succeeds({ unsafe renameat(parent.number, oldName, parent.number, stagingName) })
+      else { throw .output("cannot replace the old directory", file: path) }
+    }
+    if let old = Descriptor(at: parent.number, stagingName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) {
+      try Self.removeFiles(old.number, path: path)
+      _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
+    }
+  }
+
+  // MARK: - Before anything is written
+
+  private static func split(_ path: String) throws(Failure) -> (parent: String, name: String) {
+    var parts = path.split(separator: "/", omittingEmptySubsequences: true)
+    while parts.last == "." { parts.removeLast() }
+    guard let last = parts.popLast(), last != "..", InputDirectory.isPlainComponent(String(last)) else {
+      throw Failure(.cannotCreate, "is not a usable name for an output directory", file: path)
+    }
+    let parent = (path.hasPrefix("/") ? "/" : "") + parts.joined(separator: "/")
+    return (parent.isEmpty ? "." : parent, String(last))
+  }
+
+  private static func checkIsOutside(_ inputs: [FileIdentity], parent: Int32, path: String) throws(Failure) {
+    // Walk up to the root: no ancestor of the output may be an input directory.
+    var current = Descriptor(at: parent, ".", O_RDONLY | O_DIRECTORY)
+    while let here = current, let status = here.status {
+      let identity = FileIdentity(status)
+      if inputs.contains(where: { $0.isSameFile(as: identity) }) {
+        throw Failure(.cannotCreate, "lies inside the input directory", file: path)
+      }
+      current = Descriptor(at: here.number, "..", O_RDONLY | O_DIRECTORY)
+      if let above = current?.status, FileIdentity(above).isSameFile(as: identity) { break }
+    }
+  }
+
+  /// Whether there is a directory to be replaced at `name`.
+  private static func checkDestination(
+    _ parent: Int32, _ name: String, path: String, replacing: Bool, inputs: [FileIdentity]
+  ) throws(Failure) -> Bool {
+    var status = stat()
+    guard SystemCall.succeeds({ unsafe fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) }) else { return false }
+    guard status.kind == S_IFDIR else {
+      throw Failure(.cannotCreate, "already exists and is \(status.kindName)", file: path)
+    }
+    let identity = FileIdentity(status)
+    if inputs.contains(where: { $0.isSameFile(as: identity) }) {
+      throw Failure(.cannotCreate, "is the input itself", file: path)
+    }
+    let existing = try InputDirectory(at: parent, name, path: path).entries()
+    if existing.isEmpty { return false }
+    guard replacing else {
+      throw Failure(.cannotCreate, "already exists (use --force to replace it)", file: path)
+    }
+    // --force must not be able to empty somebody's home directory.
+    if let other = existing.first(where: { $0.kind == .directory || $0.kind == .other }) {
+      throw Failure(.cannotCreate, "holds '\(other.name)', which is not a file; remove the directory yourself", file: path)
+    }
+    guard existing.contains(where: { $0.name == "config.json" || $0.name.hasSuffix(".safetensors") }) else {
+      throw Failure(.cannotCreate, "is not a checkpoint; remove the directory yourself", file: path)
+    }
+    return true
+  }
+
+  /// Creates and locks the hidden directory, or takes over what a killed run left.
+  private static func claim(_ parent: Int32, _ name: String, path: String) throws(Failure) -> Descriptor {
+    let isNew = SystemCall.succeeds { unsafe mkdirat(parent, name, 0o777) }
+    if !isNew, errno != EEXIST { throw .output("cannot create", file: path) }
+    guard let descriptor = Descriptor(at: parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
+      throw .output("cannot open '\(name)'", file: path)
+    }
+    guard SystemCall.succeeds({ flock(descriptor.number, LOCK_EX | LOCK_NB) }) else {
+      // Some network file systems have no locks; then only a directory of our own making is safe.
+      if errno != EWOULDBLOCK, isNew { return descriptor }
+      throw Failure(.locked, "another run is writing it ('\(name)' is locked)", file: path)
+    }
+    // The other run may have finished between the opening and the lock.
+    var status = stat()
+    let isStillThere = SystemCall.succeeds { unsafe fstatat(parent, name, &status, AT_SYMLINK_NOFOLLOW) }
+    guard isStillThere, let own = descriptor.status, FileIdentity(own).isSameFile(as: FileIdentity(status)) else {
+      throw Failure(.locked, "another run was writing it", file: path)
+    }
+    return descriptor
+  }
+
+  private static func removeFiles(_ directory: Int32, path: String) throws(Failure) {
+    for entry in try InputDirectory(at: directory, ".", path: path).entries() {
+      guard SystemCall.succeeds({ unsafe unlinkat(directory, entry.name, 0) }) else {
+        throw .output("cannot remove the leftover '\(entry.name)'", file: path)
+      }
+    }
+  }
+}

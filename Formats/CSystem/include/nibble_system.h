@@ -1,0 +1,35 @@
+#pragma once
+// System calls that Swift's C importer does not show.
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+// Swaps two names of one directory atomically. 0, or -1 with errno (ENOSYS/EINVAL: not offered here).
+static inline int nibble_rename_exchange(int directory, const char *a, const char *b) {
+#if defined(__linux__) && defined(SYS_renameat2)
+  return (int)syscall(SYS_renameat2, directory, a, directory, b, 2u /* RENAME_EXCHANGE */);
+#elif defined(__APPLE__)
+  return renameatx_np(directory, a, directory, b, RENAME_SWAP);
+#else
+  errno = ENOSYS;
+  return -1;
+#endif
+}
+
+// fsync alone leaves data in the drive's cache on macOS.
+static inline int nibble_full_sync(int fd) {
+#if defined(__APPLE__)
+  if (fcntl(fd, F_FULLFSYNC) == 0) return 0;
+#endif
+#if defined(__linux__)
+  return fsync(fd);
+#else
+  extern int fsync(int);
+  return fsync(fd);
+#endif
+}
