@@ -35,14 +35,15 @@ public struct StagedDirectory: ~Copyable {
     try Self.checkIsOutside(inputs, parent: parent.number, path: path)
     let replaces = try Self.checkDestination(parent.number, name, path: path, replacing: replacing, inputs: inputs)
     let stagingName = ".\(name).nibble-partial"
+    let staging = try Self.claim(parent.number, stagingName, path: path)
+    // Whatever a killed run left behind is of no use: nothing says how far it came.
+    try Self.removeFiles(staging.number, path: path)
     self.path = path
     self.name = name
     self.stagingName = stagingName
     self.replaces = replaces
-    staging = try Self.claim(parent.number, stagingName, path: path)
     self.parent = parent
-    // Whatever a killed run left behind is of no use: nothing says how far it came.
-    try Self.removeFiles(staging.number, path: path)
+    self.staging = staging
   }
 
   deinit {
