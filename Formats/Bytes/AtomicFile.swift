@@ -17,7 +17,7 @@ public struct AtomicFile: ~Copyable {
   private let descriptor: Descriptor
   private var isCommitted = false
 
-  /// - Parameter size: the file's final size; the space is reserved where the file system can.
+  /// - Parameter size: the file's final size.
   /// - Throws: `cannotCreate` when the directory is missing or not writable; `io` when the disk is full.
   public init(path: String, size: Int) throws(Failure) {
     var parts = path.split(separator: "/", omittingEmptySubsequences: true)
@@ -32,14 +32,16 @@ public struct AtomicFile: ~Copyable {
     guard let descriptor = Descriptor(at: directory.number, hiddenName, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW) else {
       throw .output("cannot create", file: path)
     }
+    guard SystemCall.succeeds({ ftruncate(descriptor.number, off_t(size)) }) else {
+      let failure = Failure.output("cannot make a file of \(size) bytes", file: path)
+      _ = unsafe unlinkat(directory.number, hiddenName, 0)
+      throw failure
+    }
     self.path = path
     name = String(last)
     self.hiddenName = hiddenName
     self.directory = directory
     self.descriptor = descriptor
-    guard SystemCall.succeeds({ ftruncate(self.descriptor.number, off_t(size)) }) else {
-      throw .output("cannot reserve \(size) bytes", file: path)
-    }
   }
 
   deinit {
