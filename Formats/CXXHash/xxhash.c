@@ -1,1 +1,0 @@
-#include "nibble_xxhash.h"
