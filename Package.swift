@@ -42,7 +42,9 @@ let package = Package(
       name: "CXXHash", path: "Formats/CXXHash",
       cSettings: [.treatAllWarnings(as: .error)]),
     .target(name: "CSystem", path: "Formats/CSystem", cSettings: [.treatAllWarnings(as: .error)]),
-    format("Bytes", ["CSystem", "CXXHash"]),
+    .systemLibrary(
+      name: "CNettle", path: "Formats/CNettle", providers: [.apt(["nettle-dev"]), .brew(["nettle"])]),
+    format("Bytes", ["CSystem", "CXXHash", .target(name: "CNettle", condition: .when(platforms: [.linux]))]),
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),

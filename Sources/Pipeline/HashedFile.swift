@@ -1,0 +1,45 @@
+import Bytes
+
+/// The digests of one finished file.
+struct FileDigests: Sendable {
+  var name: String
+  var size: Int
+  var xxh128: XXH128Digest
+  var sha256: String?
+}
+
+/// An output file that takes its digests from the bytes as they are written.
+struct HashedFile: ~Copyable {
+  private let file: OutputFile
+  private var hasher = XXH3Hasher()
+  private var sha256: SHA256Hasher?
+
+  init(_ file: OutputFile, sha256: Bool) throws(Failure) {
+    self.file = file
+    self.sha256 = sha256 ? try SHA256Hasher() : nil
+  }
+
+  var size: Int { file.size }
+
+  mutating func append(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
+    try unsafe file.append(bytes)
+    unsafe hasher.update(bytes)
+    unsafe sha256?.update(bytes)
+  }
+
+  mutating func append(_ bytes: [UInt8]) throws(Failure) {
+    var failure: Failure?
+    unsafe bytes.withUnsafeBytes { buffer in
+      do throws(Failure) { try unsafe append(buffer) } catch { failure = error }
+    }
+    if let failure { throw failure }
+  }
+
+  mutating func append(_ text: String) throws(Failure) { try append(Array(text.utf8)) }
+
+  /// Makes the file durable.
+  consuming func finish() throws(Failure) -> FileDigests {
+    try file.finish()
+    return FileDigests(name: file.name, size: file.size, xxh128: hasher.digest128, sha256: sha256?.hexadecimal)
+  }
+}
