@@ -27,10 +27,10 @@
   deinit { unsafe context.deallocate() }
 
   public mutating func update(_ bytes: UnsafeRawBufferPointer) {
-    guard let start = unsafe bytes.baseAddress else { return }
+    guard let start = bytes.baseAddress else { return }
     #if canImport(CommonCrypto)
-      var rest = unsafe bytes
-      while let start = unsafe rest.baseAddress, rest.count > 0 {
+      var rest = bytes
+      while let start = rest.baseAddress, rest.count > 0 {
         let count = min(rest.count, 1 << 30)
         _ = unsafe CC_SHA256_Update(context, start, CC_LONG(count))
         unsafe rest = UnsafeRawBufferPointer(rebasing: rest[count...])
@@ -44,7 +44,7 @@
   public mutating func finish() -> String {
     var digest = [UInt8](repeating: 0, count: 32)
     unsafe digest.withUnsafeMutableBufferPointer { buffer in
-      guard let start = unsafe buffer.baseAddress else { return }
+      guard let start = buffer.baseAddress else { return }
       #if canImport(CommonCrypto)
         _ = unsafe CC_SHA256_Final(start, context)
         _ = unsafe CC_SHA256_Init(context)
