@@ -61,9 +61,16 @@ public struct StagedDirectory: ~Copyable {
     return overflow ? Int.max : Int(clamping: bytes)
   }
 
-  /// A new file of the directory.
-  public func create(_ name: String) throws(Failure) -> OutputFile {
-    try OutputFile(at: staging.number, name)
+  /// Makes new files of the directory; not to be used after `commit` or when the directory is gone.
+  public var files: Files { Files(directory: staging.number) }
+
+  /// Something that many may hold while one owns the directory.
+  public struct Files: Sendable {
+    let directory: Int32
+
+    public func create(_ name: String) throws(Failure) -> OutputFile {
+      try OutputFile(at: directory, name)
+    }
   }
 
   /// Makes the directory visible under its final name. Every file must have been finished.

@@ -14,9 +14,9 @@ struct HashedFile: ~Copyable {
   private var hasher = XXH3Hasher()
   private var sha256: SHA256Hasher?
 
-  init(_ file: OutputFile, sha256: Bool) throws(Failure) {
+  init(_ file: OutputFile, sha256: Bool) {
     self.file = file
-    self.sha256 = sha256 ? try SHA256Hasher() : nil
+    self.sha256 = sha256 ? SHA256Hasher() : nil
   }
 
   var size: Int { file.size }
@@ -40,6 +40,6 @@ struct HashedFile: ~Copyable {
   /// Makes the file durable.
   consuming func finish() throws(Failure) -> FileDigests {
     try file.finish()
-    return FileDigests(name: file.name, size: file.size, xxh128: hasher.digest128, sha256: sha256?.hexadecimal)
+    return FileDigests(name: file.name, size: file.size, xxh128: hasher.digest128, sha256: sha256?.finish())
   }
 }

@@ -1,0 +1,71 @@
+import Bytes
+import Quantization
+import Tensors
+
+/// What is done with one tensor of the prepared source.
+struct Step: Sendable {
+  enum Action: Sendable, Equatable {
+    /// The bytes as they are.
+    case copy
+    /// Several tensors take its place. The type is that of the values.
+    case quantize(FloatType)
+  }
+
+  /// Which stored tensors the bytes come from, for the digests of the source.
+  enum Origin: Sendable, Equatable {
+    /// What is read is what is stored, byte for byte.
+    case stored(Int)
+    /// Computed from these.
+    case derived([Int])
+  }
+
+  /// Position in the prepared source's `tensors`.
+  var tensor: Int
+  var action: Action
+  var origin: Origin
+}
+
+/// Everything about the output that can be known without reading data: every name, shape, size and
+/// place.
+struct OutputPlan: Sendable {
+  /// Where the values come from.
+  let source: any TensorSource
+  /// What is on disk; `Origin` counts in its `tensors`.
+  let stored: any TensorSource
+  let scheme: FourBitScheme?
+  /// In the order of the output.
+  let steps: [Step]
+  /// Consecutive ranges of `steps`; one file each.
+  let shards: [Shard]
+
+  struct Shard: Sendable {
+    var name: String
+    var steps: Range<Int>
+    var dataByteCount: Int
+  }
+
+  func info(of step: Step) -> TensorInfo { source.tensors[step.tensor] }
+
+  /// The tensors that a step writes, in file order.
+  func outputs(of step: Step) throws(Failure) -> [TensorInfo] {
+    let info = info(of: step)
+    switch step.action {
+    case .copy: return [info]
+    case .quantize(let type):
+      guard let scheme else { throw Failure(.internal, "a quantizing step without a scheme") }
+      return try scheme.outputs(for: info, type: type)
+    }
+  }
+
+  /// All tensors of one shard, in file order.
+  func outputs(of shard: Shard) throws(Failure) -> [TensorInfo] {
+    var result: [TensorInfo] = []
+    for step in steps[shard.steps] { result += try outputs(of: step) }
+    return result
+  }
+
+  var dataByteCount: Int { shards.reduce(0) { $0 + $1.dataByteCount } }
+
+  /// Bytes read from the source, all told.
+  var inputByteCount: Int { steps.reduce(0) { $0 + info(of: $1).byteCount } }
+}

@@ -1,0 +1,84 @@
+import Bytes
+import Quantization
+import Tensors
+
+/// One tensor while its pieces are under way. Workers fill disjoint parts of `absmax`; the writer reads
+/// them when all pieces of the tensor are done.
+@safe final class TensorWork: @unchecked Sendable {
+  let step: Step
+  let info: TensorInfo
+  /// One for each block of the whole tensor; empty unless the step quantizes.
+  let absmax: UnsafeMutableBufferPointer<Float>
+
+  init(_ step: Step, _ info: TensorInfo, blocks: Int) {
+    self.step = step
+    self.info = info
+    unsafe absmax = .allocate(capacity: blocks)
+  }
+
+  deinit { unsafe absmax.deallocate() }
+}
+
+/// A piece of a tensor: what one worker does in one go.
+struct Piece: Sendable {
+  var work: TensorWork
+  /// Position in the plan's steps.
+  var stepIndex: Int
+  /// Bytes of the tensor's values.
+  var range: Range<Int>
+
+  var isFirst: Bool { range.lowerBound == 0 }
+  var isLast: Bool { range.upperBound == work.info.byteCount }
+}
+
+/// Memory for one piece in flight: its values, and its codes when it is quantized.
+@safe final class PieceBuffer: @unchecked Sendable {
+  private let values: UnsafeMutableRawBufferPointer
+  private let codes: UnsafeMutableRawBufferPointer
+  private var valueCount = 0
+  private var codeCount = 0
+
+  init(capacity: Int) {
+    unsafe values = .allocate(byteCount: capacity, alignment: 64)
+    unsafe codes = .allocate(byteCount: capacity / 4 + 64, alignment: 64)
+  }
+
+  deinit {
+    unsafe values.deallocate()
+    unsafe codes.deallocate()
+  }
+
+  /// The values as they were read.
+  var input: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: values[..<valueCount]) }
+
+  /// What is to be written.
+  var output: UnsafeRawBufferPointer {
+    codeCount > 0 ? unsafe UnsafeRawBufferPointer(rebasing: codes[..<codeCount]) : unsafe input
+  }
+
+  /// Reads the piece, and quantizes it when the step says so.
+  ///
+  /// - Throws: `malformed` for a value that is not finite, with its index.
+  func fill(_ piece: Piece, from source: any TensorSource, _ scheme: FourBitScheme?) throws(Failure) {
+    let step = piece.work.step
+    valueCount = piece.range.count
+    codeCount = 0
+    let target = unsafe UnsafeMutableRawBufferPointer(rebasing: values[..<valueCount])
+    try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target)
+    guard case .quantize(let type) = step.action, let format = scheme?.format else { return }
+    let count = valueCount / type.byteCount
+    let start = piece.range.lowerBound / type.byteCount
+    codeCount = format.packedByteCount(count)
+    let firstBlock = start / format.blockSize
+    let blocks = unsafe UnsafeMutableBufferPointer(
+      rebasing: piece.work.absmax[firstBlock..<firstBlock + format.blockCount(count)])
+    do throws(NonFinite) {
+      try unsafe format.quantize(
+        input, as: type, codes: UnsafeMutableRawBufferPointer(rebasing: codes[..<codeCount]), absmax: blocks)
+    } catch {
+      throw Failure(
+        .malformed, "element \(start + error.index) is \(error.value), only finite values can be quantized",
+        tensor: piece.work.info.name.string)
+    }
+  }
+}
