@@ -1,0 +1,133 @@
+public import Bytes
+
+/// One JSON value as a tree: for configs, indexes' small parts and manifests, which are read whole,
+/// edited and written back. Large headers are read with `JSONReader` instead.
+public indirect enum JSONValue: Sendable {
+  case null
+  case bool(Bool)
+  case number(JSONNumber)
+  case string(String)
+  case array([JSONValue])
+  case object(JSONObject)
+
+  /// Parses one complete text.
+  ///
+  /// - Parameters:
+  ///   - file: the name that failures carry.
+  /// - Throws: `malformed` with the byte offset, for whatever RFC 8259 does not allow, for a key that
+  ///   occurs twice in its object (compared unescaped), and beyond `JSONReader.depthLimit` levels.
+  public init(parsing bytes: [UInt8], file: String? = nil) throws(Failure) {
+    do throws(Failure) {
+      var reader = JSONReader(bytes)
+      self = try reader.value()
+      try reader.finish()
+    } catch { throw error.located(file: file) }
+  }
+
+  public var isNull: Bool { if case .null = self { true } else { false } }
+  public var bool: Bool? { if case .bool(let value) = self { value } else { nil } }
+  public var number: JSONNumber? { if case .number(let value) = self { value } else { nil } }
+  public var int: Int? { number?.int }
+  public var double: Double? { number?.double }
+  public var string: String? { if case .string(let value) = self { value } else { nil } }
+  public var array: [JSONValue]? { if case .array(let value) = self { value } else { nil } }
+  public var object: JSONObject? { if case .object(let value) = self { value } else { nil } }
+
+  /// A member of an object; nil when there is none or this is no object. Setting on anything but an
+  /// object replaces it by an object with that one member.
+  public subscript(key: String) -> JSONValue? {
+    get { object?[key] }
+    set {
+      var object = self.object ?? JSONObject()
+      object[key] = newValue
+      self = .object(object)
+    }
+  }
+
+  /// What this is, for messages: "a string".
+  public var kind: JSONReader.Kind {
+    switch self {
+    case .null: .null
+    case .bool: .bool
+    case .number: .number
+    case .string: .string
+    case .array: .array
+    case .object: .object
+    }
+  }
+}
+
+extension JSONReader {
+  /// The next value as a tree. Recursion is bounded by `depthLimit`.
+  public mutating func value() throws(Failure) -> JSONValue {
+    switch try nextKind() {
+    case .null:
+      try null()
+      return .null
+    case .bool: return .bool(try bool())
+    case .number: return .number(try number())
+    case .string: return .string(try string())
+    case .array:
+      try enterArray()
+      var elements: [JSONValue] = []
+      while try nextElement() { elements.append(try value()) }
+      return .array(elements)
+    case .object: return .object(try object())
+    }
+  }
+
+  /// The next value, which must be an object, as a tree.
+  public mutating func object() throws(Failure) -> JSONObject {
+    try enterObject()
+    var members: [(key: String, value: JSONValue)] = []
+    var offsets: [Int] = []
+    while let (key, offset) = try nextMember() {
+      offsets.append(offset)
+      members.append((key, try value()))
+    }
+    let order = KeyOrder(count: members.count) { members[$0].key }
+    if let (first, second) = order.firstDuplicate({ members[$0].key }) {
+      throw .duplicateKey(members[first].key, first: offsets[first], second: offsets[second])
+    }
+    return JSONObject(unique: members)
+  }
+}
+
+extension Failure {
+  /// A key that occurs twice in one object: which of the two counts would depend on the reader.
+  public static func duplicateKey(_ key: String, first: Int, second: Int) -> Failure {
+    Failure(.malformed, "key '\(key.printable(limit: 512))' occurs twice, first at offset \(first)", offset: second)
+  }
+}
+
+extension JSONValue: Equatable {
+  /// Strings and keys by their bytes, numbers by their text, objects in order.
+  public static func == (left: JSONValue, right: JSONValue) -> Bool {
+    switch (left, right) {
+    case (.null, .null): true
+    case (.bool(let one), .bool(let other)): one == other
+    case (.number(let one), .number(let other)): one == other
+    case (.string(let one), .string(let other)): KeyOrder.compare(one, other) == 0
+    case (.array(let one), .array(let other)): one == other
+    case (.object(let one), .object(let other)): one == other
+    default: false
+    }
+  }
+}
+
+extension JSONValue: ExpressibleByStringLiteral, ExpressibleByIntegerLiteral, ExpressibleByBooleanLiteral,
+  ExpressibleByArrayLiteral, ExpressibleByDictionaryLiteral, ExpressibleByNilLiteral
+{
+  public init(stringLiteral value: String) { self = .string(value) }
+  public init(integerLiteral value: Int) { self = .number(JSONNumber(value)) }
+  public init(booleanLiteral value: Bool) { self = .bool(value) }
+  public init(arrayLiteral elements: JSONValue...) { self = .array(elements) }
+  public init(dictionaryLiteral elements: (String, JSONValue)...) {
+    var object = JSONObject()
+    for (key, value) in elements { object[key] = value }
+    self = .object(object)
+  }
+  public init(nilLiteral: ()) { self = .null }
+
+  public static func number(_ value: Int) -> JSONValue { .number(JSONNumber(value)) }
+}

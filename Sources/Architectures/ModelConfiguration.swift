@@ -1,0 +1,20 @@
+/// What `config.json` says that decides which weights are linear layers.
+public struct ModelConfiguration: Sendable {
+  /// `architectures[0]`: the class that wrote the checkpoint and will load it.
+  public var architecture: String?
+  public var modelType: String?
+  /// `tie_word_embeddings`; nil when the file does not say, then the class's own default holds.
+  public var tiesWordEmbeddings: Bool?
+  /// `text_config.tie_word_embeddings` (or that of `decoder`, `thinker_config.text_config` …) of a model made of several.
+  public var textTiesWordEmbeddings: Bool?
+
+  public init(
+    architecture: String? = nil, modelType: String? = nil, tiesWordEmbeddings: Bool? = nil,
+    textTiesWordEmbeddings: Bool? = nil
+  ) {
+    self.architecture = architecture
+    self.modelType = modelType
+    self.tiesWordEmbeddings = tiesWordEmbeddings
+    self.textTiesWordEmbeddings = textTiesWordEmbeddings
+  }
+}
