@@ -1,0 +1,49 @@
+import Bytes
+import Quantization
+import Tensors
+
+/// A source with some of its tensors in another floating-point type, rounded to nearest even.
+struct ConvertedSource: TensorSource {
+  let base: any TensorSource
+  let tensors: [TensorInfo]
+  private let conversions: [Int: (from: FloatType, to: FloatType)]
+
+  /// - Parameter targets: the new type of each tensor that changes, by position.
+  init(_ base: any TensorSource, _ targets: [Int: FloatType]) throws(Failure) {
+    self.base = base
+    var tensors = base.tensors
+    var conversions: [Int: (from: FloatType, to: FloatType)] = [:]
+    for (index, target) in targets {
+      let info = tensors[index]
+      guard let type = FloatType(info.type) else {
+        throw Failure(.unsupported, "is \(info.type.name), which cannot be converted to \(target.torchName)", tensor: info.name.string)
+      }
+      tensors[index] = try TensorInfo(name: info.name, type: target.elementType, shape: info.shape)
+      conversions[index] = (type, target)
+    }
+    self.tensors = tensors
+    self.conversions = conversions
+  }
+
+  /// - Throws: `malformed` for a finite value that the new type can only hold as an infinity.
+  func read(
+    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+  ) throws(Failure) {
+    guard let (from, to) = conversions[index] else {
+      return try unsafe base.read(index, at: offset, into: destination)
+    }
+    guard offset % to.byteCount == 0, destination.count % to.byteCount == 0 else {
+      throw Failure(.internal, "a piece cuts an element in two", tensor: tensors[index].name.string)
+    }
+    let start = offset / to.byteCount
+    let count = destination.count / to.byteCount
+    let values = try ScratchBuffer(base, index, at: start * from.byteCount, count: count * from.byteCount)
+    do throws(Overflow) {
+      try unsafe convert(values.bytes, from: from, to: to, into: destination)
+    } catch {
+      throw Failure(
+        .malformed, "element \(start + error.index) is \(error.value), beyond the range of \(to.torchName)",
+        tensor: tensors[index].name.string)
+    }
+  }
+}

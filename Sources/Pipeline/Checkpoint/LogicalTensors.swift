@@ -1,0 +1,68 @@
+import Bytes
+import Safetensors
+import Tensors
+
+/// One tensor as a user thinks of it: a 4-bit weight and its statistics count as one.
+enum LogicalTensor: Sendable {
+  case plain(Int)
+  case fourBit(FourBitWeight)
+}
+
+/// The logical tensors of a checkpoint, in the order of storage.
+struct LogicalTensors: Sendable {
+  let checkpoint: SafetensorsCheckpoint
+  let items: [LogicalTensor]
+  /// Weights whose parts do not fit together; only with `lenient`.
+  let problems: [Failure]
+
+  /// - Parameter isLenient: collect faults in `problems` and list the parts of such a weight one by one.
+  /// - Throws: the first fault, unless lenient.
+  init(_ checkpoint: SafetensorsCheckpoint, isLenient: Bool = false) throws(Failure) {
+    self.checkpoint = checkpoint
+    let stored = checkpoint.tensors
+    var weights: [Int: FourBitWeight] = [:]
+    var companions: Set<Int> = []
+    var problems: [Failure] = []
+    for (index, tensor) in stored.enumerated() where FourBitWeight.weight(ofState: tensor.name) != nil {
+      do throws(Failure) {
+        let weight = try FourBitWeight(index, in: checkpoint)
+        if weights[weight.codes] != nil {
+          throw Failure(.malformed, "has two quant_states", tensor: weight.info.name.string)
+        }
+        weights[weight.codes] = weight
+        companions.formUnion(weight.parts)
+      } catch {
+        if !isLenient { throw error }
+        problems.append(error)
+      }
+    }
+    if weights.isEmpty {
+      items = stored.indices.map(LogicalTensor.plain)
+    } else {
+      items = stored.indices.compactMap { index in
+        if let weight = weights[index] { return .fourBit(weight) }
+        return companions.contains(index) ? nil : .plain(index)
+      }
+    }
+    self.problems = problems
+  }
+
+  var hasFourBitWeights: Bool {
+    items.contains { if case .fourBit = $0 { true } else { false } }
+  }
+
+  func info(_ item: LogicalTensor) -> TensorInfo {
+    switch item {
+    case .plain(let index): checkpoint.tensors[index]
+    case .fourBit(let weight): weight.info
+    }
+  }
+
+  /// Bytes on disk.
+  func byteCount(_ item: LogicalTensor) -> Int {
+    switch item {
+    case .plain(let index): checkpoint.tensors[index].byteCount
+    case .fourBit(let weight): weight.parts.reduce(0) { $0 + checkpoint.tensors[$1].byteCount }
+    }
+  }
+}
