@@ -1,2 +1,2 @@
 import Quantization
-print("nibble", simdTarget())
+print("nibble", simdTarget)

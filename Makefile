@@ -1,0 +1,127 @@
+# `make` builds the tool, `make demo` shows it at work, `make test` checks everything.
+# System packages that are missing are installed, and named before they are.
+
+PREFIX ?= /usr/local
+PYTHON ?= python3
+PYTEST_FLAGS ?=
+SYSTEM := $(shell uname -s)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+NIBBLE := $(CURDIR)/.build/release/nibble
+
+ifeq ($(SYSTEM),Darwin)
+BUILD_PACKAGES := highway
+TEST_PACKAGES := xxhash
+HOMEBREW := $(shell brew --prefix 2>/dev/null)
+SWIFT_FLAGS := -Xcc -I$(HOMEBREW)/include -Xlinker -L$(HOMEBREW)/lib
+RELEASE_FLAGS := $(SWIFT_FLAGS)
+else
+BUILD_PACKAGES := libhwy-dev nettle-dev
+TEST_PACKAGES := xxhash
+SWIFT_FLAGS :=
+# The run path lets the same binary find the libraries that `make dist` lays beside it. It is an
+# RPATH, not a RUNPATH, because it must also serve what those libraries ask for in turn.
+RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
+endif
+
+.PHONY: all build demo test test-long test-swift test-interop test-dist test-dist-debian \
+        bench bench-13b install dist clean build-packages test-packages environment
+.NOTPARALLEL:
+all: build
+
+# --- packages of the system -----------------------------------------------------------------------
+
+# $(call install-packages,NAMES): nothing when all are there.
+ifneq ($(shell command -v apt-get),)
+define install-packages
+missing=$$(for package in $(1); do \
+  dpkg-query -W -f '$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+if [ -n "$$missing" ]; then \
+  echo "installing with apt:" $$missing; \
+  $(SUDO) apt-get update -qq; \
+  $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing >/dev/null; \
+fi
+endef
+else ifneq ($(shell command -v brew),)
+define install-packages
+missing=$$(for package in $(1); do brew list $$package >/dev/null 2>&1 || echo $$package; done); \
+if [ -n "$$missing" ]; then echo "installing with brew:" $$missing; brew install --quiet $$missing; fi
+endef
+else
+install-packages = echo "neither apt nor brew is here; needed: $(1)"
+endif
+
+build-packages:
+	@$(call install-packages,$(BUILD_PACKAGES))
+
+test-packages:
+	@$(call install-packages,$(TEST_PACKAGES))
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call install-packages,python3-venv); }
+
+# --- the tool -------------------------------------------------------------------------------------
+
+build: build-packages
+	@swift build -c release --product nibble $(RELEASE_FLAGS)
+
+demo: build
+	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	model=fixtures/sql-llama; small=$$out/sql-llama-nf4; \
+	run() { printf '\n$$ nibble %s\n' "$$*"; "$(NIBBLE)" "$$@"; }; \
+	run inspect $$model; \
+	run quantize $$model -o $$small; \
+	run inspect $$small; \
+	run verify $$small; \
+	printf '\n# one flipped bit:\n'; \
+	for shard in $$small/*.safetensors; do :; done; \
+	byte=$$(tail -c 1000 $$shard | head -c 1 | od -An -tu1); \
+	printf "\\$$(printf %o $$((byte ^ 1)))" | \
+	  dd of=$$shard bs=1 seek=$$(($$(wc -c < $$shard) - 1000)) conv=notrunc status=none; \
+	status=0; run verify $$small || status=$$?; \
+	printf '(exit code %s)\n' $$status; [ $$status -eq 1 ]
+
+install: build
+	@install -d "$(DESTDIR)$(PREFIX)/bin"
+	@install -m 755 "$(NIBBLE)" "$(DESTDIR)$(PREFIX)/bin/nibble"
+	@echo "installed $(DESTDIR)$(PREFIX)/bin/nibble"
+
+clean:
+	@rm -rf .build dist
+	@find Tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- tests ----------------------------------------------------------------------------------------
+
+test: test-swift test-dist test-interop
+
+# Slow architectures, block sizes and limits, and the tarball inside a bare Debian.
+test-long: test-swift test-dist test-dist-debian
+	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
+
+test-swift: build test-packages
+	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS)
+
+# The environment is built once and kept outside the repository, see Tests/Interop/environment.py.
+environment: test-packages
+	@$(PYTHON) Tests/Interop/environment.py >/dev/null
+
+test-interop: build environment
+	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" -m pytest -q Tests/Interop $(PYTEST_FLAGS)
+
+# --- measurements ---------------------------------------------------------------------------------
+
+bench: build environment
+	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Bench/bench.py
+
+# LAYERS=2 tries it small; DTYPE=float16; BENCH_DIR moves the 26 GB elsewhere.
+bench-13b: build environment
+	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Bench/bench_13b.py
+
+# --- the tarball ----------------------------------------------------------------------------------
+
+dist: build
+	@NIBBLE="$(NIBBLE)" Tests/Dist/pack.sh dist
+
+test-dist: dist
+	@Tests/Dist/try.sh dist/nibble-*.tar.gz
+
+test-dist-debian: dist
+	@$(call install-packages,debootstrap)
+	@Tests/Dist/try.sh dist/nibble-*.tar.gz debian

@@ -1,0 +1,45 @@
+import Kernels
+
+/// A finite value that the narrower type could only hold as an infinity.
+public struct Overflow: Error, Equatable {
+  /// Position within the values passed.
+  public var index: Int
+  public var value: Double
+
+  public init(index: Int, value: Double) {
+    self.index = index
+    self.value = value
+  }
+}
+
+/// Converts values, rounding to nearest even.
+///
+/// NaN and infinities are kept (a NaN becomes quiet and keeps the upper bits of its payload); values
+/// are copied unchanged when the types are equal.
+///
+/// - Parameters:
+///   - values: a whole number of `source`.
+///   - output: room for as many of `target`; must not overlap `values`.
+/// - Throws: the first finite value that `target` cannot hold; the output is then unspecified.
+public func convert(
+  _ values: UnsafeRawBufferPointer, from source: FloatType, to target: FloatType,
+  into output: UnsafeMutableRawBufferPointer
+) throws(Overflow) {
+  precondition(values.count % source.byteCount == 0, "half a value")
+  precondition(output.count / target.byteCount >= values.count / source.byteCount, "output too short")
+  try unsafe Reference.convert(values, from: source, to: target, into: output)
+}
+
+/// Narrows 64-bit values in one rounding to nearest even, otherwise as `convert`.
+///
+/// - Parameters:
+///   - values: a whole number of little-endian doubles, at any alignment.
+///   - output: room for as many of `target`; must not overlap `values`.
+/// - Throws: the first finite value that `target` cannot hold; the output is then unspecified.
+public func narrow(
+  _ values: UnsafeRawBufferPointer, to target: FloatType, into output: UnsafeMutableRawBufferPointer
+) throws(Overflow) {
+  precondition(values.count % 8 == 0, "half a value")
+  precondition(output.count / target.byteCount >= values.count / 8, "output too short")
+  try unsafe Reference.narrow(values, to: target, into: output)
+}

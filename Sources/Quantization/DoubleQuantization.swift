@@ -1,0 +1,122 @@
+/// Double quantization of bitsandbytes: the absmax values of a tensor, less their mean, are quantized
+/// themselves, to 8 bits in blocks of 256.
+public enum DoubleQuantization {
+  /// Absmax values per block; the trainers accept no other.
+  public static let blockSize = 256
+
+  /// Blocks, and so `nestedAbsmax` values, of `count` absmax values.
+  public static func blockCount(_ count: Int) -> Int { count / blockSize + (count % blockSize == 0 ? 0 : 1) }
+
+  /// What each 8-bit code stands for, relative to the block's maximum: the signed dynamic map of
+  /// bitsandbytes' `create_dynamic_map()`, by rising value, stored as `nested_quant_map`.
+  ///
+  /// Seven decades; the one of 10^-d is cut into 2^(6-d) equal parts of [0.1, 1], whose middles are
+  /// taken with both signs. Zero and one complete it.
+  public static let map: [Float] = {
+    let decades: [Float] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]
+    var values: [Float] = [0, 1]
+    for (power, decade) in decades.enumerated() {
+      let boundaries = evenlySpaced(from: 0.1, to: 1, count: 1 << power + 1)
+      for (low, high) in zip(boundaries, boundaries.dropFirst()) {
+        let middle = decade * ((low + high) / 2)
+        values += [middle, -middle]
+      }
+    }
+    return values.sorted()
+  }()
+
+  /// The mean of `absmax`, as 32-bit value nearest to the sum in double precision, which does not
+  /// depend on who computes it. 0 when there are none.
+  public static func offset(_ absmax: UnsafeBufferPointer<Float>) -> Float {
+    guard !absmax.isEmpty else { return 0 }
+    // Four partial sums hide the latency of addition; which value goes where is fixed.
+    var sums = SIMD4<Double>(repeating: 0)
+    let whole = absmax.count & ~3
+    for index in stride(from: 0, to: whole, by: 4) {
+      unsafe sums += SIMD4(
+        Double(absmax[index]), Double(absmax[index + 1]), Double(absmax[index + 2]), Double(absmax[index + 3]))
+    }
+    var sum = (sums[0] + sums[1]) + (sums[2] + sums[3])
+    for index in whole..<absmax.count { unsafe sum += Double(absmax[index]) }
+    return Float(sum / Double(absmax.count))
+  }
+
+  /// Quantizes `absmax - offset`, given the offset bit-identical to bitsandbytes 0.50 on x86.
+  ///
+  /// - Parameters:
+  ///   - codes: room for one byte per absmax value.
+  ///   - nestedAbsmax: room for `blockCount(absmax.count)`.
+  public static func quantize(
+    _ absmax: UnsafeBufferPointer<Float>, offset: Float, codes: UnsafeMutableBufferPointer<UInt8>,
+    nestedAbsmax: UnsafeMutableBufferPointer<Float>
+  ) {
+    precondition(codes.count >= absmax.count, "codes too short")
+    precondition(nestedAbsmax.count >= blockCount(absmax.count), "nested absmax too short")
+    for block in 0..<blockCount(absmax.count) {
+      let range = block * blockSize..<min((block + 1) * blockSize, absmax.count)
+      var largest: Float = 0
+      for index in range { unsafe largest = max(largest, (absmax[index] - offset).magnitude) }
+      unsafe nestedAbsmax[block] = largest
+      if largest == 0 {
+        // What bitsandbytes does; any code times zero is zero.
+        for index in range { unsafe codes[index] = 0 }
+        continue
+      }
+      let reciprocal = 1 / largest
+      for index in range {
+        let scaled = unsafe (absmax[index] - offset) * reciprocal
+        unsafe codes[index] = codesByPosition[position(of: scaled)]
+      }
+    }
+  }
+
+  /// The absmax values that double-quantized ones stand for: `map[code] * nestedAbsmax + offset`.
+  ///
+  /// - Parameters:
+  ///   - map: the file's `nested_quant_map`, 256 values; normally equal to `DoubleQuantization.map`.
+  ///   - blocks: which absmax values; `codes` and `nestedAbsmax` start at absmax value 0.
+  ///   - absmax: room for `blocks.count` values.
+  public static func dequantize(
+    codes: UnsafeBufferPointer<UInt8>, nestedAbsmax: UnsafeBufferPointer<Float>, map: [Float] = map,
+    offset: Float, blocks: Range<Int>, into absmax: UnsafeMutableBufferPointer<Float>
+  ) {
+    precondition(blocks.lowerBound >= 0 && codes.count >= blocks.upperBound, "codes too short")
+    precondition(nestedAbsmax.count >= blockCount(blocks.upperBound), "nested absmax too short")
+    precondition(absmax.count >= blocks.count, "absmax too short")
+    precondition(map.count == 256, "the nested map has 256 values")
+    for block in blocks {
+      // Two roundings: bitsandbytes multiplies and adds in separate passes.
+      let product = unsafe map[Int(codes[block])] * nestedAbsmax[block / blockSize]
+      unsafe absmax[block - blocks.lowerBound] = product + offset
+    }
+  }
+
+  /// bitsandbytes finds the code by a table over [-1, 1] cut into 65535 steps, so that "nearest" is
+  /// decided for the middle of a step, not for the value.
+  private static let codesByPosition: [UInt8] = {
+    let midpoints = zip(map, map.dropFirst()).map { 0.5 * ($0 + $1) }
+    var code = 0
+    return (0..<65536).map { position in
+      let value: Float = -1 + (2 * Float(position)) / 65535
+      while code < 255 && midpoints[code] < value { code += 1 }
+      return UInt8(code)
+    }
+  }()
+
+  private static func position(of scaled: Float) -> Int {
+    // A subnormal maximum has an infinite reciprocal, and zero times that is NaN: position 0, as the
+    // conversion instruction of x86 has it.
+    guard !scaled.isNaN else { return 0 }
+    let clamped = min(max(scaled, -1), 1)
+    return Int((clamped + 1) * 0.5 * 65535 + 0.5)
+  }
+
+  /// `count` values from `start` to `end` as torch's vectorized linspace computes them: each half is
+  /// counted from its own end, with a fused multiply-add.
+  private static func evenlySpaced(from start: Float, to end: Float, count: Int) -> [Float] {
+    let step = (end - start) / Float(count - 1)
+    return (0..<count).map { index in
+      index < count / 2 ? start.addingProduct(step, Float(index)) : end.addingProduct(-step, Float(count - 1 - index))
+    }
+  }
+}

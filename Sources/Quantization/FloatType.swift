@@ -1,0 +1,21 @@
+/// How a plain weight is stored. Always little-endian, at any alignment.
+public enum FloatType: String, Sendable, CaseIterable {
+  case bf16, f16, f32
+
+  /// Bytes of one value.
+  public var byteCount: Int {
+    switch self {
+    case .bf16, .f16: 2
+    case .f32: 4
+    }
+  }
+
+  /// The value of `nibble_float_type` in the kernels' header.
+  var kernelValue: Int32 {
+    switch self {
+    case .bf16: 0
+    case .f16: 1
+    case .f32: 2
+    }
+  }
+}

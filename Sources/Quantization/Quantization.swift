@@ -1,2 +1,0 @@
-import Kernels
-public func simdTarget() -> String { unsafe String(cString: nibble_kernels_target()) }

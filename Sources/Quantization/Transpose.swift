@@ -1,0 +1,18 @@
+import Kernels
+
+/// Transposes a row-major matrix: output `[columns, rows]`.
+///
+/// - Parameters:
+///   - matrix: `rows * columns` elements of `elementBytes` bytes (2, 4 or 8).
+///   - output: room for as many; must not overlap `matrix`.
+public func transpose(
+  _ matrix: UnsafeRawBufferPointer, rows: Int, columns: Int, elementBytes: Int,
+  into output: UnsafeMutableRawBufferPointer
+) {
+  precondition([2, 4, 8].contains(elementBytes), "elements of 2, 4 or 8 bytes")
+  precondition(rows >= 0 && columns >= 0)
+  let byteCount = rows * columns * elementBytes
+  precondition(matrix.count >= byteCount && output.count >= byteCount, "matrix or output too short")
+  unsafe Reference.transpose(
+    matrix, rows: rows, columns: columns, elementBytes: elementBytes, into: output)
+}

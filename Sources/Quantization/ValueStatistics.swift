@@ -1,0 +1,58 @@
+import Kernels
+
+/// What `inspect --stats` says about a tensor's values.
+public struct ValueStatistics: Sendable, Equatable {
+  /// All values, the following three included.
+  public var count = 0
+  public var zeros = 0
+  public var nans = 0
+  public var infinities = 0
+  /// Of the finite values; infinity and -infinity when there are none. Zero is never negative.
+  public var minimum = Double.infinity
+  public var maximum = -Double.infinity
+  /// Of the finite values.
+  public var sum = 0.0
+  public var sumOfSquares = 0.0
+
+  public init() {}
+
+  /// Finite values counted.
+  public var finite: Int { count - nans - infinities }
+
+  /// Of the finite values; NaN when there are none.
+  public var mean: Double { sum / Double(finite) }
+
+  /// Of the finite values, as a whole population; NaN when there are none.
+  public var standardDeviation: Double {
+    let variance = sumOfSquares / Double(finite) - mean * mean
+    return max(variance, 0).squareRoot()
+  }
+
+  /// Adds a piece of the tensor. The sums depend on how a tensor is cut, in their last bits, but not
+  /// on the machine.
+  ///
+  /// - Parameter values: a whole number of `type`.
+  public mutating func add(_ values: UnsafeRawBufferPointer, as type: FloatType) {
+    precondition(values.count % type.byteCount == 0, "half a value")
+    merge(unsafe Reference.statistics(values, as: type))
+  }
+
+  /// Adds what was found about other values.
+  public mutating func merge(_ other: ValueStatistics) {
+    count += other.count
+    zeros += other.zeros
+    nans += other.nans
+    infinities += other.infinities
+    minimum = min(minimum, other.minimum)
+    maximum = max(maximum, other.maximum)
+    sum += other.sum
+    sumOfSquares += other.sumOfSquares
+  }
+
+  /// Value `i` of a piece goes to partial sum `i % lanes`, whatever the width of the machine's vectors.
+  static let lanes = 8
+
+  static func total(_ sums: [Double]) -> Double {
+    ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+  }
+}

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Usage: try.sh TARBALL [debian]. Runs the packed tool in a root folder that holds nothing but the
+# tarball and glibc (with `debian`: a minimal Debian made by debootstrap): no Swift, no -dev package.
+set -eu
+cd "$(dirname "$0")/../.."
+tarball=$1 kind=${2:-glibc}
+case $(uname -s) in Linux) ;; *) echo "dist: not tried, the tarball is for Linux"; exit 0 ;; esac
+
+root=$(mktemp -d)
+trap 'rm -rf "$root"' EXIT
+if [ "$kind" = debian ]; then
+  release=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  debootstrap --variant=minbase "$release" "$root" >/dev/null
+else
+  mkdir -p "$root/tmp"
+  # The loader's own path is fixed in the binary; the two libraries are found through its defaults.
+  loader=$(readelf -p .interp .build/release/nibble | awk '/ld-/ { print $NF }')
+  for file in "$loader" "$(ldconfig -p | awk '$1 == "libc.so.6" { print $NF; exit }')" \
+    "$(ldconfig -p | awk '$1 == "libm.so.6" { print $NF; exit }')"; do
+    mkdir -p "$root$(dirname "$file")"
+    cp -L "$file" "$root$file"
+  done
+fi
+mkdir -p "$root/opt"
+tar -C "$root/opt" -xzf "$tarball"
+folder=$(basename "$tarball" .tar.gz)
+mkdir -p "$root/model"
+cp fixtures/sql-llama/*.json fixtures/sql-llama/*.safetensors "$root/model/"
+
+inside() {
+  if [ "$(id -u)" = 0 ]; then chroot "$root" "/opt/$folder/nibble" "$@"
+  else unshare --user --map-root-user chroot "$root" "/opt/$folder/nibble" "$@"; fi
+}
+inside --version
+inside quantize /model -o /tmp/quantized --quiet
+inside verify /tmp/quantized --quiet
+echo "dist: $folder runs in an empty root ($kind)"
