@@ -14,7 +14,7 @@ struct QuantState: Sendable, Equatable {
   var nestedOffset: Float?
 
   /// The text that `json.dumps` would give, keys in bitsandbytes' order.
-  var text: String { text(offset: nestedOffset.map { pythonRepresentation(of: Double($0)) }) }
+  var text: String { text(offset: nestedOffset.flatMap { JSONNumber(Double($0))?.text }) }
 
   private func text(offset: String?) -> String {
     var text =
@@ -53,10 +53,11 @@ extension QuantState {
     }
     code = try need("quant_type", object["quant_type"]?.string.flatMap(FourBitCode.init(rawValue:)))
     blockSize = try need("blocksize", object["blocksize"]?.int)
-    guard FourBitFormat(code: code, blockSize: blockSize) != nil else {
+    guard FourBitFormat(code, blockSize: blockSize) != nil else {
       throw Failure(.malformed, "the quant_state has blocksize \(blockSize), allowed are powers of two from 32 to 4096")
     }
     type = try need("dtype", object["dtype"]?.string.flatMap(FloatType.init(torchName:)))
+    guard type != .f64 else { throw Failure(.malformed, "the quant_state has dtype float64, which bitsandbytes does not know") }
     var dimensions: [Int] = []
     for item in try need("shape", object["shape"]?.array) {
       dimensions.append(try need("shape", item.int.flatMap { $0 >= 0 ? $0 : nil }))
@@ -85,16 +86,13 @@ extension FloatType {
     case .bf16: "bfloat16"
     case .f16: "float16"
     case .f32: "float32"
+    case .f64: "float64"
     }
   }
 
   init?(torchName: String) {
-    switch torchName {
-    case "bfloat16": self = .bf16
-    case "float16": self = .f16
-    case "float32": self = .f32
-    default: return nil
-    }
+    guard let type = Self.allCases.first(where: { $0.torchName == torchName }) else { return nil }
+    self = type
   }
 
   init?(_ type: ElementType) {
@@ -102,6 +100,7 @@ extension FloatType {
     case .bf16: self = .bf16
     case .f16: self = .f16
     case .f32: self = .f32
+    case .f64: self = .f64
     default: return nil
     }
   }
@@ -111,6 +110,7 @@ extension FloatType {
     case .bf16: .bf16
     case .f16: .f16
     case .f32: .f32
+    case .f64: .f64
     }
   }
 }

@@ -1,0 +1,94 @@
+import Bytes
+import JSON
+import Tensors
+
+/// Writes `nibble-manifest.json` and `checksums.xxh128`, piece by piece: a model may have hundreds of
+/// thousands of tensors.
+struct ManifestWriter {
+  static let name = "nibble-manifest.json"
+  static let checksumsName = "checksums.xxh128"
+
+  let plan: OutputPlan
+  let operation: String
+  let options: [(key: String, value: JSONValue)]
+  let files: [FileDigests]
+  let outputDigests: [XXH3Digest]
+  let storedDigests: [XXH3Digest?]
+
+  /// - Returns: the digests of both files.
+  func write(into directory: StagedDirectory.Files, sha256: Bool) throws(Failure) {
+    var manifest = HashedFile(try directory.create(Self.name), sha256: sha256)
+    try writeManifest(&manifest)
+    let own = try manifest.finish()
+    var checksums = try directory.create(Self.checksumsName)
+    for file in (files + [own]).sorted(by: { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }) {
+      try checksums.append(Array("\(file.xxh128.hexadecimal)  \(file.name)\n".utf8))
+    }
+    try checksums.finish()
+    _ = consume checksums
+  }
+
+  private func writeManifest(_ file: inout HashedFile) throws(Failure) {
+    var out = BufferedText()
+    out.text = "{\n  \"format\": \"nibble-manifest\",\n  \"version\": 1,\n"
+    out.text += "  \"generator\": \"nibble \(nibbleVersion)\",\n  \"operation\": \(operation.jsonText),\n  \"options\": {"
+    for (index, option) in options.enumerated() {
+      out.text += "\(index == 0 ? "" : ",")\n    \(option.key.jsonText): \(option.value.text(.line))"
+    }
+    out.text += "\n  },\n  \"files\": {"
+    let sorted = files.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
+    for (index, entry) in sorted.enumerated() {
+      out.text += "\(index == 0 ? "" : ",")\n    \(entry.name.jsonText): {\"size\": \(entry.size), \"xxh128\": \"\(entry.xxh128)\"}"
+    }
+    out.text += "\n  },\n  \"tensors\": {"
+    try out.flush(to: &file)
+    var position = 0
+    for shard in plan.shards {
+      var offset = try plan.header(of: shard).count
+      for step in plan.steps[shard.steps] {
+        for output in try plan.outputs(of: step) {
+          let digest = outputDigests[position]
+          out.text += "\(position == 0 ? "" : ",")\n    \(output.name.string.jsonText): {\"file\": \(shard.name.jsonText), "
+          out.text += "\"offset\": \(offset), \"bytes\": \(output.byteCount), \"xxh3\": \"\(digest)\"}"
+          offset += output.byteCount
+          position += 1
+          try out.flush(to: &file, above: 1 << 16)
+        }
+      }
+    }
+    out.text += "\n  },\n  \"source\": {"
+    var isFirst = true
+    for (tensor, digest) in zip(plan.stored.tensors, storedDigests) {
+      guard let digest else { continue }
+      out.text += "\(isFirst ? "" : ",")\n    \(tensor.name.string.jsonText): \"\(digest)\""
+      isFirst = false
+      try out.flush(to: &file, above: 1 << 16)
+    }
+    out.text += "\n  }"
+    appendResources(sorted, to: &out)
+    out.text += "\n}\n"
+    try out.flush(to: &file)
+  }
+
+  /// SHA-256 in the shape of the OpenSSF model-signing manifest: what a signing tool needs.
+  private func appendResources(_ files: [FileDigests], to out: inout BufferedText) {
+    guard files.contains(where: { $0.sha256 != nil }) else { return }
+    out.text += ",\n  \"resources\": ["
+    for (index, file) in files.enumerated() {
+      out.text += "\(index == 0 ? "" : ",")\n    {\"name\": \(file.name.jsonText), \"algorithm\": \"sha256\", "
+      out.text += "\"digest\": \"\(file.sha256 ?? "")\"}"
+    }
+    out.text += "\n  ]"
+  }
+}
+
+/// Text on its way to a file, held back until it is worth a write.
+struct BufferedText {
+  var text = ""
+
+  mutating func flush(to file: inout HashedFile, above limit: Int = 0) throws(Failure) {
+    guard text.utf8.count > limit else { return }
+    try file.append(text)
+    text.removeAll(keepingCapacity: true)
+  }
+}
