@@ -1,0 +1,159 @@
+public import Bytes
+import JSON
+public import Tensors
+
+/// The tensors of a model in safetensors form: one file, or a directory with one file or with an index
+/// and its shards. Opening reads the index and the headers, no data.
+///
+/// Index and shards have been checked against each other: every tensor is in exactly the one file that
+/// the index names, and the index names every tensor.
+public final class SafetensorsCheckpoint: TensorSource {
+  /// One file of the checkpoint.
+  public struct File: Sendable {
+    /// Relative to the checkpoint's directory.
+    public let name: String
+    /// In bytes.
+    public let size: Int
+    /// Offset of the first data byte: the header with its length.
+    public let dataStart: Int
+    public let metadata: [(key: String, value: String)]
+    /// Positions in `tensors` of what the file holds, in the order of its data.
+    public let tensors: Range<Int>
+  }
+
+  /// As the user named it.
+  public let path: String
+  /// The directory that holds the files; nil when a file was named.
+  public let directory: InputDirectory?
+  /// The index that was followed; nil when there is none.
+  public let indexName: String?
+  /// Sorted by name.
+  public let files: [File]
+  /// File by file, in the order of their data.
+  public let tensors: [TensorInfo]
+  /// What is worth knowing and not an error, one line each.
+  public let warnings: [String]
+
+  private let offsets: [Int]
+  private let order: KeyOrder
+  private let pool: ShardPool
+
+  /// Opens a directory or a file, known by its content.
+  ///
+  /// - Throws: `missing` when something that should be there is not, naming the shard and a tensor;
+  ///   `malformed` when it is inconsistent; `unsupported` when it is a checkpoint of another kind.
+  public convenience init(path: String) throws(Failure) {
+    if InputDirectory.exists(at: path) {
+      try self.init(directory: InputDirectory(path: path))
+    } else {
+      let name = path.split(separator: "/").last.map(String.init) ?? path
+      try self.init(file: InputFile(path: path, name: name), path: path)
+    }
+  }
+
+  private convenience init(file: InputFile, path: String) throws(Failure) {
+    var assembly = CheckpointAssembly()
+    try assembly.add(file)
+    try assembly.finish()
+    self.init(assembly, path: path, directory: nil, indexName: nil, pool: ShardPool(file: file))
+  }
+
+  /// Opens the checkpoint in a directory: an index and its shards, or the one safetensors file.
+  public convenience init(directory: InputDirectory) throws(Failure) {
+    let choice = try CheckpointChoice(in: directory)
+    var assembly = CheckpointAssembly()
+    assembly.warnings = choice.warnings
+    switch choice.kind {
+    case .file(let name):
+      let pool = ShardPool(directory: directory, names: [name])
+      try assembly.add(pool.file(0))
+      try assembly.finish()
+      self.init(assembly, path: directory.path, directory: directory, indexName: nil, pool: pool)
+    case .index(let name):
+      let index = try Self.readIndex(name, in: directory)
+      if choice.hasSingleFile, !index.files.contains(CheckpointChoice.singleName) {
+        throw Failure(
+          .malformed, "does not list '\(CheckpointChoice.singleName)', which lies beside it and which other loaders "
+            + "read instead of the shards; name the file or remove one of the two", file: name)
+      }
+      let pool = ShardPool(directory: directory, names: index.files)
+      for (number, file) in index.files.enumerated() {
+        guard directory.contains(file) else {
+          let tensors = index.tensors(in: number)
+          throw Failure(
+            .missing, "the file is missing; '\(name)' puts \(tensors?.count ?? 0) tensors into it, the first of them "
+              + "this one", file: file, tensor: tensors?.first)
+        }
+        try assembly.add(pool.file(number))
+      }
+      try assembly.finish()
+      try assembly.check(against: index, named: name)
+      self.init(assembly, path: directory.path, directory: directory, indexName: name, pool: pool)
+    }
+  }
+
+  private static func readIndex(_ name: String, in directory: InputDirectory) throws(Failure) -> ShardIndex {
+    let file = try directory.open(name)
+    do throws(Failure) {
+      return try ShardIndex(parsing: file.contents(limit: ShardIndex.sizeLimit))
+    } catch { throw error.located(file: name) }
+  }
+
+  private init(
+    _ assembly: CheckpointAssembly, path: String, directory: InputDirectory?, indexName: String?, pool: ShardPool
+  ) {
+    self.path = path
+    self.directory = directory
+    self.indexName = indexName
+    files = assembly.files
+    tensors = assembly.tensors
+    warnings = assembly.warnings
+    offsets = assembly.offsets
+    order = assembly.order
+    self.pool = pool
+  }
+
+  /// Of the first file; most checkpoints have the same in all.
+  public var metadata: [(key: String, value: String)] { files.first?.metadata ?? [] }
+
+  /// The position in `tensors` of a name.
+  public func index(of name: TensorName) -> Int? {
+    order.position(of: name.string) { tensors[$0].name.string }
+  }
+
+  /// The file that holds a tensor and the offset in it of the tensor's first byte.
+  public func location(of index: Int) -> (file: String, offset: Int) {
+    (files[fileIndex(of: index)].name, offsets[index])
+  }
+
+  /// The position in `files` of the file that holds a tensor.
+  public func fileIndex(of index: Int) -> Int {
+    precondition(tensors.indices.contains(index), "no tensor \(index)")
+    return files.position(ofTensor: index)
+  }
+
+  public func read(
+    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+  ) throws(Failure) {
+    let tensor = tensors[index]
+    guard offset >= 0, destination.count <= tensor.byteCount - offset else {
+      throw Failure(
+        .internal, "\(destination.count) bytes at \(offset) are outside the tensor's \(tensor.byteCount)",
+        tensor: tensor.name.string)
+    }
+    do throws(Failure) {
+      try unsafe pool.file(fileIndex(of: index)).read(at: offsets[index] + offset, into: destination)
+    } catch { throw error.located(tensor: tensor.name.string) }
+  }
+
+  /// One of `files`, open.
+  public func open(_ fileIndex: Int) throws(Failure) -> InputFile { try pool.file(fileIndex) }
+
+  /// Device, inode and times of every file, as when it was opened.
+  public var identities: [FileIdentity] { pool.identities }
+
+  /// - Throws: `io` when a file is no longer what it was when it was opened.
+  public func checkUnchanged() throws(Failure) {
+    for index in files.indices { try pool.file(index).checkUnchanged() }
+  }
+}

@@ -1,0 +1,146 @@
+public import Bytes
+import JSON
+public import Tensors
+
+/// Where every byte of a checkpoint goes: decided from names, types and shapes alone, before any data.
+public struct ShardLayout: Sendable {
+  /// One file to be written: `header`, then the data of `tensors` in their order.
+  public struct Shard: Sendable {
+    public let name: String
+    /// Length, JSON and padding, complete; its end is a multiple of 4096.
+    public let header: [UInt8]
+    public let tensors: [TensorInfo]
+    /// For each of `tensors` the offset in the file of its first byte.
+    public let offsets: [Int]
+    /// Bytes of the whole file.
+    public let size: Int
+
+    init(name: String, tensors: [TensorInfo], metadata: [(key: String, value: String)]) throws(Failure) {
+      do throws(Failure) {
+        header = try HeaderEncoder.encode(tensors, metadata: metadata)
+      } catch { throw error.located(file: name) }
+      var offsets: [Int] = []
+      offsets.reserveCapacity(tensors.count)
+      var end = header.count
+      for tensor in tensors {
+        offsets.append(end)
+        let (next, overflowed) = end.addingReportingOverflow(tensor.byteCount)
+        if overflowed { throw Failure(.malformed, "the file's size overflows", file: name, tensor: tensor.name.string) }
+        end = next
+      }
+      self.name = name
+      self.tensors = tensors
+      self.offsets = offsets
+      size = end
+    }
+  }
+
+  public let shards: [Shard]
+  /// Bytes of all tensors, without headers.
+  public let dataSize: Int
+  /// Bytes of all shards, with headers.
+  public let size: Int
+  private let stem: String
+
+  /// Packs tensors into shards in the order given.
+  ///
+  /// A layer goes whole into one shard; when it alone is larger than `maxShardSize`, it is split between
+  /// its groups, and a group, such as a quantized weight with its statistics, is never split. A layer or
+  /// group larger than a shard therefore makes a larger shard.
+  ///
+  /// - Parameters:
+  ///   - layers: for each layer its groups of tensors.
+  ///   - maxShardSize: bytes of data per shard, headers not counted.
+  ///   - metadata: for every shard's header.
+  ///   - stem: what the files' names begin with.
+  /// - Throws: `malformed` when a name occurs twice or sizes overflow.
+  public init(
+    layers: [[[TensorInfo]]], maxShardSize: Int, metadata: [(key: String, value: String)] = [("format", "pt")],
+    stem: String = "model"
+  ) throws(Failure) {
+    var packing = Packing(limit: maxShardSize)
+    for layer in layers { try packing.add(layer) }
+    let parts = packing.finish()
+    var shards: [Shard] = []
+    for (index, part) in parts.enumerated() {
+      let name = ShardName.text(stem: stem, number: index + 1, of: parts.count)
+      shards.append(try Shard(name: name, tensors: part, metadata: metadata))
+    }
+    self.stem = stem
+    self.shards = shards
+    dataSize = try Packing.sum(shards.map { $0.size - $0.header.count })
+    size = try Packing.sum(shards.map(\.size))
+    let names = shards.flatMap { $0.tensors.map(\.name.string) }
+    let order = KeyOrder(names)
+    if let (first, _) = order.firstDuplicate({ names[$0] }) {
+      throw Failure(.malformed, "two tensors to be written have this name", tensor: names[first])
+    }
+  }
+
+  /// The file that the index is written to; nil when there is one shard, which needs none.
+  public var indexName: String? { shards.count > 1 ? "\(stem).safetensors.index.json" : nil }
+
+  /// The index as transformers writes it: `json.dumps(…, indent=2, sort_keys=True)` and a line break.
+  ///
+  /// - Parameter totalParameters: the model's logical parameters.
+  public func indexText(totalParameters: Int? = nil) -> String {
+    var names: [String] = []
+    var files: [String] = []
+    for shard in shards {
+      for tensor in shard.tensors {
+        names.append(tensor.name.string)
+        files.append(shard.name)
+      }
+    }
+    var text = "{\n  \"metadata\": {\n"
+    if let totalParameters { text += "    \"total_parameters\": \(totalParameters),\n" }
+    text += "    \"total_size\": \(dataSize)\n  },\n  \"weight_map\": {"
+    for (count, position) in KeyOrder(names).positions.enumerated() {
+      text += count == 0 ? "\n    " : ",\n    "
+      names[Int(position)].appendJSON(to: &text)
+      text += ": "
+      files[Int(position)].appendJSON(to: &text)
+    }
+    return text + (names.isEmpty ? "" : "\n  ") + "}\n}\n"
+  }
+
+  /// Fills shards one after the other.
+  private struct Packing {
+    let limit: Int
+    private var full: [[TensorInfo]] = []
+    private var current: [TensorInfo] = []
+    private var currentSize = 0
+
+    init(limit: Int) { self.limit = max(1, limit) }
+
+    mutating func add(_ layer: [[TensorInfo]]) throws(Failure) {
+      let tensors = layer.flatMap(\.self)
+      let size = try Self.sum(tensors.map(\.byteCount))
+      if size <= limit { return place(tensors, size) }
+      for group in layer { place(group, try Self.sum(group.map(\.byteCount))) }
+    }
+
+    private mutating func place(_ tensors: [TensorInfo], _ size: Int) {
+      // Compared without adding: both are at most Int.max.
+      if !current.isEmpty, size > limit - min(limit, currentSize) {
+        full.append(current)
+        current = []
+        currentSize = 0
+      }
+      current += tensors
+      currentSize = currentSize.addingReportingOverflow(size).overflow ? Int.max : currentSize + size
+    }
+
+    consuming func finish() -> [[TensorInfo]] { current.isEmpty && !full.isEmpty ? full : full + [current] }
+
+    static func sum(_ sizes: [Int]) throws(Failure) -> Int {
+      var total = 0
+      for size in sizes {
+        let (next, overflowed) = total.addingReportingOverflow(size)
+        if overflowed { throw Failure(.malformed, "the sizes of the tensors to be written overflow") }
+        total = next
+      }
+      return total
+    }
+  }
+}
