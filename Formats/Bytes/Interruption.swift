@@ -34,3 +34,6 @@ public enum Interruption {
 
 /// The last signal, or 0.
 private let received = Atomic<Int32>(0)
+
+/// Ends the process.
+public func exitProcess(_ status: Int32) -> Never { exit(status) }

@@ -1,6 +1,6 @@
-import Bytes
+public import Bytes
 import JSON
-import Tensors
+public import Tensors
 
 /// The bytes that stand before the data of a file: length, JSON, and spaces up to the data.
 enum HeaderEncoder {
@@ -66,5 +66,20 @@ enum HeaderEncoder {
     bytes.append(contentsOf: json.utf8)
     bytes.append(contentsOf: repeatElement(UInt8(ascii: " "), count: pages * dataAlignment - used))
     return bytes
+  }
+}
+
+extension SafetensorsHeader {
+  /// The bytes that stand before the data of a file: length, JSON, and spaces up to a multiple of 4096.
+  ///
+  /// - Parameters:
+  ///   - tensors: in the order of their data, which follows without a hole.
+  ///   - metadata: written first; nothing is written when it is empty.
+  /// - Throws: `malformed` when a name cannot be written or the sizes overflow, `unsupported` when the
+  ///   header would be longer than readers accept.
+  public static func encode(
+    _ tensors: [TensorInfo], metadata: [(key: String, value: String)]
+  ) throws(Failure) -> [UInt8] {
+    try HeaderEncoder.encode(tensors, metadata: metadata)
   }
 }

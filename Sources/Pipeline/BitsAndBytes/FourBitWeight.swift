@@ -57,7 +57,7 @@ struct FourBitWeight: Sendable {
         throw Failure(.malformed, "its quant_state is \(stateInfo.type.name) of \(stateInfo.byteCount) bytes, expected U8 of up to 65536")
       }
       let state = try QuantState(parsing: try checkpoint.bytes(of: stateText))
-      guard state.code == code, let format = FourBitFormat(code, blockSize: state.blockSize) else {
+      guard state.code == code, let format = FourBitFormat(code: code, blockSize: state.blockSize) else {
         throw Failure(.malformed, "the quant_state says \(state.code.rawValue), its name says \(code.rawValue)")
       }
       let info = try TensorInfo(name: name, type: state.type.elementType, shape: state.shape)

@@ -44,7 +44,7 @@ extension QuantState {
     let known: Set = [
       "quant_type", "blocksize", "dtype", "shape", "nested_blocksize", "nested_dtype", "nested_offset",
     ]
-    for (key, _) in members where !known.contains(key) {
+    for key in members.keys where !known.contains(key) {
       throw Failure(.malformed, "the quant_state has the key '\(key)', which bitsandbytes refuses")
     }
     func need<T>(_ key: String, _ value: T?) throws(Failure) -> T {
@@ -53,11 +53,10 @@ extension QuantState {
     }
     code = try need("quant_type", object["quant_type"]?.string.flatMap(FourBitCode.init(rawValue:)))
     blockSize = try need("blocksize", object["blocksize"]?.int)
-    guard FourBitFormat(code, blockSize: blockSize) != nil else {
+    guard FourBitFormat(code: code, blockSize: blockSize) != nil else {
       throw Failure(.malformed, "the quant_state has blocksize \(blockSize), allowed are powers of two from 32 to 4096")
     }
     type = try need("dtype", object["dtype"]?.string.flatMap(FloatType.init(torchName:)))
-    guard type != .f64 else { throw Failure(.malformed, "the quant_state has dtype float64, which bitsandbytes does not know") }
     var dimensions: [Int] = []
     for item in try need("shape", object["shape"]?.array) {
       dimensions.append(try need("shape", item.int.flatMap { $0 >= 0 ? $0 : nil }))
@@ -86,7 +85,6 @@ extension FloatType {
     case .bf16: "bfloat16"
     case .f16: "float16"
     case .f32: "float32"
-    case .f64: "float64"
     }
   }
 
@@ -100,7 +98,6 @@ extension FloatType {
     case .bf16: self = .bf16
     case .f16: self = .f16
     case .f32: self = .f32
-    case .f64: self = .f64
     default: return nil
     }
   }
@@ -110,7 +107,6 @@ extension FloatType {
     case .bf16: .bf16
     case .f16: .f16
     case .f32: .f32
-    case .f64: .f64
     }
   }
 }

@@ -6,20 +6,20 @@ import Tensors
 struct ConvertedSource: TensorSource {
   let base: any TensorSource
   let tensors: [TensorInfo]
-  private let conversions: [Int: (from: FloatType, to: FloatType)]
+  private let conversions: [Int: (from: ElementType, to: FloatType)]
 
   /// - Parameter targets: the new type of each tensor that changes, by position.
   init(_ base: any TensorSource, _ targets: [Int: FloatType]) throws(Failure) {
     self.base = base
     var tensors = base.tensors
-    var conversions: [Int: (from: FloatType, to: FloatType)] = [:]
+    var conversions: [Int: (from: ElementType, to: FloatType)] = [:]
     for (index, target) in targets {
       let info = tensors[index]
-      guard let type = FloatType(info.type) else {
+      guard info.type.isFloat else {
         throw Failure(.unsupported, "is \(info.type.name), which cannot be converted to \(target.torchName)", tensor: info.name.string)
       }
       tensors[index] = try TensorInfo(name: info.name, type: target.elementType, shape: info.shape)
-      conversions[index] = (type, target)
+      conversions[index] = (info.type, target)
     }
     self.tensors = tensors
     self.conversions = conversions
@@ -37,9 +37,14 @@ struct ConvertedSource: TensorSource {
     }
     let start = offset / to.byteCount
     let count = destination.count / to.byteCount
-    let values = try ScratchBuffer(base, index, at: start * from.byteCount, count: count * from.byteCount)
+    let width = from.bitWidth / 8
+    let values = try ScratchBuffer(base, index, at: start * width, count: count * width)
     do throws(Overflow) {
-      try unsafe convert(values.bytes, from: from, to: to, into: destination)
+      if let from = FloatType(from) {
+        try unsafe convert(values.bytes, from: from, to: to, into: destination)
+      } else {
+        try unsafe narrow(values.bytes, to: to, into: destination)
+      }
     } catch {
       throw Failure(
         .malformed, "element \(start + error.index) is \(error.value), beyond the range of \(to.torchName)",

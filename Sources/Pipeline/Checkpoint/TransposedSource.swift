@@ -43,7 +43,7 @@ struct TransposedSource: TensorSource {
         rebasing: panel.mutableBytes[column * rows.count * width..<(column + 1) * rows.count * width])
       try unsafe base.read(index, at: (column * storedRowLength + rows.lowerBound) * width, into: row)
     }
-    let turned = ScratchBuffer(byteCount: panel.bytes.count)
+    let turned = unsafe ScratchBuffer(byteCount: panel.bytes.count)
     unsafe transpose(panel.bytes, rows: rowLength, columns: rows.count, elementBytes: width, into: turned.mutableBytes)
     let first = (start - rows.lowerBound * rowLength) * width
     unsafe destination.copyMemory(

@@ -20,12 +20,11 @@ struct ManifestWriter {
     var manifest = HashedFile(try directory.create(Self.name), sha256: sha256)
     try writeManifest(&manifest)
     let own = try manifest.finish()
-    var checksums = try directory.create(Self.checksumsName)
+    let checksums = try directory.create(Self.checksumsName)
     for file in (files + [own]).sorted(by: { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }) {
       try checksums.append(Array("\(file.xxh128.hexadecimal)  \(file.name)\n".utf8))
     }
     try checksums.finish()
-    _ = consume checksums
   }
 
   private func writeManifest(_ file: inout HashedFile) throws(Failure) {

@@ -1,5 +1,6 @@
 import Bytes
 import Quantization
+import Safetensors
 import Tensors
 
 /// What is done with one tensor of the prepared source.
@@ -62,6 +63,13 @@ struct OutputPlan: Sendable {
     var result: [TensorInfo] = []
     for step in steps[shard.steps] { result += try outputs(of: step) }
     return result
+  }
+
+  /// Everything of a shard's file that stands before its data.
+  func header(of shard: Shard) throws(Failure) -> [UInt8] {
+    do throws(Failure) {
+      return try SafetensorsHeader.encode(outputs(of: shard), metadata: [("format", "pt")])
+    } catch { throw error.located(file: shard.name) }
   }
 
   var dataByteCount: Int { shards.reduce(0) { $0 + $1.dataByteCount } }

@@ -163,7 +163,7 @@ extension TensorSource {
 
   func digest(of index: Int) throws(Failure) -> XXH3Digest {
     var hasher = XXH3Hasher()
-    try forEachPiece(of: index) { bytes throws(Failure) in unsafe hasher.update(bytes) }
+    try unsafe forEachPiece(of: index) { bytes throws(Failure) in unsafe hasher.update(bytes) }
     return hasher.digest
   }
 }

@@ -1,0 +1,113 @@
+import Architectures
+public import Bytes
+import JSON
+import Safetensors
+import Tensors
+
+/// A model as it lies on disk: weights, configuration, and the files beside them.
+public struct ModelSource: Sendable {
+  let checkpoint: SafetensorsCheckpoint
+  let logical: LogicalTensors
+  /// `config.json`; nil when a single file was named or the directory has none.
+  let config: JSONValue?
+  /// Regular files of the directory that go along unchanged.
+  let sideFiles: [String]
+  /// Directories and other weights that do not.
+  let leftBehind: [String]
+
+  static let configName = "config.json"
+  static let configLimit = 16 << 20
+
+  /// Reads headers, index and configuration, no weights.
+  public init(path: String) throws(Failure) {
+    checkpoint = try SafetensorsCheckpoint(path: path)
+    logical = try LogicalTensors(checkpoint)
+    guard let directory = checkpoint.directory else {
+      config = nil
+      sideFiles = []
+      leftBehind = []
+      return
+    }
+    var side: [String] = []
+    var left: [String] = []
+    var config: JSONValue?
+    let weights = Set(checkpoint.files.map(\.name))
+    for (name, kind) in try directory.entries() {
+      if name == Self.configName {
+        let file = try directory.open(name)
+        config = try JSONValue(parsing: file.contents(limit: Self.configLimit), file: name)
+        guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
+      } else if kind == .directory || kind == .other || Self.isWeights(name) {
+        if !weights.contains(name) { left.append(name) }
+      } else if !Self.isGenerated(name) {
+        side.append(name)
+      }
+    }
+    self.config = config
+    sideFiles = side
+    leftBehind = left
+  }
+
+  private static func isWeights(_ name: String) -> Bool {
+    let endings = [
+      ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf", ".h5", ".msgpack",
+      ".onnx", ".ot",
+    ]
+    return endings.contains { name.hasSuffix($0) } && name != "training_args.bin"
+  }
+
+  /// Made anew for every output.
+  private static func isGenerated(_ name: String) -> Bool {
+    name == ManifestWriter.name || name == ManifestWriter.checksumsName
+  }
+
+  /// What may not be the output, nor contain it.
+  var identities: [FileIdentity] {
+    checkpoint.directory.map { [$0.identity] } ?? checkpoint.identities
+  }
+
+  func sideFile(_ name: String) throws(Failure) -> InputFile {
+    guard let directory = checkpoint.directory else { throw Failure(.internal, "no directory", file: name) }
+    return try directory.open(name)
+  }
+
+  /// Weights as the model multiplies with them, counted.
+  var parameterCount: Int {
+    logical.items.reduce(0) { sum, item in
+      let (result, overflow) = sum.addingReportingOverflow(logical.info(item).elementCount)
+      return overflow ? Int.max : result
+    }
+  }
+
+  /// What decides which weights are linear layers.
+  var configuration: ModelConfiguration {
+    var nested: Bool?
+    for key in ["text_config", "llm_config", "language_config", "decoder", "thinker_config"] {
+      guard let inner = config?[key] else { continue }
+      nested = inner["tie_word_embeddings"]?.bool ?? inner["text_config"]?["tie_word_embeddings"]?.bool
+      if nested != nil { break }
+    }
+    return ModelConfiguration(
+      architecture: config?["architectures"]?.array?.first?.string, modelType: config?["model_type"]?.string,
+      tiesWordEmbeddings: config?["tie_word_embeddings"]?.bool, textTiesWordEmbeddings: nested)
+  }
+
+  /// Warnings that hold for any use of this model as a source.
+  var warnings: [String] {
+    var warnings = checkpoint.warnings
+    let code = sideFiles.filter { $0.hasSuffix(".py") }
+    if !code.isEmpty {
+      warnings.append("copied without being read: \(Self.list(code)), code that a loader runs with trust_remote_code")
+    }
+    if !leftBehind.isEmpty { warnings.append("not copied: \(Self.list(leftBehind))") }
+    if checkpoint.directory != nil, config == nil {
+      warnings.append("there is no config.json: a loader will not know the model, nor that it is quantized")
+    }
+    return warnings
+  }
+
+  static func list(_ names: [String]) -> String {
+    let shown = names.prefix(8).map { "'\($0)'" }.joined(separator: ", ")
+    return names.count > 8 ? "\(shown) and \(names.count - 8) more" : shown
+  }
+}

@@ -1,0 +1,54 @@
+import Bytes
+import JSON
+import Safetensors
+import Tensors
+
+/// How a checkpoint says it is quantized.
+enum QuantizationMethod: Sendable, Equatable {
+  case none
+  /// bitsandbytes NF4 or FP4: what Nibble reads and writes.
+  case fourBit
+  /// Anything else, by name.
+  case other(String)
+}
+
+extension ModelSource {
+  /// By the configuration, or by the tensors where there is no word in it.
+  var quantizationMethod: QuantizationMethod {
+    if let declared = declaredMethod { return declared }
+    if logical.hasFourBitWeights { return .fourBit }
+    for tensor in checkpoint.tensors {
+      if tensor.name.hasSuffix(".qweight") || tensor.name.hasSuffix(".qzeros") { return .other("GPTQ or AWQ") }
+      if tensor.name.hasSuffix(".SCB") { return .other("bitsandbytes LLM.int8()") }
+      if tensor.name.hasSuffix(".weight_packed") { return .other("compressed-tensors") }
+      if tensor.name.hasSuffix(".weight_scale_inv") { return .other("FP8") }
+      switch tensor.type {
+      case .f8e4m3, .f8e5m2, .f8e4m3fnuz, .f8e5m2fnuz: return .other("FP8")
+      case .f4: return .other("FP4 (packed elements)")
+      default: break
+      }
+    }
+    return .none
+  }
+
+  private var declaredMethod: QuantizationMethod? {
+    let settings = config?["quantization_config"] ?? config?["compression_config"]
+    guard let settings, !settings.isNull else { return nil }
+    let method = settings["quant_method"]?.string
+    switch method {
+    case "bitsandbytes", nil:
+      if settings["load_in_8bit"]?.bool == true || settings["_load_in_8bit"]?.bool == true {
+        return .other("bitsandbytes LLM.int8()")
+      }
+      if settings["load_in_4bit"]?.bool == true || settings["_load_in_4bit"]?.bool == true || method != nil {
+        return .fourBit
+      }
+      return .other("an unnamed method")
+    case "gptq": return .other("GPTQ")
+    case "awq": return .other("AWQ")
+    case "fp8", "fbgemm_fp8", "finegrained_fp8": return .other("FP8")
+    case "mxfp4": return .other("MXFP4")
+    case .some(let name): return .other(name)
+    }
+  }
+}

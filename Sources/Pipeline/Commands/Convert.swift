@@ -1,0 +1,63 @@
+public import Bytes
+import JSON
+import Quantization
+import Safetensors
+import Tensors
+
+/// `nibble convert`: the same weights in other shards or another dtype, 4-bit ones dequantized.
+public struct Convert: Sendable {
+  public enum ElementTypeChoice: String, Sendable, CaseIterable {
+    case keep, bfloat16, float16, float32
+  }
+
+  public var type = ElementTypeChoice.keep
+  public var run = RunOptions()
+
+  public init() {}
+
+  /// - Throws: `malformed` for a value that float16 cannot hold, naming tensor and index.
+  public func callAsFunction(
+    _ source: String, output: String, announce: (String) -> Void
+  ) throws(Failure) -> RunReport {
+    try prepare(ModelSource(path: source)).run(into: output, announce: announce)
+  }
+
+  func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+    let target = FloatType(torchName: type.rawValue)
+    let method = model.quantizationMethod
+    if case .other(let name) = method, target != nil {
+      throw Failure(
+        .unsupported, "is quantized (\(name)); its dtype cannot be changed, only its shards (--dtype keep)",
+        file: model.checkpoint.path)
+    }
+    let dequantized = DequantizedSource(model.logical)
+    var conversions: [Int: FloatType] = [:]
+    var steps: [Step] = []
+    for (index, info) in dequantized.tensors.enumerated() {
+      var origin = dequantized.origin(of: index)
+      if let target, info.type.isFloat, info.type != target.elementType {
+        conversions[index] = target
+        if case .stored(let stored) = origin { origin = .derived([stored]) }
+      }
+      steps.append(Step(tensor: index, action: .copy, origin: origin))
+    }
+    let source: any TensorSource = conversions.isEmpty ? dequantized : try ConvertedSource(dequantized, conversions)
+    let plan = try ShardLayout(maxShardBytes: run.maxShardBytes).plan(
+      steps, source: source, stored: model.checkpoint, scheme: nil)
+    return CheckpointRun(
+      model: model, plan: plan, config: config(of: model, method, target), operation: "convert",
+      activity: "converting",
+      recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
+      warnings: model.warnings, options: run)
+  }
+
+  private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {
+    guard var config = model.config else { return nil }
+    if method == .fourBit { config["quantization_config"] = nil }
+    if let target {
+      let keys = ["dtype", "torch_dtype"].filter { config[$0] != nil }
+      for key in keys.isEmpty ? ["dtype"] : keys { config[key] = .string(target.torchName) }
+    }
+    return config
+  }
+}

@@ -1,0 +1,201 @@
+import Architectures
+public import Bytes
+import JSON
+import Quantization
+import Safetensors
+import Tensors
+
+/// `nibble quantize`: a 16- or 32-bit checkpoint becomes one that bitsandbytes loads in 4 bits.
+public struct Quantize: Sendable {
+  public enum Code: String, Sendable, CaseIterable { case nf4, fp4 }
+
+  public enum Target: String, Sendable, CaseIterable {
+    case transformers5 = "transformers-5"
+    case transformers4 = "transformers-4"
+  }
+
+  public enum Storage: String, Sendable, CaseIterable {
+    case uint8, bfloat16, float16, float32
+
+    var elementType: ElementType {
+      switch self {
+      case .uint8: .u8
+      case .bfloat16: .bf16
+      case .float16: .f16
+      case .float32: .f32
+      }
+    }
+  }
+
+  public enum ComputeType: String, Sendable, CaseIterable { case bfloat16, float16, float32 }
+
+  public var code = Code.nf4
+  /// Weights that share one absmax: 32, 64, … 4096.
+  public var blockSize = 64
+  public var usesDoubleQuantization = true
+  public var storage = Storage.uint8
+  public var computeType = ComputeType.bfloat16
+  public var target = Target.transformers5
+  /// Globs of module paths, or `towers`.
+  public var keep: [String] = []
+  /// Dequantize a 4-bit source first.
+  public var forcesRequantization = false
+  public var run = RunOptions()
+
+  public static let blockSizes = FourBitFormat.blockSizes
+
+  public init() {}
+
+  /// - Parameters:
+  ///   - announce: is given each warning before any data is read.
+  /// - Throws: `unsupported` for a source that is already quantized.
+  public func callAsFunction(
+    _ source: String, output: String, announce: (String) -> Void
+  ) throws(Failure) -> RunReport {
+    try prepare(ModelSource(path: source)).run(into: output, announce: announce)
+  }
+
+  func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+    try checkSource(model)
+    guard let format = FourBitFormat(code: FourBitCode(code), blockSize: blockSize) else {
+      throw Failure(.usage, "block size \(blockSize) is not one of \(FourBitFormat.blockSizes)")
+    }
+    let scheme = FourBitScheme(
+      format: format, usesDoubleQuantization: usesDoubleQuantization, storage: storage.elementType)
+    let dequantized = DequantizedSource(model.logical)
+    let weights = planWeights(
+      dequantized.tensors, configuration: model.configuration,
+      target: target == .transformers5 ? .transformers5 : .transformers4, keep: keep.map(Keep.init))
+    var preparation = Preparation(dequantized)
+    for (index, disposition) in weights.dispositions.enumerated() {
+      try preparation.add(index, disposition)
+    }
+    let source = try preparation.source()
+    let plan = try ShardLayout(maxShardBytes: run.maxShardBytes).plan(
+      preparation.steps, source: source, stored: model.checkpoint, scheme: scheme)
+    let quantized = preparation.steps.count { $0.action != .copy }
+    var warnings = model.warnings + weights.warnings
+    if weights.expertTensors > 0 {
+      warnings.append(
+        "\(weights.expertTensors) expert tensors (\(byteText(weights.expertBytes))) stay as they are: transformers 5 "
+          + "cannot load 4-bit experts (--target transformers-4 quantizes experts that are stored one by one)")
+    }
+    if preparation.narrowed > 0 {
+      warnings.append("\(preparation.narrowed) F64 weights are narrowed to F32 before they are quantized")
+    }
+    if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
+    warnings += storageWarnings(model)
+    return CheckpointRun(
+      model: model, plan: plan, config: config(of: model, skip: weights.skipModules), operation: "quantize",
+      activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run)
+  }
+
+  // MARK: - What may be quantized
+
+  private func checkSource(_ model: ModelSource) throws(Failure) {
+    let path = model.checkpoint.path
+    switch model.quantizationMethod {
+    case .none: break
+    case .fourBit:
+      guard forcesRequantization else {
+        throw Failure(
+          .unsupported,
+          "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
+            + "'nibble convert' turns it back into 16 bits", file: path)
+      }
+    case .other(let method):
+      throw Failure(
+        .unsupported, "is already quantized (\(method)); start from the original 16-bit checkpoint", file: path)
+    }
+  }
+
+  private func storageWarnings(_ model: ModelSource) -> [String] {
+    guard storage != .uint8 else { return [] }
+    return [
+      "--quant-storage \(storage.rawValue): load with dtype=\(storage.rawValue) only (config.json says so); "
+        + "transformers 4 casts the packed bytes silently when it loads them in another dtype"
+    ]
+  }
+
+  // MARK: - config.json
+
+  private func config(of model: ModelSource, skip: [String]) -> JSONValue? {
+    guard var config = model.config else { return nil }
+    config["quantization_config"] = .object([
+      "_load_in_4bit": true, "_load_in_8bit": false,
+      "bnb_4bit_compute_dtype": .string(computeType.rawValue), "bnb_4bit_quant_storage": .string(storage.rawValue),
+      "bnb_4bit_quant_type": .string(code.rawValue), "bnb_4bit_use_double_quant": .bool(usesDoubleQuantization),
+      "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false,
+      "llm_int8_skip_modules": .array(skip.map(JSONValue.string)),
+      "llm_int8_threshold": JSONNumber(6.0).map(JSONValue.number) ?? 6,
+      "load_in_4bit": true, "load_in_8bit": false, "quant_method": "bitsandbytes",
+    ])
+    if storage != .uint8 {
+      // Packed bytes are cast when the model is loaded in any other dtype.
+      if config["torch_dtype"] != nil { config["torch_dtype"] = .string(storage.rawValue) }
+      if config["dtype"] != nil || config["torch_dtype"] == nil { config["dtype"] = .string(storage.rawValue) }
+    }
+    return config
+  }
+
+  private func recorded(skip: [String]) -> [(key: String, value: JSONValue)] {
+    [
+      ("scheme", .string(code.rawValue)), ("blockSize", .number(blockSize)),
+      ("doubleQuantization", .bool(usesDoubleQuantization)), ("quantStorage", .string(storage.rawValue)),
+      ("computeDtype", .string(computeType.rawValue)), ("target", .string(target.rawValue)),
+      ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
+    ]
+  }
+}
+
+extension FourBitCode {
+  init(_ code: Quantize.Code) {
+    switch code {
+    case .nf4: self = .nf4
+    case .fp4: self = .fp4
+    }
+  }
+}
+
+/// Collects steps and the sources they need around the stored tensors.
+private struct Preparation {
+  let dequantized: DequantizedSource
+  var steps: [Step] = []
+  var narrowed = 0
+  private var conversions: [Int: FloatType] = [:]
+  private var transposed: Set<Int> = []
+
+  init(_ dequantized: DequantizedSource) { self.dequantized = dequantized }
+
+  mutating func add(_ index: Int, _ disposition: Disposition) throws(Failure) {
+    let info = dequantized.tensors[index]
+    var origin = dequantized.origin(of: index)
+    guard disposition == .quantize || disposition == .quantizeTransposed else {
+      steps.append(Step(tensor: index, action: .copy, origin: origin))
+      return
+    }
+    // Counts in the trainers' kernels are 32-bit.
+    guard info.elementCount <= 1 << 31 else {
+      throw Failure(
+        .unsupported, "has \(info.elementCount) elements, bitsandbytes counts at most 2^31; keep it (--keep)",
+        tensor: info.name.string)
+    }
+    let type = FloatType(info.type) ?? .f32
+    if info.type == .f64 {
+      conversions[index] = .f32
+      narrowed += 1
+    }
+    if disposition == .quantizeTransposed { transposed.insert(index) }
+    if info.type == .f64 || disposition == .quantizeTransposed, case .stored(let stored) = origin {
+      origin = .derived([stored])
+    }
+    steps.append(Step(tensor: index, action: .quantize(type), origin: origin))
+  }
+
+  func source() throws(Failure) -> any TensorSource {
+    var source: any TensorSource = dequantized
+    if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
+    if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
+    return source
+  }
+}

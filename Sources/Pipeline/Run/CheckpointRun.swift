@@ -1,0 +1,128 @@
+import Bytes
+import JSON
+import Safetensors
+import Tensors
+
+/// One checkpoint directory being made from another: the plan of its weights, its configuration, the
+/// files that go along.
+struct CheckpointRun {
+  let model: ModelSource
+  let plan: OutputPlan
+  /// The new `config.json`; nil when the source has none.
+  let config: JSONValue?
+  /// "quantize", "convert": for the manifest.
+  let operation: String
+  /// "quantizing": for the progress display.
+  let activity: String
+  /// The options that shaped the result, for the manifest.
+  let recorded: [(key: String, value: JSONValue)]
+  let warnings: [String]
+  let options: RunOptions
+
+  static let indexName = "model.safetensors.index.json"
+
+  /// - Parameter announce: is given each warning before any data is read.
+  /// - Throws: what reading, planning or writing throws; nothing is left behind then.
+  func run(into path: String, announce: (String) -> Void) throws(Failure) -> RunReport {
+    for warning in warnings { announce(warning) }
+    let shardBytes = try shardByteCount()
+    if options.isDryRun { return try report(path, files: plannedFiles, bytesOut: shardBytes, seconds: 0) }
+    let directory = try StagedDirectory(path: path, replacing: options.force, inputs: model.identities)
+    try checkSpace(needed: shardBytes, directory.freeBytes(), path)
+    let progress = Progress(activity, total: plan.inputByteCount, style: options.progress)
+    defer { progress.finish() }
+    let writer = ShardWriter(plan, files: directory.files, sha256: options.sha256)
+    try OrderedRun(plan: plan, jobs: options.jobs, progress: progress).run(into: writer)
+    try writer.finish()
+    var files = writer.fileDigests
+    if plan.shards.count > 1 { files.append(try writeIndex(into: directory.files)) }
+    if let config {
+      files.append(try write(ModelSource.configName, config.text(.indented) + "\n", into: directory.files))
+    }
+    for name in model.sideFiles { files.append(try copy(name, into: directory.files)) }
+    try ManifestWriter(
+      plan: plan, operation: operation, options: recorded, files: files, outputDigests: writer.outputDigests,
+      storedDigests: writer.storedDigests
+    ).write(into: directory.files, sha256: options.sha256)
+    try model.checkpoint.checkUnchanged()
+    try Interruption.check()
+    try directory.commit()
+    let names = files.map(\.name) + [ManifestWriter.name, ManifestWriter.checksumsName]
+    return try report(path, files: names, bytesOut: files.reduce(0) { $0 + $1.size }, seconds: progress.seconds)
+  }
+
+  private func report(
+    _ path: String, files: [String], bytesOut: Int, seconds: Double
+  ) throws(Failure) -> RunReport {
+    var tensors = 0
+    for step in plan.steps { tensors += try plan.outputs(of: step).count }
+    return RunReport(
+      output: path, files: files.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }, tensors: tensors,
+      parameters: model.parameterCount, bytesIn: plan.inputByteCount, bytesOut: bytesOut, seconds: seconds,
+      warnings: warnings)
+  }
+
+  private var plannedFiles: [String] {
+    plan.shards.map(\.name) + (plan.shards.count > 1 ? [Self.indexName] : [])
+      + (config == nil ? [] : [ModelSource.configName]) + model.sideFiles
+      + [ManifestWriter.name, ManifestWriter.checksumsName]
+  }
+
+  // MARK: - Room on the disk
+
+  private func shardByteCount() throws(Failure) -> Int {
+    var total = plan.dataByteCount
+    for shard in plan.shards { total += try plan.header(of: shard).count }
+    return total
+  }
+
+  private func checkSpace(needed shards: Int, _ free: Int?, _ path: String) throws(Failure) {
+    // Index and manifest take some 200 bytes for each tensor.
+    var needed = shards + 1 << 16
+    for step in plan.steps { needed += 400 * (step.action == .copy ? 1 : 6) + 2 * plan.info(of: step).name.byteCount }
+    for name in model.sideFiles { needed += try model.sideFile(name).size }
+    if let free, free < needed {
+      throw Failure(.io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there", file: path)
+    }
+  }
+
+  // MARK: - The other files
+
+  private func writeIndex(into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
+    var entries: [(name: TensorName, shard: Int)] = []
+    for (index, shard) in plan.shards.enumerated() {
+      for output in try plan.outputs(of: shard) { entries.append((output.name, index)) }
+    }
+    entries.sort { $0.name < $1.name }
+    var file = HashedFile(try files.create(Self.indexName), sha256: options.sha256)
+    var out = BufferedText()
+    out.text = "{\n  \"metadata\": {\n    \"total_size\": \(plan.dataByteCount)\n  },\n  \"weight_map\": {"
+    for (position, entry) in entries.enumerated() {
+      out.text += "\(position == 0 ? "" : ",")\n    \(entry.name.string.jsonText): \(plan.shards[entry.shard].name.jsonText)"
+      try out.flush(to: &file, above: 1 << 16)
+    }
+    out.text += "\n  }\n}\n"
+    try out.flush(to: &file)
+    return try file.finish()
+  }
+
+  private func write(_ name: String, _ text: String, into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
+    var file = HashedFile(try files.create(name), sha256: options.sha256)
+    try file.append(text)
+    return try file.finish()
+  }
+
+  private func copy(_ name: String, into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
+    let source = try model.sideFile(name)
+    var file = HashedFile(try files.create(name), sha256: options.sha256)
+    var position = 0
+    while position < source.size {
+      try Interruption.check()
+      let end = min(position + 1 << 20, source.size)
+      try file.append(try source.bytes(in: position..<end))
+      position = end
+    }
+    try source.checkUnchanged()
+    return try file.finish()
+  }
+}

@@ -1,0 +1,44 @@
+import Bytes
+import JSON
+
+/// What every verb that writes a checkpoint has in common.
+public struct RunOptions: Sendable {
+  /// Workers; what is written does not depend on it.
+  public var jobs = processorCount()
+  /// Replace a checkpoint that is already there.
+  public var force = false
+  /// Plan and report, read no weights and write nothing.
+  public var isDryRun = false
+  /// Digests of every file that also reveal forgery, in the manifest.
+  public var sha256 = false
+  /// Bytes of tensor data per shard.
+  public var maxShardBytes = 5_000_000_000
+  public var progress = Progress.Style.automatic
+
+  public init() {}
+}
+
+/// What a run did, or would do.
+public struct RunReport: Sendable {
+  public var output: String
+  public var files: [String]
+  /// Physical tensors written.
+  public var tensors: Int
+  /// Logical parameters.
+  public var parameters: Int
+  /// Bytes of tensor data read, and of files written.
+  public var bytesIn: Int
+  public var bytesOut: Int
+  public var seconds: Double
+  public var warnings: [String]
+
+  /// The object that `--json` prints.
+  public var json: String {
+    JSONValue.object([
+      "output": .string(output), "files": .array(files.map(JSONValue.string)), "tensors": .number(tensors),
+      "parameters": .number(parameters), "bytesIn": .number(bytesIn), "bytesOut": .number(bytesOut),
+      "seconds": JSONNumber((seconds * 1000).rounded() / 1000).map(JSONValue.number) ?? 0,
+      "warnings": .array(warnings.map(JSONValue.string)),
+    ]).text(.indented)
+  }
+}

@@ -1,0 +1,133 @@
+import Bytes
+
+/// The words of a command line, sorted into options and operands.
+struct Arguments {
+  private var values: [String: [String]] = [:]
+  private(set) var operands: [String] = []
+
+  /// Options may stand anywhere; `--key value` and `--key=value` both work; after `--` all are operands.
+  ///
+  /// - Throws: `usage`, with the nearest known option when one is unknown.
+  init(_ words: [String], options: [Option], verb: String) throws(Failure) {
+    var rest = words[...]
+    while let word = rest.popFirst() {
+      if word == "--" {
+        operands += rest
+        break
+      }
+      guard word.hasPrefix("-"), word != "-" else {
+        operands.append(word)
+        continue
+      }
+      let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+      let isLong = word.hasPrefix("--")
+      let name = isLong ? parts[0] : word
+      guard let option = options.first(where: { $0.name == name || $0.short == name }) else {
+        throw Self.unknown(name, options, verb: verb)
+      }
+      if values[option.name] != nil, !option.isRepeatable, option.value != nil {
+        throw Failure(.usage, "option '\(option.name)' is given twice")
+      }
+      guard let placeholder = option.value else {
+        guard !isLong || parts.count == 1 else { throw Failure(.usage, "option '\(name)' takes no value") }
+        values[option.name] = [""]
+        continue
+      }
+      let value = isLong && parts.count == 2 ? parts[1] : rest.popFirst()
+      guard let value, !value.isEmpty else {
+        throw Failure(.usage, "option '\(name)' needs a value: \(name) \(placeholder)")
+      }
+      values[option.name, default: []].append(value)
+    }
+  }
+
+  private static func unknown(_ name: String, _ options: [Option], verb: String) -> Failure {
+    let hint = nearest(to: name, among: options.map(\.name)).map { ", did you mean '\($0)'?" }
+    return Failure(.usage, "unknown option '\(name)'" + (hint ?? "; see 'nibble \(verb) --help'"))
+  }
+
+  // MARK: - Values
+
+  func has(_ option: Option) -> Bool { values[option.name] != nil }
+
+  func text(_ option: Option) -> String? { values[option.name]?.last }
+
+  func all(_ option: Option) -> [String] { values[option.name] ?? [] }
+
+  func number(_ option: Option, allowed: ClosedRange<Int>) throws(Failure) -> Int? {
+    guard let text = text(option) else { return nil }
+    guard let number = Int(text), allowed.contains(number) else {
+      throw Failure(
+        .usage, "option '\(option.name)': '\(text)' is not a number from \(allowed.lowerBound) to \(allowed.upperBound)")
+    }
+    return number
+  }
+
+  func choice<T: CaseIterable & RawRepresentable>(_ option: Option, _ type: T.Type) throws(Failure) -> T?
+  where T.RawValue == String {
+    guard let text = text(option) else { return nil }
+    guard let value = T(rawValue: text) else {
+      let allowed = T.allCases.map(\.rawValue).joined(separator: ", ")
+      let hint = nearest(to: text, among: T.allCases.map(\.rawValue)).map { "; did you mean '\($0)'?" } ?? ""
+      throw Failure(.usage, "option '\(option.name)': '\(text)' is not one of \(allowed)\(hint)")
+    }
+    return value
+  }
+
+  /// `5GB`, `5GiB`, `1.5GB`, `4096`.
+  func size(_ option: Option) throws(Failure) -> Int? {
+    guard let text = text(option) else { return nil }
+    let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
+    let unit = text.dropFirst(digits.count).lowercased()
+    let factors: [String: Double] = [
+      "": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12, "kib": 1024, "mib": 1_048_576, "gib": 1_073_741_824,
+      "tib": 1_099_511_627_776,
+    ]
+    guard let number = Double(digits), let factor = factors[unit], number * factor >= 1, number * factor < 9e18 else {
+      throw Failure(.usage, "option '\(option.name)': '\(text)' is not a size such as 5GB or 512MiB")
+    }
+    return Int(number * factor)
+  }
+
+  /// The operands, of which there must be as many as `names`.
+  func operands(_ names: String..., verb: String) throws(Failure) -> [String] {
+    if operands.count > names.count {
+      throw Failure(.usage, "unexpected argument '\(operands[names.count])'; see 'nibble \(verb) --help'")
+    }
+    if operands.count < names.count {
+      throw Failure(.usage, "\(names[operands.count]) is missing; see 'nibble \(verb) --help'")
+    }
+    return operands
+  }
+
+  func required(_ option: Option, verb: String) throws(Failure) -> String {
+    guard let text = text(option) else {
+      throw Failure(.usage, "option '\(option.short ?? option.name)' is missing; see 'nibble \(verb) --help'")
+    }
+    return text
+  }
+}
+
+/// The candidate with the fewest edits from `word`; nil when none is close.
+func nearest(to word: String, among candidates: [String]) -> String? {
+  let scored = candidates.map { ($0, editDistance(Array(word.utf8), Array($0.utf8))) }
+  guard let best = scored.min(by: { $0.1 < $1.1 }), best.1 <= max(2, word.utf8.count / 3) else { return nil }
+  return best.0
+}
+
+/// Insertions, deletions, replacements and swaps of neighbours.
+private func editDistance(_ a: [UInt8], _ b: [UInt8]) -> Int {
+  var beforePrevious: [Int] = []
+  var previous = Array(0...b.count)
+  for i in 0..<a.count {
+    var current = [i + 1]
+    for j in 0..<b.count {
+      var cost = min(previous[j + 1] + 1, current[j] + 1, previous[j] + (a[i] == b[j] ? 0 : 1))
+      if i > 0, j > 0, a[i] == b[j - 1], a[i - 1] == b[j] { cost = min(cost, beforePrevious[j - 1] + 1) }
+      current.append(cost)
+    }
+    beforePrevious = previous
+    previous = current
+  }
+  return previous[b.count]
+}

@@ -1,0 +1,30 @@
+import Bytes
+import Pipeline
+
+enum ConvertVerb: Verb {
+  static let name = "convert"
+  static let summary = "other shards, another dtype, or 4-bit back to 16-bit"
+  static let operands = "SOURCE -o OUT [options]"
+  static let description = [
+    "Writes the same weights in new shards, in another dtype if asked. A 4-bit",
+    "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, without a GPU, and",
+    "loses its quantization_config.",
+  ]
+  static let example = ["nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16"]
+
+  private static let type = Option(
+    "--dtype", value: "DTYPE", "keep, bfloat16, float16 or float32 (default:", "keep); a value too large for float16 is an error")
+
+  static let options = [Option.output, type, .maxShardSize] + Option.writing
+
+  static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
+    let source = try arguments.operands("SOURCE", verb: name)[0]
+    let output = try arguments.required(.output, verb: name)
+    var convert = Convert()
+    if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { convert.type = choice }
+    convert.run = try RunOptions(arguments)
+    let notices = Notices(arguments)
+    try convert(source, output: output, announce: notices.warn).print(arguments, verb: name)
+    return 0
+  }
+}

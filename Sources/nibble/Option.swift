@@ -1,0 +1,33 @@
+/// One option of a verb, as it is parsed and as help shows it.
+struct Option: Sendable {
+  /// With its dashes: `--block-size`.
+  let name: String
+  /// A one-letter form: `-o`.
+  let short: String?
+  /// What stands for the value in help (`N`); nil for a switch.
+  let value: String?
+  /// One or more lines of at most 50 characters, the default named.
+  let help: [String]
+  let isRepeatable: Bool
+
+  init(_ name: String, short: String? = nil, value: String? = nil, repeatable: Bool = false, _ help: String...) {
+    self.name = name
+    self.short = short
+    self.value = value
+    self.help = help
+    isRepeatable = repeatable
+  }
+
+  static let json = Option("--json", "one JSON object on standard output,", "and nothing else")
+  static let quiet = Option("--quiet", "no progress, no warnings")
+  static let jobs = Option("--jobs", value: "N", "worker threads (default: all processors)")
+  static let force = Option("--force", "replace a checkpoint that already exists")
+  static let dryRun = Option("--dry-run", "plan and report, write nothing")
+  static let help = Option("--help", short: "-h", "this text")
+  static let output = Option("--output", short: "-o", value: "DIR", "the directory to create (required)")
+  static let maxShardSize = Option("--max-shard-size", value: "SIZE", "data per shard, 5GB or 5GiB (default: 5GB)")
+  static let sha256 = Option("--sha256", "add SHA-256 of every file to the manifest:", "xxHash finds damage, not forgery")
+
+  /// Of every verb that writes a checkpoint.
+  static let writing = [sha256, force, dryRun, jobs, quiet, json, help]
+}

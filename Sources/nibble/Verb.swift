@@ -1,0 +1,63 @@
+import Bytes
+
+/// One word after `nibble`: its help and what it does.
+protocol Verb: SendableMetatype {
+  static var name: String { get }
+  /// For the list of verbs.
+  static var summary: String { get }
+  /// What follows the verb: `SOURCE -o OUT [options]`.
+  static var operands: String { get }
+  /// A paragraph of lines of at most 78 characters.
+  static var description: [String] { get }
+  static var example: [String] { get }
+  static var options: [Option] { get }
+
+  /// - Returns: the exit code.
+  static func run(_ arguments: Arguments) throws(Failure) -> Int32
+}
+
+extension Verb {
+  static var help: String {
+    var text = "nibble \(name) \(operands)\n\n"
+    for line in description { text += line + "\n" }
+    text += "\nExample:\n"
+    for line in example { text += "  " + line + "\n" }
+    text += "\nOptions:\n"
+    for option in options {
+      let forms = [option.short, option.name].compactMap(\.self).joined(separator: ", ")
+      let left = "  " + forms + (option.value.map { " \($0)" } ?? "")
+      let column = 29
+      if left.count < column - 1 {
+        text += left + String(repeating: " ", count: column - left.count)
+      } else {
+        text += left + "\n" + String(repeating: " ", count: column)
+      }
+      text += option.help.joined(separator: "\n" + String(repeating: " ", count: column)) + "\n"
+    }
+    return text
+  }
+}
+
+/// What the whole command line asks for.
+enum Tool {
+  static var verbs: [any Verb.Type] { [QuantizeVerb.self, ConvertVerb.self] }
+
+  static var help: String {
+    var text = "nibble: makes large models small enough to train\n\nnibble VERB … [options]\n\nVerbs:\n"
+    for verb in verbs {
+      text += "  \(verb.name)" + String(repeating: " ", count: 11 - verb.name.count) + verb.summary + "\n"
+    }
+    text += """
+
+      Example:
+        nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4
+
+      'nibble VERB --help' lists a verb's options; 'nibble --version' its version.
+      Exit codes: 0 done, 1 verify found a difference, 2 wrong command line,
+        65 input rejected, 66 input missing, 69 not supported, 73 output exists or
+        cannot be created, 74 read or write error, 75 locked by another run.
+
+      """
+    return text
+  }
+}
