@@ -1,6 +1,6 @@
 """Run under transformers 4.57: loads each (class, source, quantized) and prints a JSON report on stdout.
 
-Arguments: a JSON list of objects {"name", "model", "source", "out"}. It is a program of its own because
+Arguments: a JSON list of objects {"name", "model", "source", "out", "listed"}. It is a program of its own because
 one process holds one version of transformers, and one program for all models because importing is slow.
 """
 
@@ -18,7 +18,9 @@ import oracle
 def compare(row: dict) -> dict:
     model_class = getattr(transformers, row["model"])
     model, information = model_class.from_pretrained(row["out"], dtype="auto", output_loading_info=True)
-    settings = oracle.bitsandbytes_config()
+    # Routers stay as they are, which bitsandbytes does only when it is told so.
+    skipped = model.config.quantization_config.llm_int8_skip_modules if row["listed"] else None
+    settings = oracle.bitsandbytes_config(llm_int8_skip_modules=skipped)
     reference = model_class.from_pretrained(row["source"], dtype="auto", quantization_config=settings)
     quantized = oracle.check_loaded_alike(model, reference)
     tokens = {"input_ids": torch.randint(3, 90, (2, 12), generator=torch.Generator().manual_seed(7))}
