@@ -1,0 +1,74 @@
+"""The other side of the comparisons, in a process of its own.
+
+    peer.py serve FOLDER       answers each line on stdin with one number on stdout:
+                               quantize | dequantize: values per second of bitsandbytes, in memory,
+                               over the linear weights of two layers of the checkpoint;
+                               list PATH: seconds of a safe_open loop over every tensor of PATH
+    peer.py whole SOURCE OUT   seconds of from_pretrained, quantizing, and save_pretrained
+"""
+
+import os
+import pathlib
+import sys
+import time
+
+import torch
+from safetensors import safe_open
+
+THREADS = os.cpu_count() or 1
+
+
+def linear_weights(folder: str) -> list[torch.Tensor]:
+    found = []
+    for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            wanted = [name for name in file.keys() if "_proj" in name and name.split(".")[2] in ("0", "1")]
+            found += [file.get_tensor(name).clone() for name in wanted]
+    return found
+
+
+def serve(folder: str) -> None:
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    weights = linear_weights(folder)
+    count = sum(weight.numel() for weight in weights)
+    pairs = [quantize_4bit(weight, quant_type="nf4", compress_statistics=True) for weight in weights]
+    print("ready", flush=True)
+    for line in sys.stdin:
+        command, *rest = line.split()
+        started = time.perf_counter()
+        match command:
+            case "quantize":
+                for weight in weights:
+                    quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
+            case "dequantize":
+                for packed, state in pairs:
+                    dequantize_4bit(packed, state)
+            case "list":
+                for path in sorted(pathlib.Path(rest[0]).glob("*.safetensors")):
+                    with safe_open(path, framework="pt") as file:
+                        for name in file.keys():
+                            piece = file.get_slice(name)
+                            piece.get_shape(), piece.get_dtype()
+        seconds = time.perf_counter() - started
+        print(seconds if command == "list" else count / seconds, flush=True)
+
+
+def whole(source: str, out: str) -> None:
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    settings = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    started = time.perf_counter()
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, quantization_config=settings)
+    model.save_pretrained(out)
+    print(time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
+    {"serve": serve, "whole": whole}[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,129 @@
+"""bitsandbytes' own quantization, and what Nibble's must have in common with it."""
+
+import json
+import pathlib
+
+import torch
+from bitsandbytes import functional
+from bitsandbytes.nn import Params4bit
+from transformers import BitsAndBytesConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+import checkpoint
+from checkpoint import FourBit, same, ulps
+
+# torch's mean has no defined order of summation; see the contract in design.
+MAXIMUM_OFFSET_ULPS = 4
+MAXIMUM_RELATIVE_LOGIT_ERROR = 2e-3
+
+
+def bitsandbytes_config(kind: str = "nf4", double: bool = True, **other) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=double,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        **other,
+    )
+
+
+def transposed_modules(model: PreTrainedModel) -> set[str]:
+    """Weights of Conv1D modules, stored [in, out] but quantized [out, in]."""
+    return {
+        f"{name}.weight"
+        for name, module in model.named_modules()
+        if getattr(module, "source_cls", type(module)) is Conv1D
+    }
+
+
+def check_weight(name: str, mine: FourBit, source: torch.Tensor, kind="nf4", block_size=64, double=True) -> None:
+    """One quantized weight against bitsandbytes' functional interface, bit for bit given the offset."""
+    packed, state = functional.quantize_4bit(source.contiguous(), blocksize=block_size, quant_type=kind)
+    count = source.numel()
+    assert mine.kind == kind, name
+    assert list(mine.packed.shape) == [(count + 1) // 2, 1], name
+    assert torch.equal(mine.packed.flatten(), packed.flatten()), f"{name}: codes differ"
+    assert same(mine.parts["quant_map"], state.code), name
+
+    expected = {
+        "quant_type": kind, "blocksize": block_size,
+        "dtype": str(source.dtype).removeprefix("torch."), "shape": list(source.shape),
+    }
+    if double:
+        assert ulps(mine.offset, state.absmax.mean()) <= MAXIMUM_OFFSET_ULPS, name
+        codes, nested = functional.quantize_blockwise(state.absmax - mine.offset, blocksize=256)
+        assert same(mine.parts["absmax"], codes), f"{name}: nested codes differ"
+        assert same(mine.parts["nested_absmax"], nested.absmax), f"{name}: nested absmax differs"
+        assert same(mine.parts["nested_quant_map"], nested.code), name
+        expected |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": mine.offset.item()}
+        assert len(mine.parts) == 4, (name, sorted(mine.parts))
+    else:
+        assert same(mine.parts["absmax"], state.absmax), f"{name}: absmax differs"
+        assert len(mine.parts) == 2, (name, sorted(mine.parts))
+    assert mine.text == json.dumps(expected), name
+
+
+def check_checkpoint(out: pathlib.Path, source: pathlib.Path, transposed: set[str] = frozenset(), **scheme) -> None:
+    """Every tensor of `out` is either the source's, or its quantization by bitsandbytes."""
+    mine, original = checkpoint.tensors(out), checkpoint.tensors(source)
+    weights = checkpoint.four_bit_weights(mine)
+    assert {name for name in mine if not checkpoint.is_companion(name)} == set(original)
+    for name, tensor in original.items():
+        if name in weights:
+            check_weight(name, weights[name], tensor.T if name in transposed else tensor, **scheme)
+        else:
+            assert same(mine[name], tensor), f"{name} was not kept as it is"
+
+
+def check_saved_alike(out: pathlib.Path, reference: pathlib.Path) -> None:
+    """Nibble's files against those that `save_pretrained` wrote of the model bitsandbytes quantized."""
+    mine, theirs = checkpoint.tensors(out), checkpoint.tensors(reference)
+    assert set(mine) == set(theirs)
+    my_weights, their_weights = checkpoint.four_bit_weights(mine), checkpoint.four_bit_weights(theirs)
+    for name, weight in my_weights.items():
+        other = their_weights[name]
+        assert same(weight.packed, other.packed), name
+        same_offset = weight.state.get("nested_offset") == other.state.get("nested_offset")
+        for part, tensor in weight.parts.items():
+            # An offset some ulps away may move these two; check_weight holds them to the offset in the file.
+            if same_offset or part not in ("absmax", "nested_absmax"):
+                assert same(tensor, other.parts[part]), f"{name}.{part}"
+        if same_offset:
+            assert weight.text == other.text, name
+    for name in [name for name in mine if name not in my_weights and not checkpoint.is_companion(name)]:
+        # A module that transformers keeps in float32 was widened when it loaded the source.
+        assert same(mine[name].to(theirs[name].dtype), theirs[name]), name
+    check_config(checkpoint.config(out), checkpoint.config(reference))
+
+
+def check_config(mine: dict, theirs: dict) -> None:
+    """The skip list is the one thing that Nibble writes out and bitsandbytes leaves to the loader."""
+    mine, theirs = dict(mine["quantization_config"]), dict(theirs["quantization_config"])
+    assert isinstance(mine.pop("llm_int8_skip_modules"), list)
+    theirs.pop("llm_int8_skip_modules")
+    assert mine == theirs
+
+
+def check_loaded_alike(mine: PreTrainedModel, theirs: PreTrainedModel) -> int:
+    """Parameter by parameter in memory; returns how many are quantized."""
+    my_parameters = dict(mine.named_parameters(remove_duplicate=False))
+    their_parameters = dict(theirs.named_parameters(remove_duplicate=False))
+    assert set(my_parameters) == set(their_parameters)
+    quantized = 0
+    for name, parameter in my_parameters.items():
+        other = their_parameters[name]
+        assert type(parameter) is type(other), f"{name}: {type(parameter).__name__}, {type(other).__name__}"
+        assert same(parameter.data, other.data), f"{name} differs"
+        if isinstance(parameter, Params4bit):
+            quantized += 1
+            state, expected = parameter.quant_state, other.quant_state
+            for field in ("shape", "dtype", "blocksize", "quant_type", "nested"):
+                assert getattr(state, field) == getattr(expected, field), f"{name}: {field}"
+    for name, buffer in mine.named_buffers():
+        assert same(buffer, theirs.get_buffer(name)), name
+    return quantized
+
+
+def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
+    a, b = a.double(), b.double()
+    return ((a - b).norm() / b.norm()).item()

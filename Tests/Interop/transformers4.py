@@ -1,0 +1,51 @@
+"""Run under transformers 4.57: loads each (class, source, quantized) and prints a JSON report on stdout.
+
+Arguments: a JSON list of objects {"name", "model", "source", "out", "listed"}. It is a program of its own because
+one process holds one version of transformers, and one program for all models because importing is slow.
+"""
+
+import contextlib
+import json
+import sys
+
+import torch
+import transformers
+from bitsandbytes.nn import Params4bit
+
+import oracle
+
+
+def compare(row: dict) -> dict:
+    model_class = getattr(transformers, row["model"])
+    model, information = model_class.from_pretrained(row["out"], dtype="auto", output_loading_info=True)
+    # Routers stay as they are, which bitsandbytes does only when it is told so.
+    skipped = model.config.quantization_config.llm_int8_skip_modules if row["listed"] else None
+    settings = oracle.bitsandbytes_config(llm_int8_skip_modules=skipped)
+    reference = model_class.from_pretrained(row["source"], dtype="auto", quantization_config=settings)
+    quantized = oracle.check_loaded_alike(model, reference)
+    tokens = {"input_ids": torch.randint(3, 90, (2, 12), generator=torch.Generator().manual_seed(7))}
+    with torch.inference_mode():
+        expected, logits = reference(**tokens).logits, model(**tokens).logits
+    return {
+        "information": {key: [str(item) for item in value] for key, value in information.items() if value},
+        "quantized": quantized,
+        "names": [name for name, parameter in model.named_parameters() if isinstance(parameter, Params4bit)],
+        "error": oracle.relative_error(logits, expected),
+        "finite": bool(torch.isfinite(expected).all()),
+    }
+
+
+def report(row: dict) -> dict:
+    try:
+        return compare(row)
+    except Exception as error:  # one model's failure must not hide the others' results
+        return {"failure": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(2)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with contextlib.redirect_stdout(sys.stderr):
+        results = {row["name"]: report(row) for row in json.loads(sys.argv[1])}
+    print(json.dumps({"version": transformers.__version__, "results": results}))
