@@ -15,10 +15,15 @@ struct LogicalTensors: Sendable {
   /// Weights whose parts do not fit together; only with `lenient`.
   let problems: [Failure]
 
+  init(checkpoint: SafetensorsCheckpoint, items: [LogicalTensor], problems: [Failure]) {
+    self.checkpoint = checkpoint
+    self.items = items
+    self.problems = problems
+  }
+
   /// - Parameter isLenient: collect faults in `problems` and list the parts of such a weight one by one.
   /// - Throws: the first fault, unless lenient.
   init(_ checkpoint: SafetensorsCheckpoint, isLenient: Bool = false) throws(Failure) {
-    self.checkpoint = checkpoint
     let stored = checkpoint.tensors
     var weights: [Int: FourBitWeight] = [:]
     var companions: Set<Int> = []
@@ -36,15 +41,11 @@ struct LogicalTensors: Sendable {
         problems.append(error)
       }
     }
-    if weights.isEmpty {
-      items = stored.indices.map(LogicalTensor.plain)
-    } else {
-      items = stored.indices.compactMap { index in
-        if let weight = weights[index] { return .fourBit(weight) }
-        return companions.contains(index) ? nil : .plain(index)
-      }
+    let items = stored.indices.compactMap { index -> LogicalTensor? in
+      if let weight = weights[index] { return .fourBit(weight) }
+      return companions.contains(index) ? nil : .plain(index)
     }
-    self.problems = problems
+    self.init(checkpoint: checkpoint, items: items, problems: problems)
   }
 
   var hasFourBitWeights: Bool {

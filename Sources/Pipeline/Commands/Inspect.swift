@@ -1,0 +1,178 @@
+import Architectures
+public import Bytes
+import JSON
+import Quantization
+import Safetensors
+public import Tensors
+
+/// `nibble inspect`: what a checkpoint holds, from headers alone unless statistics are asked for.
+public struct Inspect: Sendable {
+  /// List what is physically there, not 4-bit weights as one.
+  public var isRaw = false
+  /// A glob of tensor names.
+  public var tensor: String?
+  public var wantsStatistics = false
+  /// A checkpoint that quantized weights are compared with; implies statistics.
+  public var against: String?
+  public var jobs = processorCount()
+  public var progress = Progress.Style.automatic
+
+  public init() {}
+
+  public struct Row: Sendable {
+    public var name: TensorName
+    /// As safetensors names it, or `NF4`, `FP4`.
+    public var type: String
+    public var shape: [Int]
+    public var file: String
+    /// From the first byte of the file.
+    public var offset: Int
+    public var byteCount: Int
+    public var elementCount: Int
+    /// `bitsandbytes-nf4`, nil for plain tensors.
+    public var scheme: String?
+    public var statistics: TensorStatistics?
+  }
+
+  public struct Result: Sendable {
+    public var path: String
+    public var metadata: [(key: String, value: String)]
+    public var rows: [Row]
+    public var warnings: [String]
+
+    public var parameters: Int { rows.reduce(0) { $0.addingReportingOverflow($1.elementCount).partialValue } }
+    public var byteCount: Int { rows.reduce(0) { $0 + $1.byteCount } }
+    public var bitsPerParameter: Double {
+      parameters > 0 ? Double(byteCount) * 8 / Double(parameters) : 0
+    }
+  }
+
+  public func callAsFunction(_ path: String) throws(Failure) -> Result {
+    let checkpoint = try SafetensorsCheckpoint(path: path)
+    var warnings = checkpoint.warnings
+    let logical = isRaw ? LogicalTensors(plain: checkpoint) : try LogicalTensors(checkpoint, isLenient: true)
+    warnings += logical.problems.map(\.description)
+    let pattern = tensor.map(Glob.init)
+    var rows: [Row] = []
+    var items: [Int] = []
+    for (position, item) in logical.items.enumerated() {
+      let info = logical.info(item)
+      if let pattern, !pattern.matches(info.name.string) { continue }
+      rows.append(row(item, info, logical))
+      items.append(position)
+    }
+    if tensor != nil, rows.isEmpty {
+      throw Failure(.missing, "no tensor matches '\(tensor ?? "")'", file: path)
+    }
+    if wantsStatistics || against != nil {
+      try addStatistics(to: &rows, items, logical)
+    }
+    return Result(path: path, metadata: checkpoint.metadata, rows: rows, warnings: warnings)
+  }
+
+  private func row(_ item: LogicalTensor, _ info: TensorInfo, _ logical: LogicalTensors) -> Row {
+    let first: Int
+    var type = info.type.name
+    var scheme: String?
+    switch item {
+    case .plain(let index): first = index
+    case .fourBit(let weight):
+      first = weight.codes
+      type = weight.state.code.rawValue.uppercased()
+      scheme = "bitsandbytes-\(weight.state.code.rawValue)"
+    }
+    let place = logical.checkpoint.location(of: first)
+    return Row(
+      name: info.name, type: type, shape: info.shape, file: place.file, offset: place.offset,
+      byteCount: logical.byteCount(item), elementCount: info.elementCount, scheme: scheme)
+  }
+
+  private func addStatistics(to rows: inout [Row], _ items: [Int], _ logical: LogicalTensors) throws(Failure) {
+    let source = DequantizedSource(logical)
+    let reference = try against.map { path throws(Failure) in
+      DequantizedSource(try LogicalTensors(SafetensorsCheckpoint(path: path)))
+    }
+    let total = items.reduce(0) { $0 + source.tensors[$1].byteCount }
+    let progress = Progress("reading", total: total, style: progress)
+    defer { progress.finish() }
+    let scan = StatisticsScan(source: source, reference: reference, jobs: jobs, progress: progress)
+    for (row, found) in zip(rows.indices, try scan.run(items)) { rows[row].statistics = found }
+  }
+}
+
+extension LogicalTensors {
+  /// What is physically there.
+  init(plain checkpoint: SafetensorsCheckpoint) {
+    self.init(checkpoint: checkpoint, items: checkpoint.tensors.indices.map(LogicalTensor.plain), problems: [])
+  }
+}
+
+extension Inspect.Result {
+  /// The object that `--json` prints.
+  public var json: String {
+    var text = "{\n  \"path\": \(path.jsonText),\n  \"container\": \"safetensors\",\n  \"metadata\": {"
+    for (index, pair) in metadata.enumerated() {
+      text += "\(index == 0 ? "" : ", ")\(pair.key.jsonText): \(pair.value.jsonText)"
+    }
+    text += "},\n  \"tensors\": ["
+    for (index, row) in rows.enumerated() {
+      text += "\(index == 0 ? "" : ",")\n    {\"name\": \(row.name.string.jsonText), \"dtype\": \"\(row.type)\", "
+      text += "\"shape\": [\(row.shape.map(String.init).joined(separator: ", "))], \"file\": \(row.file.jsonText), "
+      text += "\"offset\": \(row.offset), \"bytes\": \(row.byteCount), "
+      text += "\"scheme\": \(row.scheme?.jsonText ?? "null")"
+      if let statistics = row.statistics { text += ", \"stats\": \(statistics.json)" }
+      text += "}"
+    }
+    let bits = JSONNumber((bitsPerParameter * 1e6).rounded() / 1e6)?.text ?? "0"
+    text += "\n  ],\n  \"summary\": {\"tensors\": \(rows.count), \"parameters\": \(parameters), "
+    text += "\"bytes\": \(byteCount), \"bitsPerParameter\": \(bits)}\n}"
+    return text
+  }
+
+  /// A table, and a line that sums it up.
+  public var table: String {
+    let hasStatistics = rows.contains { $0.statistics != nil }
+    let head = ["tensor", "dtype", "shape", "bytes"] + (hasStatistics ? TensorStatistics.headings : ["file"])
+    let cells = rows.map { row in
+      [
+        row.name.string.printable(limit: 512), row.type, "[\(row.shape.map(String.init).joined(separator: ", "))]",
+        String(row.byteCount),
+      ] + (hasStatistics ? row.statistics?.cells ?? [] : [row.file.printable(limit: 255)])
+    }
+    // Numbers stand right, text left.
+    var text = Table(head: head, rows: cells, right: [3] + (hasStatistics ? Array(4..<head.count) : [])).text
+    let bits = (bitsPerParameter * 100).rounded() / 100
+    text += "\(rows.count) tensors, \(parameters) parameters, \(byteText(byteCount)), \(bits) bits per parameter\n"
+    return text
+  }
+
+  public var metadataText: String {
+    metadata.map { "\($0.key.printable(limit: 1024)) = \($0.value.printable(limit: 65_536))\n" }.joined()
+  }
+}
+
+/// Columns of text, as wide as their widest cell.
+struct Table {
+  var head: [String]
+  var rows: [[String]]
+  /// Columns aligned to the right.
+  var right: [Int]
+
+  var text: String {
+    var widths = head.map(\.count)
+    for row in rows {
+      for (column, cell) in row.enumerated() where column < widths.count { widths[column] = max(widths[column], cell.count) }
+    }
+    var text = ""
+    for row in [head] + rows {
+      var line = ""
+      for (column, cell) in row.enumerated() {
+        let padding = String(repeating: " ", count: max(0, widths[column] - cell.count))
+        line += (column == 0 ? "" : "  ") + (right.contains(column) ? padding + cell : cell + padding)
+      }
+      while line.hasSuffix(" ") { line.removeLast() }
+      text += line + "\n"
+    }
+    return text
+  }
+}

@@ -1,0 +1,209 @@
+import Bytes
+import JSON
+import Quantization
+import Tensors
+
+/// What `inspect --stats` tells of one tensor's values.
+public struct TensorStatistics: Sendable {
+  /// Nil for a type that holds no real numbers.
+  var values: ValueStatistics?
+  /// Against the tensor of the same name elsewhere; nil when it was not asked for or is not there.
+  var error: Difference?
+
+  /// How far two tensors of the same shape are apart.
+  struct Difference: Sendable {
+    var count = 0
+    var largest = 0.0
+    var sumOfSquares = 0.0
+    var referenceSumOfSquares = 0.0
+
+    var rootMeanSquare: Double { count > 0 ? (sumOfSquares / Double(count)).squareRoot() : 0 }
+    /// Mean square of the error over mean square of the reference.
+    var relativeMeanSquare: Double {
+      referenceSumOfSquares > 0 ? sumOfSquares / referenceSumOfSquares : sumOfSquares == 0 ? 0 : .infinity
+    }
+
+    mutating func merge(_ other: Difference) {
+      count += other.count
+      largest = max(largest, other.largest)
+      sumOfSquares += other.sumOfSquares
+      referenceSumOfSquares += other.referenceSumOfSquares
+    }
+  }
+
+  static let headings = ["min", "max", "mean", "std", "zeros", "nan", "inf", "rmse", "rel.mse"]
+
+  var cells: [String] {
+    guard let values else { return Self.headings.map { _ in "-" } }
+    let hasFinite = values.finite > 0
+    return [
+      hasFinite ? Self.short(values.minimum) : "-", hasFinite ? Self.short(values.maximum) : "-",
+      hasFinite ? Self.short(values.mean) : "-", hasFinite ? Self.short(values.standardDeviation) : "-",
+      Self.short(fractionOfZeros), String(values.nans), String(values.infinities),
+      error.map { Self.short($0.rootMeanSquare) } ?? "-", error.map { Self.short($0.relativeMeanSquare) } ?? "-",
+    ]
+  }
+
+  private var fractionOfZeros: Double {
+    guard let values, values.count > 0 else { return 0 }
+    return Double(values.zeros) / Double(values.count)
+  }
+
+  /// Four significant digits.
+  static func short(_ value: Double) -> String {
+    guard value.isFinite, value != 0 else { return value == 0 ? "0" : "inf" }
+    var scale = 1.0
+    var magnitude = abs(value)
+    while magnitude >= 10 { magnitude /= 10; scale *= 10 }
+    while magnitude < 1 { magnitude *= 10; scale /= 10 }
+    let digits = (value / scale * 1000).rounded()
+    return JSONNumber(scale < 1 ? digits / (1000 / scale) : digits * scale / 1000)?.text ?? "?"
+  }
+
+  var json: String {
+    func number(_ value: Double) -> String { JSONNumber(value)?.text ?? "null" }
+    guard let values else { return "null" }
+    var text =
+      "{\"min\": \(number(values.minimum)), \"max\": \(number(values.maximum)), \"mean\": \(number(values.mean)), "
+      + "\"std\": \(number(values.standardDeviation)), \"zeros\": \(number(fractionOfZeros)), "
+      + "\"nan\": \(values.nans), \"inf\": \(values.infinities)"
+    if let error {
+      text +=
+        ", \"error\": {\"maxAbs\": \(number(error.largest)), \"rmse\": \(number(error.rootMeanSquare)), "
+        + "\"relativeMse\": \(number(error.relativeMeanSquare))}"
+    }
+    return text + "}"
+  }
+}
+
+/// Reads tensors in pieces, in parallel, and gathers statistics in order.
+struct StatisticsScan {
+  let source: DequantizedSource
+  /// Only 4-bit weights are compared, with the tensor of the same name here.
+  let reference: DequantizedSource?
+  let jobs: Int
+  let progress: Progress
+
+  private struct Piece: Sendable {
+    var position: Int
+    var item: Int
+    var elements: Range<Int>
+  }
+
+  private struct Cursor: PieceCursor {
+    var pieces: [(position: Int, item: Int, count: Int)]
+    var current = 0
+    var element = 0
+    static let elementsPerPiece = 1 << 18
+
+    mutating func next() -> Piece? {
+      guard current < pieces.count else { return nil }
+      let (position, item, count) = pieces[current]
+      let end = min(element + Self.elementsPerPiece, count)
+      let piece = Piece(position: position, item: item, elements: element..<end)
+      element = end
+      if end == count {
+        current += 1
+        element = 0
+      }
+      return piece
+    }
+  }
+
+  private final class Slot: @unchecked Sendable {
+    var values: ValueStatistics?
+    var error: TensorStatistics.Difference?
+  }
+
+  /// - Parameter items: positions in `source.tensors`.
+  func run(_ items: [Int]) throws(Failure) -> [TensorStatistics] {
+    var result = items.map { _ in TensorStatistics() }
+    let counterparts = try items.map { item throws(Failure) in try counterpart(of: item) }
+    let cursor = Cursor(
+      pieces: items.enumerated().filter { source.tensors[$1].type.isFloat }.map {
+        ($0, $1, source.tensors[$1].elementCount)
+      })
+    let stream = OrderedStream<Cursor, Slot>(jobs: jobs) { Slot() }
+    try stream.run(cursor) { piece, slot throws(Failure) in
+      let info = source.tensors[piece.item]
+      let width = info.type.bitWidth / 8
+      let values = try ScratchBuffer(source, piece.item, at: piece.elements.lowerBound * width, count: piece.elements.count * width)
+      let floats = try Self.floats(values, info)
+      var statistics = ValueStatistics()
+      unsafe statistics.add(floats.bytes, as: .f32)
+      slot.values = statistics
+      slot.error = nil
+      if let (other, index) = counterparts[piece.position] {
+        let otherInfo = other.tensors[index]
+        let otherWidth = otherInfo.type.bitWidth / 8
+        let raw = try ScratchBuffer(
+          other, index, at: piece.elements.lowerBound * otherWidth, count: piece.elements.count * otherWidth)
+        slot.error = unsafe Self.difference(floats.floats, try Self.floats(raw, otherInfo).floats)
+      }
+    } drain: { piece, slot throws(Failure) in
+      if let values = slot.values {
+        var sum = result[piece.position].values ?? ValueStatistics()
+        sum.merge(values)
+        result[piece.position].values = sum
+      }
+      if let error = slot.error {
+        var sum = result[piece.position].error ?? TensorStatistics.Difference()
+        sum.merge(error)
+        result[piece.position].error = sum
+      }
+      progress.advance(by: piece.elements.count * source.tensors[piece.item].type.bitWidth / 8)
+    }
+    return result
+  }
+
+  private func counterpart(of item: Int) throws(Failure) -> (any TensorSource, Int)? {
+    guard let reference, case .fourBit(let weight) = source.logical.items[item] else { return nil }
+    let info = weight.info
+    guard let index = reference.tensors.firstIndex(where: { $0.name == info.name }) else {
+      throw Failure(.missing, "is not in the checkpoint to compare with", tensor: info.name.string)
+    }
+    let other = reference.tensors[index]
+    guard other.type.isFloat else {
+      throw Failure(.malformed, "is \(other.type.name) in the checkpoint to compare with", tensor: info.name.string)
+    }
+    if other.shape == info.shape { return (reference, index) }
+    // Conv1D weights were transposed before they were quantized.
+    if other.shape.count == 2, other.shape.reversed() == info.shape {
+      return (try TransposedSource(reference, [index]), index)
+    }
+    throw Failure(
+      .malformed, "has shape \(info.shape) here and \(other.shape) in the checkpoint to compare with",
+      tensor: info.name.string)
+  }
+
+  private static func floats(_ values: ScratchBuffer, _ info: TensorInfo) throws(Failure) -> ScratchBuffer {
+    if info.type == .f32 { return values }
+    let count = unsafe values.bytes.count / (info.type.bitWidth / 8)
+    let result = ScratchBuffer(byteCount: 4 * count)
+    do throws(Overflow) {
+      if let type = FloatType(info.type) {
+        try unsafe convert(values.bytes, from: type, to: .f32, into: result.mutableBytes)
+      } else {
+        try unsafe narrow(values.bytes, to: .f32, into: result.mutableBytes)
+      }
+    } catch {
+      throw Failure(.malformed, "element \(error.index) of a piece is \(error.value), beyond float32", tensor: info.name.string)
+    }
+    return result
+  }
+
+  private static func difference(
+    _ values: UnsafeBufferPointer<Float>, _ reference: UnsafeBufferPointer<Float>
+  ) -> TensorStatistics.Difference {
+    var result = TensorStatistics.Difference()
+    for index in 0..<values.count {
+      let expected = unsafe Double(reference[index])
+      let error = unsafe abs(Double(values[index]) - expected)
+      result.largest = max(result.largest, error)
+      result.sumOfSquares += error * error
+      result.referenceSumOfSquares += expected * expected
+    }
+    result.count = values.count
+    return result
+  }
+}

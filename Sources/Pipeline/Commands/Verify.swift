@@ -1,0 +1,132 @@
+import Architectures
+public import Bytes
+import JSON
+import Safetensors
+import Tensors
+
+/// `nibble verify`: is the checkpoint what its manifest says, and what the trainers' loaders expect?
+public struct Verify: Sendable {
+  /// A manifest that lies elsewhere.
+  public var manifest: String?
+  /// The checkpoint it was made from: quantize again and compare.
+  public var against: String?
+  public var jobs = processorCount()
+  public var progress = Progress.Style.automatic
+
+  public init() {}
+
+  public struct Problem: Sendable {
+    public var file: String?
+    public var tensor: String?
+    public var problem: String
+  }
+
+  public struct Result: Sendable {
+    public var tensorsChecked = 0
+    public var bytesChecked = 0
+    public var problems: [Problem] = []
+    /// What could not be checked, and why.
+    public var notChecked: [String] = []
+    public var warnings: [String] = []
+
+    public var isGood: Bool { problems.isEmpty }
+
+    mutating func add(_ failure: Failure) {
+      problems.append(Problem(file: failure.file, tensor: failure.tensor, problem: failure.text))
+    }
+
+    mutating func add(file: String? = nil, tensor: TensorName? = nil, _ problem: String) {
+      problems.append(Problem(file: file, tensor: tensor?.string, problem: problem))
+    }
+  }
+
+  /// - Throws: `malformed` for a damaged checkpoint only when there is no manifest to compare it with.
+  public func callAsFunction(_ path: String) throws(Failure) -> Result {
+    var result = Result()
+    let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
+    let manifest = try readManifest(directory, &result)
+    if let manifest {
+      try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(path, directory, &result)
+    } else {
+      result.notChecked.append("digests: there is no \(ManifestWriter.name) that says what they should be")
+    }
+    do throws(Failure) {
+      try checkContents(path, hasManifest: manifest != nil, &result)
+    } catch {
+      // Damage is a difference where there is something to differ from.
+      if manifest == nil || [.hangup, .interrupted, .terminated].contains(error.code) { throw error }
+      if !result.problems.contains(where: { $0.file == error.file && error.file != nil }) { result.add(error) }
+    }
+    return result
+  }
+
+  private func readManifest(_ directory: InputDirectory?, _ result: inout Result) throws(Failure) -> Manifest? {
+    if let manifest { return try Manifest(InputFile(path: manifest)) }
+    guard let directory, directory.contains(ManifestWriter.name) else {
+      if let directory, directory.contains(ManifestWriter.checksumsName) {
+        result.add(file: ManifestWriter.name, "is missing, but \(ManifestWriter.checksumsName) is there")
+      }
+      return nil
+    }
+    do throws(Failure) {
+      return try Manifest(directory.open(ManifestWriter.name))
+    } catch {
+      // A manifest that was there and is damaged counts as a difference, not as its absence.
+      result.add(error)
+      return nil
+    }
+  }
+
+  // MARK: - Structure and contract
+
+  private func checkContents(_ path: String, hasManifest: Bool, _ result: inout Result) throws(Failure) {
+    let checkpoint = try SafetensorsCheckpoint(path: path)
+    result.warnings += checkpoint.warnings
+    if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
+    let logical = try LogicalTensors(checkpoint, isLenient: true)
+    for problem in logical.problems { result.add(problem) }
+    let contract = ContractCheck(checkpoint: checkpoint, logical: logical)
+    try contract.run(&result)
+    if let against {
+      guard logical.problems.isEmpty else {
+        result.notChecked.append("the comparison with \(against): 4-bit weights are incomplete")
+        return
+      }
+      try SourceCheck(logical: logical, against: against, jobs: jobs, style: progress).run(&result)
+    }
+  }
+}
+
+extension Failure {
+  /// Without file and tensor, which stand elsewhere.
+  var text: String {
+    offset.map { "\(message), at offset \($0)" } ?? message
+  }
+}
+
+extension Verify.Result {
+  /// The object that `--json` prints.
+  public var json: String {
+    JSONValue.object([
+      "ok": .bool(isGood), "tensorsChecked": .number(tensorsChecked), "bytesChecked": .number(bytesChecked),
+      "problems": .array(
+        problems.map { problem in
+          .object([
+            "file": problem.file.map(JSONValue.string) ?? .null, "tensor": problem.tensor.map(JSONValue.string) ?? .null,
+            "problem": .string(problem.problem),
+          ])
+        }),
+      "notChecked": .array(notChecked.map(JSONValue.string)),
+    ]).text(.indented)
+  }
+
+  public var text: String {
+    var text = ""
+    for problem in problems {
+      text += "\(Failure(.malformed, problem.problem, file: problem.file, tensor: problem.tensor))\n"
+    }
+    for item in notChecked { text += "not checked: \(item.printable())\n" }
+    text += isGood ? "ok" : "\(problems.count) \(problems.count == 1 ? "problem" : "problems")"
+    return text + ": \(tensorsChecked) tensors, \(byteText(bytesChecked)) checked\n"
+  }
+}
