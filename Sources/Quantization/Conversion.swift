@@ -27,7 +27,12 @@ public func convert(
 ) throws(Overflow) {
   precondition(values.count % source.byteCount == 0, "half a value")
   precondition(output.count / target.byteCount >= values.count / source.byteCount, "output too short")
-  try unsafe Reference.convert(values, from: source, to: target, into: output)
+  guard let from = values.baseAddress, let to = output.baseAddress else { return }
+  let count = values.count / source.byteCount
+  let converted = unsafe nibble_convert(from, source.kernelValue, target.kernelValue, count, to)
+  if converted < count {
+    throw unsafe Overflow(index: converted, value: Reference.load(values, converted, as: source))
+  }
 }
 
 /// Narrows 64-bit values in one rounding to nearest even, otherwise as `convert`.
@@ -41,5 +46,10 @@ public func narrow(
 ) throws(Overflow) {
   precondition(values.count % 8 == 0, "half a value")
   precondition(output.count / target.byteCount >= values.count / 8, "output too short")
-  try unsafe Reference.narrow(values, to: target, into: output)
+  guard let from = values.baseAddress, let to = output.baseAddress else { return }
+  let count = values.count / 8
+  let narrowed = unsafe nibble_narrow(from, target.kernelValue, count, to)
+  if narrowed < count {
+    throw unsafe Overflow(index: narrowed, value: Reference.load(values, narrowed))
+  }
 }

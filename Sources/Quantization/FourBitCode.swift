@@ -34,6 +34,14 @@ public enum FourBitCode: String, Sendable, CaseIterable {
     return zip(sorted, sorted.dropFirst()).map { ($0 + $1) / 2 }
   }
 
+  /// The value of `nibble_code` in the kernels' header.
+  var kernelValue: Int32 {
+    switch self {
+    case .nf4: 0
+    case .fp4: 1
+    }
+  }
+
   // Quantiles of the normal distribution, table of bitsandbytes 0.50.
   private static let normalFloat: [Float] = [
     -1, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,

@@ -66,7 +66,15 @@ extension FourBitFormat {
     let count = values.count / type.byteCount
     precondition(codes.count >= packedByteCount(count), "codes too short")
     precondition(absmax.count >= blockCount(count), "absmax too short")
-    try unsafe Reference.quantize(values, as: type, format: self, codes: codes, absmax: absmax)
+    guard count > 0, let from = values.baseAddress, let codes = codes.baseAddress,
+      let absmax = absmax.baseAddress
+    else { return }
+    let finite = unsafe nibble_quantize(
+      from, type.kernelValue, count, code.kernelValue, blockSize,
+      codes.assumingMemoryBound(to: UInt8.self), absmax)
+    guard finite == count else {
+      throw unsafe NonFinite(index: finite, value: Float(Reference.load(values, finite, as: type)))
+    }
   }
 
   /// Dequantizes a range of values, bit-identical to bitsandbytes 0.50 on the CPU.
@@ -86,7 +94,11 @@ extension FourBitFormat {
     precondition(codes.count >= packedByteCount(elements.upperBound), "codes too short")
     precondition(absmax.count >= blockCount(elements.upperBound), "absmax too short")
     precondition(output.count / type.byteCount >= elements.count, "output too short")
-    unsafe Reference.dequantize(
-      codes: codes, absmax: absmax, elements: elements, into: output, as: type, format: self)
+    guard !elements.isEmpty, let codes = codes.baseAddress, let absmax = absmax.baseAddress,
+      let output = output.baseAddress
+    else { return }
+    unsafe nibble_dequantize(
+      codes.assumingMemoryBound(to: UInt8.self), absmax, elements.lowerBound, elements.count,
+      code.kernelValue, blockSize, output, type.kernelValue)
   }
 }

@@ -13,6 +13,6 @@ public func transpose(
   precondition(rows >= 0 && columns >= 0)
   let byteCount = rows * columns * elementBytes
   precondition(matrix.count >= byteCount && output.count >= byteCount, "matrix or output too short")
-  unsafe Reference.transpose(
-    matrix, rows: rows, columns: columns, elementBytes: elementBytes, into: output)
+  guard byteCount > 0, let from = matrix.baseAddress, let to = output.baseAddress else { return }
+  unsafe nibble_transpose(from, rows, columns, elementBytes, to)
 }

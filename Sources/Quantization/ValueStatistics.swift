@@ -34,7 +34,19 @@ public struct ValueStatistics: Sendable, Equatable {
   /// - Parameter values: a whole number of `type`.
   public mutating func add(_ values: UnsafeRawBufferPointer, as type: FloatType) {
     precondition(values.count % type.byteCount == 0, "half a value")
-    merge(unsafe Reference.statistics(values, as: type))
+    var result = nibble_statistics_result()
+    var piece = ValueStatistics()
+    piece.count = values.count / type.byteCount
+    guard piece.count > 0, let from = values.baseAddress else { return }
+    unsafe nibble_statistics(from, type.kernelValue, piece.count, &result)
+    piece.zeros = Int(result.zeros)
+    piece.nans = Int(result.nans)
+    piece.infinities = Int(result.infinities)
+    piece.minimum = Double(result.minimum)
+    piece.maximum = Double(result.maximum)
+    piece.sum = Self.total(result.sums)
+    piece.sumOfSquares = Self.total(result.squares)
+    merge(piece)
   }
 
   /// Adds what was found about other values.
@@ -52,7 +64,9 @@ public struct ValueStatistics: Sendable, Equatable {
   /// Value `i` of a piece goes to partial sum `i % lanes`, whatever the width of the machine's vectors.
   static let lanes = 8
 
-  static func total(_ sums: [Double]) -> Double {
-    ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+  static func total(
+    _ sums: (Double, Double, Double, Double, Double, Double, Double, Double)
+  ) -> Double {
+    ((sums.0 + sums.4) + (sums.2 + sums.6)) + ((sums.1 + sums.5) + (sums.3 + sums.7))
   }
 }

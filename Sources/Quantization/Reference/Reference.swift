@@ -18,6 +18,12 @@ extension Reference {
     }
   }
 
+  /// The 64-bit value at `index` of `values`.
+  static func load(_ values: UnsafeRawBufferPointer, _ index: Int) -> Double {
+    let bits = unsafe values.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self)
+    return Double(bitPattern: UInt64(littleEndian: bits))
+  }
+
   /// Stores `value`, rounded to nearest even, at `index` of `output`. Returns what is stored.
   @discardableResult
   static func store(

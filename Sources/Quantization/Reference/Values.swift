@@ -17,8 +17,7 @@ extension Reference {
     _ values: UnsafeRawBufferPointer, to target: FloatType, into output: UnsafeMutableRawBufferPointer
   ) throws(Overflow) {
     for index in 0..<values.count / 8 {
-      let bits = unsafe UInt64(littleEndian: values.loadUnaligned(fromByteOffset: index * 8, as: UInt64.self))
-      let value = Double(bitPattern: bits)
+      let value = unsafe load(values, index)
       let stored = unsafe store(value, index, of: output, as: target)
       if value.isFinite && !stored.isFinite { throw Overflow(index: index, value: value) }
     }
@@ -45,9 +44,13 @@ extension Reference {
         squares[index % ValueStatistics.lanes] += value * value
       }
     }
-    result.sum = ValueStatistics.total(sums)
-    result.sumOfSquares = ValueStatistics.total(squares)
+    result.sum = total(sums)
+    result.sumOfSquares = total(squares)
     return result
+  }
+
+  private static func total(_ s: [Double]) -> Double {
+    ValueStatistics.total((s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]))
   }
 
   /// See the function `transpose`.
