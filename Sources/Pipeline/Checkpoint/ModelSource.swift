@@ -80,17 +80,7 @@ public struct ModelSource: Sendable {
   }
 
   /// What decides which weights are linear layers.
-  var configuration: ModelConfiguration {
-    var nested: Bool?
-    for key in ["text_config", "llm_config", "language_config", "decoder", "thinker_config"] {
-      guard let inner = config?[key] else { continue }
-      nested = inner["tie_word_embeddings"]?.bool ?? inner["text_config"]?["tie_word_embeddings"]?.bool
-      if nested != nil { break }
-    }
-    return ModelConfiguration(
-      architecture: config?["architectures"]?.array?.first?.string, modelType: config?["model_type"]?.string,
-      tiesWordEmbeddings: config?["tie_word_embeddings"]?.bool, textTiesWordEmbeddings: nested)
-  }
+  var configuration: ModelConfiguration { config.map(ModelConfiguration.init) ?? ModelConfiguration() }
 
   /// Warnings that hold for any use of this model as a source.
   var warnings: [String] {
@@ -109,5 +99,17 @@ public struct ModelSource: Sendable {
   static func list(_ names: [String]) -> String {
     let shown = names.prefix(8).map { "'\($0)'" }.joined(separator: ", ")
     return names.count > 8 ? "\(shown) and \(names.count - 8) more" : shown
+  }
+}
+
+extension ModelConfiguration {
+  init(_ config: JSONValue) {
+    var nested: Bool?
+    for key in ["text_config", "llm_config", "language_config", "decoder", "thinker_config"] where nested == nil {
+      nested = config[key]?["tie_word_embeddings"]?.bool ?? config[key]?["text_config"]?["tie_word_embeddings"]?.bool
+    }
+    self.init(
+      architecture: config["architectures"]?.array?.first?.string, modelType: config["model_type"]?.string,
+      tiesWordEmbeddings: config["tie_word_embeddings"]?.bool, textTiesWordEmbeddings: nested)
   }
 }

@@ -130,11 +130,12 @@ final class ShardWriter {
   let codes: UnsafeMutableBufferPointer<UInt8>
   let absmax: UnsafeMutableBufferPointer<Float>
 
-  init(_ values: UnsafeBufferPointer<Float>) {
+  /// - Parameter offset: what is subtracted first; the mean, unless another is given.
+  init(_ values: UnsafeBufferPointer<Float>, offset given: Float? = nil) {
     unsafe codes = .allocate(capacity: values.count)
     let blocks = (values.count + DoubleQuantization.blockSize - 1) / DoubleQuantization.blockSize
     unsafe absmax = .allocate(capacity: blocks)
-    offset = unsafe DoubleQuantization.offset(values)
+    offset = unsafe given ?? DoubleQuantization.offset(values)
     unsafe DoubleQuantization.quantize(values, offset: offset, codes: codes, nestedAbsmax: absmax)
   }
 

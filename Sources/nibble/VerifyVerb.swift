@@ -1,0 +1,37 @@
+import Bytes
+import Pipeline
+
+enum VerifyVerb: Verb {
+  static let name = "verify"
+  static let summary = "structure, checksums and the loaders' contract"
+  static let operands = "PATH [options]"
+  static let description = [
+    "Reads every byte and compares it with nibble-manifest.json: a flipped bit names",
+    "its tensor, a missing, extra or swapped file is found. Without a manifest it",
+    "checks what it can and says what it could not. Exit code 1 for a difference.",
+  ]
+  static let example = [
+    "nibble verify CodeLlama-13b-nf4",
+    "nibble verify CodeLlama-13b-nf4 --against CodeLlama-13b-hf",
+  ]
+
+  private static let against = Option(
+    "--against", value: "SOURCE", "quantize this checkpoint again and compare")
+  private static let manifest = Option("--manifest", value: "FILE", "a manifest that lies elsewhere")
+
+  static let options = [against, manifest, .jobs, .quiet, .json, .help]
+
+  static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
+    let path = try arguments.operands("PATH", verb: name)[0]
+    var verify = Verify()
+    verify.against = arguments.text(against)
+    verify.manifest = arguments.text(manifest)
+    if let number = try arguments.number(.jobs, allowed: 1...1024) { verify.jobs = number }
+    verify.progress = arguments.has(.quiet) ? .silent : .automatic
+    let result = try verify(path)
+    let notices = Notices(arguments)
+    for warning in result.warnings { notices.warn(warning) }
+    try StandardStream.output.write(arguments.has(.json) ? result.json + "\n" : result.text)
+    return result.isGood ? 0 : 1
+  }
+}
