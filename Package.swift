@@ -15,7 +15,9 @@ let strict: [SwiftSetting] = [
 let relaxed: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 
 func format(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, path: "Formats/\(name)", swiftSettings: strict)
+  .target(
+    name: name, dependencies: dependencies, path: "Formats/\(name)",
+    exclude: name == "Safetensors" ? ["FORMAT.md"] : [], swiftSettings: strict)
 }
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
