@@ -55,7 +55,12 @@ let package = Package(
       cxxSettings: [.treatAllWarnings(as: .error), .define("HWY_SHARED_DEFINE")],
       linkerSettings: [.linkedLibrary("hwy")]),
     library("Quantization", ["Kernels"]),
-    library("Architectures", ["Bytes", "JSON", "Tensors"]),
+    .target(
+      name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["rules.txt"],
+      cSettings: [.treatAllWarnings(as: .error)]),
+    .target(
+      name: "Architectures", dependencies: ["ArchitectureRules", "Bytes", "Tensors"], path: "Sources/Architectures",
+      exclude: ["Rules", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
       ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"]),
