@@ -15,7 +15,9 @@ let strict: [SwiftSetting] = [
 let relaxed: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
 
 func format(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
-  .target(name: name, dependencies: dependencies, path: "Formats/\(name)", swiftSettings: strict)
+  .target(
+    name: name, dependencies: dependencies, path: "Formats/\(name)",
+    exclude: name == "Safetensors" ? ["FORMAT.md"] : [], swiftSettings: strict)
 }
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -55,7 +57,12 @@ let package = Package(
       cxxSettings: [.treatAllWarnings(as: .error), .define("HWY_SHARED_DEFINE")],
       linkerSettings: [.linkedLibrary("hwy")]),
     library("Quantization", ["Kernels"]),
-    library("Architectures", ["Bytes", "JSON", "Tensors"]),
+    .target(
+      name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["rules.txt"],
+      cSettings: [.treatAllWarnings(as: .error)]),
+    .target(
+      name: "Architectures", dependencies: ["ArchitectureRules", "Bytes", "Tensors"], path: "Sources/Architectures",
+      exclude: ["Rules", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
       ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"]),

@@ -3,7 +3,8 @@ public import Tensors
 /// Decides which tensors become 4-bit weights, from the headers and the configuration alone.
 ///
 /// The rule is that of transformers 5 with bitsandbytes: every `nn.Linear` and `Conv1D` except the output
-/// embedding, tied weights, a last parameter that is a weight, and the class's fp32 modules.
+/// embedding, tied weights, a last parameter that is a weight, and the class's fp32 modules. Experts and
+/// whatever the loader merges or splits stay as they are too, since packed codes would not survive it.
 ///
 /// - Parameters:
 ///   - tensors: all tensors of the checkpoint, in any order.
@@ -11,7 +12,17 @@ public import Tensors
 public func planWeights(
   _ tensors: [TensorInfo], configuration: ModelConfiguration, target: LoaderTarget, keep: [Keep]
 ) -> WeightPlan {
-  WeightPlan(
-    dispositions: tensors.map { _ in .keep(.notLinear) }, skipModules: [], expertTensors: 0, expertBytes: 0,
-    warnings: [])
+  var planner = Planner(tensors, target: target)
+  let rule = configuration.architecture.flatMap { ClassRule(architecture: $0) }
+  if let rule, planner.apply(rule, ties: configuration.tiesWordEmbeddings ?? rule.tiesByDefault) {
+    planner.keepConverted()
+  } else {
+    planner.applyNameRules(
+      reason: rule == nil
+        ? configuration.architecture.map { "model class '\($0)' is not known" } ?? "config.json names no model class"
+        : "no tensor has a name that \(configuration.architecture ?? "") knows")
+  }
+  planner.keep(keep)
+  planner.resolveCollisions()
+  return planner.plan
 }

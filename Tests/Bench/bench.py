@@ -117,7 +117,7 @@ def whole_job(source: pathlib.Path, folder: pathlib.Path) -> None:
 
 def reading(peer: Peer, folder: pathlib.Path) -> None:
     four, listed = folder / "four", folder / "listed"
-    models.write(models.CODELLAMA_13B, listed, sparse=True)
+    models.ensure(models.CODELLAMA_13B, listed, sparse=True)
     mine, theirs = interleave(
         9, lambda: run(NIBBLE, "inspect", listed, "--json").seconds * 1e3,
         lambda: peer.ask(f"list {listed}") * 1e3)

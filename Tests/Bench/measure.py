@@ -1,12 +1,13 @@
 """Timing of child processes, and the table that the benchmarks print.
 
 Nothing large is imported here: a child's maximum RSS starts from that of the process it was forked from,
-so whoever measures must be small itself.
+so whoever measures must have been small all its life.
 """
 
 import dataclasses
 import os
 import pathlib
+import resource
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NIBBLE = os.environ.get("NIBBLE") or str(ROOT / ".build/release/nibble")
+RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclasses.dataclass
@@ -34,8 +36,7 @@ def run(*command, output: bool = False) -> Run:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"exit code {process.returncode}: {' '.join(map(str, command))}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return Run(seconds, usage.ru_maxrss * unit, text)
+    return Run(seconds, usage.ru_maxrss * RSS_UNIT, text)
 
 
 def cat(folder: pathlib.Path) -> float:

@@ -2,16 +2,20 @@
 
 Weights are drawn once, a block of normal numbers with a standard deviation of 0.02; every tensor starts
 at its own place in that block, so no two layers are alike and the 26 GB model takes as long as writing
-26 GB does. Needs numpy, and never more than 300 MB of memory.
+26 GB does. Needs numpy, and less than 400 MB of memory.
+
+Run as a program it writes one model: models.py SHAPE FOLDER LIMIT SPARSE, the shape as JSON. `ensure`
+does that in a process of its own, because a process's peak memory counts as its children's too.
 """
 
 import dataclasses
 import json
+import math
 import pathlib
 import struct
+import subprocess
+import sys
 import zlib
-
-import numpy
 
 # A prime number of values: tensors of a power of two in size never fall into step with it.
 BLOCK_VALUES = 33_554_467
@@ -41,12 +45,12 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        return sum(int(numpy.prod(shape)) for _, shape in self.tensors())
+        return sum(math.prod(shape) for _, shape in self.tensors())
 
     @property
     def quantized_parameters(self) -> int:
         """Those of the linear layers, the output embedding excepted."""
-        return sum(int(numpy.prod(shape)) for name, shape in self.tensors() if "_proj" in name)
+        return sum(math.prod(shape) for name, shape in self.tensors() if "_proj" in name)
 
     def config(self) -> dict:
         return {
@@ -64,6 +68,8 @@ CODELLAMA_13B = Shape(layers=40, hidden=5120, intermediate=13824, heads=40, voca
 
 def weights(dtype: str) -> memoryview:
     """The block, as bytes of the dtype."""
+    import numpy  # here only: whoever measures memory imports this file and stays small
+
     values = numpy.random.default_rng(13).standard_normal(BLOCK_VALUES, dtype=numpy.float32)
     values *= 0.02
     if dtype == "float16":
@@ -77,7 +83,7 @@ def shards(shape: Shape, limit: int) -> list[list[tuple[str, list[int]]]]:
     """Filled in order, none above the limit in bytes."""
     groups, size = [[]], 0
     for name, sides in shape.tensors():
-        count = 2 * int(numpy.prod(sides))
+        count = 2 * math.prod(sides)
         if size + count > limit and groups[-1]:
             groups.append([])
             size = 0
@@ -86,7 +92,7 @@ def shards(shape: Shape, limit: int) -> list[list[tuple[str, list[int]]]]:
     return groups
 
 
-def write(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, sparse: bool = False) -> None:
+def write(shape: Shape, folder: pathlib.Path, limit: int, sparse: bool) -> None:
     """A complete checkpoint; `sparse` leaves the data as a hole of the right size."""
     folder.mkdir(parents=True, exist_ok=True)
     block = None if sparse else weights(shape.dtype)
@@ -105,7 +111,7 @@ def write(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, spars
 def write_shard(path: pathlib.Path, group: list, dtype: str, block: memoryview | None) -> int:
     entries, end = {"__metadata__": {"format": "pt"}}, 0
     for name, sides in group:
-        size = 2 * int(numpy.prod(sides))
+        size = 2 * math.prod(sides)
         label = "F16" if dtype == "float16" else "BF16"
         entries[name] = {"dtype": label, "shape": sides, "data_offsets": [end, end + size]}
         end += size
@@ -117,7 +123,7 @@ def write_shard(path: pathlib.Path, group: list, dtype: str, block: memoryview |
             file.truncate(8 + len(header) + end)
             return end
         for name, sides in group:
-            remaining, start = 2 * int(numpy.prod(sides)), 2 * (zlib.crc32(name.encode()) % BLOCK_VALUES)
+            remaining, start = 2 * math.prod(sides), 2 * (zlib.crc32(name.encode()) % BLOCK_VALUES)
             while remaining:
                 piece = block[start : start + remaining]
                 file.write(piece)
@@ -125,10 +131,17 @@ def write_shard(path: pathlib.Path, group: list, dtype: str, block: memoryview |
     return end
 
 
-def ensure(shape: Shape, folder: pathlib.Path, **options) -> pathlib.Path:
+def ensure(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, sparse: bool = False) -> pathlib.Path:
     """Writes it unless it is complete, which its configuration, written last, tells."""
     config = folder / "config.json"
     if not config.exists() or json.loads(config.read_text()) != shape.config():
         config.unlink(missing_ok=True)
-        write(shape, folder, **options)
+        text = json.dumps(dataclasses.asdict(shape))
+        command = [sys.executable, __file__, text, str(folder), str(limit), str(int(sparse))]
+        subprocess.run(command, check=True)
     return folder
+
+
+if __name__ == "__main__":
+    _, text, folder, limit, sparse = sys.argv
+    write(Shape(**json.loads(text)), pathlib.Path(folder), int(limit), bool(int(sparse)))

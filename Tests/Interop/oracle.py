@@ -63,8 +63,8 @@ def check_weight(name: str, mine: FourBit, source: torch.Tensor, kind="nf4", blo
     assert mine.text == json.dumps(expected), name
 
 
-def check_checkpoint(out: pathlib.Path, source: pathlib.Path, transposed: set[str] = frozenset(), **scheme) -> None:
-    """Every tensor of `out` is either the source's, or its quantization by bitsandbytes."""
+def check_checkpoint(out: pathlib.Path, source: pathlib.Path, transposed: set[str] = frozenset(), **scheme) -> int:
+    """Every tensor of `out` is either the source's, or its quantization by bitsandbytes; how many of those."""
     mine, original = checkpoint.tensors(out), checkpoint.tensors(source)
     weights = checkpoint.four_bit_weights(mine)
     assert {name for name in mine if not checkpoint.is_companion(name)} == set(original)
@@ -73,6 +73,7 @@ def check_checkpoint(out: pathlib.Path, source: pathlib.Path, transposed: set[st
             check_weight(name, weights[name], tensor.T if name in transposed else tensor, **scheme)
         else:
             assert same(mine[name], tensor), f"{name} was not kept as it is"
+    return len(weights)
 
 
 def check_saved_alike(out: pathlib.Path, reference: pathlib.Path) -> None:

@@ -24,12 +24,13 @@ def test_architecture(case, nibble, tmp_path):
 
     reference = case.model_class.from_pretrained(source, quantization_config=oracle.bitsandbytes_config())
     reference.save_pretrained(saved)
-    oracle.check_checkpoint(out, source, oracle.transposed_modules(reference))
+    quantized = oracle.check_checkpoint(out, source, oracle.transposed_modules(reference))
+    assert (quantized > 0) == case.quantizes
     oracle.check_saved_alike(out, saved)
 
     model, information = case.model_class.from_pretrained(out, output_loading_info=True)
     assert not any(information.values()), information
-    assert (oracle.check_loaded_alike(model, reference) > 0) == case.quantizes
+    assert oracle.check_loaded_alike(model, reference) == quantized
 
     if case.run:
         example = case.example(reference.config, reference.dtype)

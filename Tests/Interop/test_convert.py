@@ -45,6 +45,7 @@ def test_dequantize(model, scheme, dtype, nibble, tmp_path):
 
     quantized, result = checkpoint.tensors(four), checkpoint.tensors(plain)
     weights = checkpoint.four_bit_weights(quantized)
+    assert len(weights) == 14
     assert set(result) == set(checkpoint.tensors(source))
     for name, tensor in result.items():
         if name in weights:
@@ -66,6 +67,7 @@ def test_dequantize_keeps_the_dtype_of_origin(nibble, tmp_path):
     nibble.quantize(source, four)
     nibble.json("convert", four, "-o", plain)
     weights, result = checkpoint.four_bit_weights(checkpoint.tensors(four)), checkpoint.tensors(plain)
+    assert len(weights) == 14
     assert {tensor.dtype for tensor in result.values()} == {torch.float16}
     assert all(same(result[name], dequantized(weight, torch.float16)) for name, weight in weights.items())
 
@@ -77,6 +79,7 @@ def test_conv1d_comes_back_transposed(nibble, tmp_path):
     nibble.quantize(source, four)
     nibble.json("convert", four, "-o", plain)
     weights, result = checkpoint.four_bit_weights(checkpoint.tensors(four)), checkpoint.tensors(plain)
+    assert len(weights) == 8
     for name, tensor in checkpoint.tensors(source).items():
         assert result[name].shape == tensor.shape, name
         if name in weights:

@@ -50,7 +50,8 @@ def test_scheme(kind, block_size, double, awkward, nibble, tmp_path):
     options = ["--scheme", kind, f"--block-size={block_size}"] + ([] if double else ["--no-double-quant"])
     nibble.quantize(awkward, tmp_path / "out", *options)
     nibble.verify(tmp_path / "out")
-    oracle.check_checkpoint(tmp_path / "out", awkward, kind=kind, block_size=block_size, double=double)
+    scheme = {"kind": kind, "block_size": block_size, "double": double}
+    assert oracle.check_checkpoint(tmp_path / "out", awkward, **scheme) == 14
 
 
 @pytest.mark.parametrize("double", [True, False], ids=["double", "single"])
@@ -111,7 +112,7 @@ def test_keep_glob(llama, nibble, tmp_path):
         "lm_head", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj",
         *(f"model.layers.1.self_attn.{letter}_proj" for letter in "qkvo"),
     }
-    oracle.check_checkpoint(out, llama)
+    assert oracle.check_checkpoint(out, llama) == 8
     settings = oracle.bitsandbytes_config(llm_int8_skip_modules=skipped)
     reference = transformers.LlamaForCausalLM.from_pretrained(llama, quantization_config=settings)
     model, information = transformers.LlamaForCausalLM.from_pretrained(out, output_loading_info=True)
@@ -171,7 +172,7 @@ def test_jobs_do_not_matter(nibble, tmp_path):
     for jobs in (1, 2, 5):
         out = tmp_path / f"out-{jobs}"
         nibble.quantize(source, out, "--jobs", jobs)
-        oracle.check_checkpoint(out, source)
+        assert oracle.check_checkpoint(out, source) == 2
         files.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert files[0] == files[1] == files[2]
 

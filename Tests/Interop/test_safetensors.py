@@ -105,7 +105,7 @@ def test_layout(quantized):
 def test_stock_xxhsum_accepts_the_digests(quantized, tmp_path):
     assert shutil.which("xxhsum"), "xxhsum is missing; make test installs it"
     listed = {line.split()[-1] for line in (quantized / "checksums.xxh128").read_text().splitlines()}
-    assert listed == {path.name for path in quantized.iterdir()} - {"nibble-manifest.json", "checksums.xxh128"}
+    assert listed == {path.name for path in quantized.iterdir()} - {"checksums.xxh128"}
     check = ["xxhsum", "--check", "--quiet", "checksums.xxh128"]
     subprocess.run(check, cwd=quantized, check=True)
 
