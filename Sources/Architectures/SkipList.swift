@@ -1,23 +1,20 @@
-public import Tensors
-
-/// `llm_int8_skip_modules`, applied as transformers 5 applies it.
+/// `llm_int8_skip_modules` of a checkpoint, applied as transformers 5 applies it.
 public struct SkipList: Sendable {
-  private let entries: [[UInt8]]
+  private let matcher: SkipMatcher
+  /// Entries that are regular expressions, which Nibble does not run.
+  public let patterns: [String]
 
-  public init(_ entries: [String]) { self.entries = entries.map { Array($0.utf8) } }
-
-  /// Whether a module stays in floating point: an entry is the whole path, a leading part of it up to a
-  /// dot, or any ending of it.
-  public func matches(_ module: String) -> Bool {
-    let path = Array(module.utf8)
-    return entries.contains { entry in
-      if path.count >= entry.count, path.suffix(entry.count).elementsEqual(entry) { return true }
-      return path.starts(with: entry) && (path.count == entry.count || path[entry.count] == UInt8(ascii: "."))
+  public init(_ entries: [String]) {
+    var matcher = SkipMatcher(target: .transformers5)
+    var patterns: [String] = []
+    for entry in entries {
+      let path = Array(entry.utf8)
+      if SkipMatcher.isPlain(path) { matcher.insert(path) } else { patterns.append(entry) }
     }
+    self.matcher = matcher
+    self.patterns = patterns
   }
-}
 
-/// For each tensor the path, as the model names it, of the linear layer whose weight it is; nil for all others.
-public func linearModules(_ tensors: [TensorInfo], configuration: ModelConfiguration) -> [String?] {
-  tensors.map { _ in nil }
+  /// Whether a module stays in floating point.
+  public func matches(_ module: String) -> Bool { matcher.matches(Array(module.utf8)) }
 }

@@ -46,6 +46,8 @@ public enum KeepReason: Sendable, Equatable, CaseIterable {
 public struct WeightPlan: Sendable {
   /// One for each tensor, in the order given.
   public var dispositions: [Disposition]
+  /// For each tensor the path, as the model names it, of the linear layer whose weight it is; nil for others.
+  public var modules: [String?]
   /// Full paths, as the model (not the checkpoint) names its modules, of every linear layer that stays in
   /// floating point; for `llm_int8_skip_modules`. Sorted by bytes, without duplicates, never empty when
   /// the model has such a layer.

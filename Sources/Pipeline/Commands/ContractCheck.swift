@@ -107,12 +107,15 @@ struct ContractCheck {
     guard let entries = list.array?.map(\.string), !entries.contains(nil) else {
       return result.add(file: ModelSource.configName, "llm_int8_skip_modules is not a list of strings")
     }
-    let skipped = entries.compactMap(\.self)
-    let tensors = logical.items.map(logical.info)
-    let modules = linearModules(tensors, configuration: ModelConfiguration(config))
-    for (item, module) in zip(logical.items, modules) {
+    let skipped = SkipList(entries.compactMap(\.self))
+    guard skipped.patterns.isEmpty else {
+      return result.notChecked.append("the skip list: '\(skipped.patterns[0])' is a regular expression")
+    }
+    let plan = planWeights(
+      logical.items.map(logical.info), configuration: ModelConfiguration(config), target: .transformers5, keep: [])
+    for (item, module) in zip(logical.items, plan.modules) {
       guard let module else { continue }
-      let isListed = SkipList(skipped).matches(module)
+      let isListed = skipped.matches(module)
       switch item {
       case .fourBit(let weight) where isListed:
         result.add(

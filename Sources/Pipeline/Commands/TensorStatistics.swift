@@ -52,12 +52,14 @@ public struct TensorStatistics: Sendable {
   /// Four significant digits.
   static func short(_ value: Double) -> String {
     guard value.isFinite, value != 0 else { return value == 0 ? "0" : "inf" }
-    var scale = 1.0
+    var exponent = 0
     var magnitude = abs(value)
-    while magnitude >= 10 { magnitude /= 10; scale *= 10 }
-    while magnitude < 1 { magnitude *= 10; scale /= 10 }
-    let digits = (value / scale * 1000).rounded()
-    return JSONNumber(scale < 1 ? digits / (1000 / scale) : digits * scale / 1000)?.text ?? "?"
+    while magnitude >= 9.9995 { magnitude /= 10; exponent += 1 }
+    while magnitude < 0.99995 { magnitude *= 10; exponent -= 1 }
+    let digits = (magnitude * 1000).rounded()
+    let sign = value < 0 ? "-" : ""
+    // Read back from decimal digits, so that no rounding of a product shows.
+    return Double("\(sign)\(Int(digits))e\(exponent - 3)").flatMap { JSONNumber($0)?.text } ?? "?"
   }
 
   var json: String {
