@@ -206,7 +206,9 @@ struct Planner {
     let experts = tensors.indices.filter { dispositions[$0] == .keep(.expert) }
     return WeightPlan(
       dispositions: dispositions,
-      modules: modules.map { $0.map { String(decoding: $0, as: UTF8.self) } },
+      modules: zip(modules, dispositions).map { module, disposition in
+        disposition == .keep(.notLinear) ? nil : module.map { String(decoding: $0, as: UTF8.self) }
+      },
       skipModules: skipped.filter(SkipMatcher.isPlain).sorted { $0.lexicographicallyPrecedes($1) }
         .map { String(decoding: $0, as: UTF8.self) },
       expertTensors: experts.count,

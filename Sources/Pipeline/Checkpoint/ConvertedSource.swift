@@ -39,6 +39,7 @@ struct ConvertedSource: TensorSource {
     let count = destination.count / to.byteCount
     let width = from.bitWidth / 8
     let values = try ScratchBuffer(base, index, at: start * width, count: count * width)
+    defer { extendLifetime(values) }
     do throws(Overflow) {
       if let from = FloatType(from) {
         try unsafe convert(values.bytes, from: from, to: to, into: destination)

@@ -48,6 +48,7 @@ struct DequantizedSource: TensorSource {
     let origin = firstBlock * format.blockSize
     let codes = try ScratchBuffer(logical.checkpoint, weight.codes, at: origin / 2, count: format.packedByteCount(end - origin))
     let absmax = try absmaxValues(of: weight, blocks)
+    defer { extendLifetime(codes); extendLifetime(absmax) }
     unsafe format.dequantize(
       codes: codes.bytes, absmax: absmax.floats, elements: start - origin..<end - origin, into: destination,
       as: weight.state.type)
@@ -65,6 +66,7 @@ struct DequantizedSource: TensorSource {
       checkpoint, nestedAbsmax, at: 4 * (blocks.lowerBound / group), count: 4 * DoubleQuantization.blockCount(blocks.count))
     let mapValues = try ScratchBuffer(checkpoint, map, at: 0, count: 1024)
     let result = ScratchBuffer(byteCount: 4 * blocks.count)
+    defer { extendLifetime(codes); extendLifetime(nested); extendLifetime(mapValues) }
     unsafe DoubleQuantization.dequantize(
       codes: codes.bytes.assumingMemoryBound(to: UInt8.self), nestedAbsmax: nested.floats, map: Array(mapValues.floats),
       offset: offset, blocks: 0..<blocks.count, into: result.mutableFloats)
@@ -72,7 +74,8 @@ struct DequantizedSource: TensorSource {
   }
 }
 
-/// Memory for one call.
+/// Memory for one call. Its pointers are good as long as the object is: who passes one on keeps the object
+/// with `extendLifetime`.
 @safe final class ScratchBuffer {
   private let memory: UnsafeMutableRawBufferPointer
 

@@ -38,12 +38,14 @@ struct TransposedSource: TensorSource {
     let end = start + destination.count / width
     let rows = start / rowLength..<(end - 1) / rowLength + 1
     let panel = ScratchBuffer(byteCount: rowLength * rows.count * width)
+    defer { extendLifetime(panel) }
     for column in 0..<rowLength {
       let row = unsafe UnsafeMutableRawBufferPointer(
         rebasing: panel.mutableBytes[column * rows.count * width..<(column + 1) * rows.count * width])
       try unsafe base.read(index, at: (column * storedRowLength + rows.lowerBound) * width, into: row)
     }
     let turned = unsafe ScratchBuffer(byteCount: panel.bytes.count)
+    defer { extendLifetime(turned) }
     unsafe transpose(panel.bytes, rows: rowLength, columns: rows.count, elementBytes: width, into: turned.mutableBytes)
     let first = (start - rows.lowerBound * rowLength) * width
     unsafe destination.copyMemory(

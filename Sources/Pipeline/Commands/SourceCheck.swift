@@ -77,6 +77,7 @@ struct SourceCheck {
       let start = piece.range.lowerBound / type.byteCount / 2
       let count = unsafe buffer.output.count
       let stored = try ScratchBuffer(checkpoint, weight.codes, at: start, count: count)
+      defer { extendLifetime(stored) }
       if unsafe !stored.bytes.elementsEqual(buffer.output) {
         for at in 0..<count where unsafe stored.bytes[at] != buffer.output[at] { differing += 1 }
       }
@@ -94,6 +95,7 @@ struct SourceCheck {
     let absmax = unsafe UnsafeBufferPointer(work.absmax)
     let stored = try ScratchBuffer(
       checkpoint, weight.absmax, at: 0, count: checkpoint.tensors[weight.absmax].byteCount)
+    defer { extendLifetime(stored); extendLifetime(work) }
     guard let offset = weight.state.nestedOffset, let nestedAbsmax = weight.nestedAbsmax else {
       let isEqual = unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(absmax))
       return isEqual ? nil : "absmax is not that of the weights in \(against)"
@@ -104,6 +106,7 @@ struct SourceCheck {
     let nested = unsafe NestedAbsmax(absmax, offset: offset)
     let storedNested = try ScratchBuffer(
       checkpoint, nestedAbsmax, at: 0, count: checkpoint.tensors[nestedAbsmax].byteCount)
+    defer { extendLifetime(nested); extendLifetime(storedNested) }
     guard unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(nested.codes)),
       unsafe storedNested.bytes.elementsEqual(UnsafeRawBufferPointer(nested.absmax))
     else { return "absmax or nested_absmax is not that of the weights in \(against)" }
@@ -149,6 +152,7 @@ struct SourceCheck {
     try unsafe logical.checkpoint.forEachPiece(of: stored) { bytes throws(Failure) in
       try Interruption.check()
       let other = try ScratchBuffer(expected, index, at: position, count: bytes.count)
+      defer { extendLifetime(other) }
       if unsafe !bytes.elementsEqual(other.bytes) {
         for at in 0..<bytes.count where unsafe bytes[at] != other.bytes[at] { differing += 1 }
       }

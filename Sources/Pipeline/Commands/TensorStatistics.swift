@@ -131,6 +131,7 @@ struct StatisticsScan {
       let width = info.type.bitWidth / 8
       let values = try ScratchBuffer(source, piece.item, at: piece.elements.lowerBound * width, count: piece.elements.count * width)
       let floats = try Self.floats(values, info)
+      defer { extendLifetime(floats) }
       var statistics = ValueStatistics()
       unsafe statistics.add(floats.bytes, as: .f32)
       slot.values = statistics
@@ -140,7 +141,9 @@ struct StatisticsScan {
         let otherWidth = otherInfo.type.bitWidth / 8
         let raw = try ScratchBuffer(
           other, index, at: piece.elements.lowerBound * otherWidth, count: piece.elements.count * otherWidth)
-        slot.error = unsafe Self.difference(floats.floats, try Self.floats(raw, otherInfo).floats)
+        let expected = try Self.floats(raw, otherInfo)
+        defer { extendLifetime(expected) }
+        slot.error = unsafe Self.difference(floats.floats, expected.floats)
       }
     } drain: { piece, slot throws(Failure) in
       if let values = slot.values {
@@ -182,6 +185,7 @@ struct StatisticsScan {
     if info.type == .f32 { return values }
     let count = unsafe values.bytes.count / (info.type.bitWidth / 8)
     let result = ScratchBuffer(byteCount: 4 * count)
+    defer { extendLifetime(values) }
     do throws(Overflow) {
       if let type = FloatType(info.type) {
         try unsafe convert(values.bytes, from: type, to: .f32, into: result.mutableBytes)

@@ -88,6 +88,7 @@ final class ShardWriter {
     let absmax = unsafe UnsafeBufferPointer(work.absmax)
     let outputs = try scheme.outputs(for: work.info, type: type)
     let nested = scheme.usesDoubleQuantization ? unsafe NestedAbsmax(absmax) : nil
+    defer { extendLifetime(nested); extendLifetime(work) }
     for (part, output) in zip(scheme.parts, outputs) {
       switch part {
       case .codes: break
