@@ -24,11 +24,15 @@ struct CheckpointRun {
   /// - Parameter announce: is given each warning before any data is read.
   /// - Throws: what reading, planning or writing throws; nothing is left behind then.
   func run(into path: String, announce: (String) -> Void) throws(Failure) -> RunReport {
-    for warning in warnings { announce(warning) }
     let shardBytes = try shardByteCount()
-    if options.isDryRun { return try report(path, files: plannedFiles, bytesOut: shardBytes, seconds: 0) }
+    if options.isDryRun {
+      for warning in warnings { announce(warning) }
+      return try report(path, files: plannedFiles, bytesOut: shardBytes, seconds: 0)
+    }
     let directory = try StagedDirectory(path: path, replacing: options.force, inputs: model.identities)
     try checkSpace(needed: shardBytes, directory.freeBytes(), path)
+    // Not earlier: a run that cannot begin has one thing to say.
+    for warning in warnings { announce(warning) }
     let progress = Progress(activity, total: plan.inputByteCount, style: options.progress)
     defer { progress.finish() }
     let writer = ShardWriter(plan, files: directory.files, sha256: options.sha256)
@@ -78,7 +82,7 @@ struct CheckpointRun {
 
   private func checkSpace(needed shards: Int, _ free: Int?, _ path: String) throws(Failure) {
     // Index and manifest take some 200 bytes for each tensor.
-    var needed = shards + 1 << 16
+    var needed = shards + (1 << 16)
     for step in plan.steps { needed += 400 * (step.action == .copy ? 1 : 6) + 2 * plan.info(of: step).name.byteCount }
     for name in model.sideFiles { needed += try model.sideFile(name).size }
     if let free, free < needed {
@@ -118,7 +122,7 @@ struct CheckpointRun {
     var position = 0
     while position < source.size {
       try Interruption.check()
-      let end = min(position + 1 << 20, source.size)
+      let end = min(position + (1 << 20), source.size)
       try file.append(try source.bytes(in: position..<end))
       position = end
     }
