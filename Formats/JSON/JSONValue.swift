@@ -86,7 +86,7 @@ extension JSONReader {
       members.append((key, try value()))
     }
     let order = KeyOrder(count: members.count) { members[$0].key }
-    if let (first, second) = order.firstDuplicate({ members[$0].key }) {
+    if let (first, second) = order.firstDuplicate {
       throw .duplicateKey(members[first].key, first: offsets[first], second: offsets[second])
     }
     return JSONObject(unique: members)

@@ -15,6 +15,7 @@ struct CheckpointAssembly {
   mutating func add(_ file: InputFile) throws(Failure) {
     let header = try SafetensorsHeader(of: file)
     let first = tensors.count
+    if files.isEmpty { order = header.order }
     tensors.append(contentsOf: header.tensors)
     offsets.append(contentsOf: header.tensors.indices.map { header.range(of: $0).lowerBound })
     warnings.append(contentsOf: header.warnings.map { "\(file.name.printable(limit: 256)): \($0)" })
@@ -28,8 +29,10 @@ struct CheckpointAssembly {
   ///
   /// - Throws: `malformed` when two files hold a tensor of the same name.
   mutating func finish() throws(Failure) {
+    // The names of one file are in order already.
+    guard files.count > 1 else { return }
     order = KeyOrder(count: tensors.count) { tensors[$0].name.string }
-    if let (first, second) = order.firstDuplicate({ tensors[$0].name.string }) {
+    if let (first, second) = order.firstDuplicate {
       throw Failure(
         .malformed, "the tensor is in '\(files[fileIndex(of: first)].name)' too, allowed is one file",
         file: files[fileIndex(of: second)].name, tensor: tensors[second].name.string)

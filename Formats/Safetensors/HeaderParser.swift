@@ -56,7 +56,7 @@ struct HeaderParser {
     }
     try reader.finish()
     let names = KeyOrder(count: tensors.count) { tensors[$0].name.string }
-    if let (first, second) = names.firstDuplicate({ tensors[$0].name.string }) {
+    if let (first, second) = names.firstDuplicate {
       throw Failure(
         .malformed, "the name occurs twice, first at offset \(keyOffsets[first])", tensor: tensors[first].name.string,
         offset: Int(keyOffsets[second]))
@@ -79,7 +79,7 @@ struct HeaderParser {
       offsets.append(offset)
     }
     let order = KeyOrder(count: metadata.count) { metadata[$0].key }
-    if let (first, second) = order.firstDuplicate({ metadata[$0].key }) {
+    if let (first, second) = order.firstDuplicate {
       throw .duplicateKey(metadata[first].key, first: offsets[first], second: offsets[second])
     }
   }
@@ -192,7 +192,9 @@ extension HeaderParser {
     let sorted = (0..<tensors.count).sorted { precedes($0, $1) || (!precedes($1, $0) && $0 < $1) }
     tensors = sorted.map { tensors[$0] }
     begins = sorted.map { begins[$0] }
-    order = KeyOrder(count: tensors.count) { tensors[$0].name.string }
+    var moved = [UInt32](repeating: 0, count: sorted.count)
+    for (new, old) in sorted.enumerated() { moved[old] = UInt32(new) }
+    order = order.moved(to: moved)
   }
 
   /// The end of the data section as the tensors give it; the caller compares it with the file.

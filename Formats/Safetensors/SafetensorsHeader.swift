@@ -26,7 +26,8 @@ public struct SafetensorsHeader: Sendable {
 
   /// First byte of each tensor, counted from `dataStart`.
   private let begins: [Int]
-  private let order: KeyOrder
+  /// The tensors' names in byte order.
+  let order: KeyOrder
 
   /// Parses and validates the JSON of a header.
   ///

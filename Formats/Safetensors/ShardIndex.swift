@@ -30,7 +30,7 @@ struct ShardIndex {
     try parser.parse()
     names = parser.names
     order = KeyOrder(parser.names)
-    if let (first, second) = order.firstDuplicate({ parser.names[$0] }) {
+    if let (first, second) = order.firstDuplicate {
       throw .duplicateKey(
         parser.names[first], first: Int(parser.offsets[first]), second: Int(parser.offsets[second]))
     }

@@ -71,8 +71,7 @@ public struct ShardLayout: Sendable {
     dataSize = try Packing.sum(shards.map { $0.size - $0.header.count })
     size = try Packing.sum(shards.map(\.size))
     let names = shards.flatMap { $0.tensors.map(\.name.string) }
-    let order = KeyOrder(names)
-    if let (first, _) = order.firstDuplicate({ names[$0] }) {
+    if let (first, _) = KeyOrder(names).firstDuplicate {
       throw Failure(.malformed, "two tensors to be written have this name", tensor: names[first])
     }
   }

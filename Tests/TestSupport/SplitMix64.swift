@@ -1,5 +1,5 @@
 /// A small generator with a fixed seed, so that a failure can be repeated.
-public struct SplitMix64: RandomNumberGenerator {
+public struct SplitMix64: RandomNumberGenerator, Sendable {
   private var state: UInt64
 
   public init(seed: UInt64) { state = seed }
