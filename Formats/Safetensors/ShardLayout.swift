@@ -44,9 +44,7 @@ public struct ShardLayout: Sendable {
 
   /// Packs tensors into shards in the order given.
   ///
-  /// A layer goes whole into one shard; when it alone is larger than `maxShardSize`, it is split between
-  /// its groups, and a group, such as a quantized weight with its statistics, is never split. A layer or
-  /// group larger than a shard therefore makes a larger shard.
+  /// Layers and groups stay together as `ShardPacker` says.
   ///
   /// - Parameters:
   ///   - layers: for each layer its groups of tensors.
@@ -58,22 +56,36 @@ public struct ShardLayout: Sendable {
     layers: [[[TensorInfo]]], maxShardSize: Int, metadata: [(key: String, value: String)] = [("format", "pt")],
     stem: String = "model"
   ) throws(Failure) {
-    var packing = Packing(limit: maxShardSize)
-    for layer in layers { try packing.add(layer) }
-    let parts = packing.finish()
+    var packer = ShardPacker(limit: ShardPacker.Size(bytes: max(1, maxShardSize), tensors: Int.max))
+    var parts: [[TensorInfo]] = [[]]
+    for layer in layers {
+      var sizes: [ShardPacker.Size] = []
+      for group in layer {
+        sizes.append(ShardPacker.Size(bytes: try Self.sum(group.map(\.byteCount)), tensors: group.count))
+      }
+      for (group, begins) in zip(layer, try packer.add(sizes)) {
+        if begins { parts.append([]) }
+        parts[parts.count - 1] += group
+      }
+    }
     var shards: [Shard] = []
     for (index, part) in parts.enumerated() {
-      let name = ShardName.text(stem: stem, number: index + 1, of: parts.count)
+      let name = Self.shardName(index, of: parts.count, stem: stem)
       shards.append(try Shard(name: name, tensors: part, metadata: metadata))
     }
     self.stem = stem
     self.shards = shards
-    dataSize = try Packing.sum(shards.map { $0.size - $0.header.count })
-    size = try Packing.sum(shards.map(\.size))
+    dataSize = try Self.sum(shards.map { $0.size - $0.header.count })
+    size = try Self.sum(shards.map(\.size))
     let names = shards.flatMap { $0.tensors.map(\.name.string) }
     if let (first, _) = KeyOrder(names).firstDuplicate {
       throw Failure(.malformed, "two tensors to be written have this name", tensor: names[first])
     }
+  }
+
+  /// `model.safetensors` for the only shard, else `model-00001-of-00003.safetensors`.
+  public static func shardName(_ index: Int, of count: Int, stem: String = "model") -> String {
+    ShardName.text(stem: stem, number: index + 1, of: count)
   }
 
   /// The file that the index is written to; nil when there is one shard, which needs none.
@@ -103,43 +115,13 @@ public struct ShardLayout: Sendable {
     return text + (names.isEmpty ? "" : "\n  ") + "}\n}\n"
   }
 
-  /// Fills shards one after the other.
-  private struct Packing {
-    let limit: Int
-    private var full: [[TensorInfo]] = []
-    private var current: [TensorInfo] = []
-    private var currentSize = 0
-
-    init(limit: Int) { self.limit = max(1, limit) }
-
-    mutating func add(_ layer: [[TensorInfo]]) throws(Failure) {
-      let tensors = layer.flatMap(\.self)
-      let size = try Self.sum(tensors.map(\.byteCount))
-      if size <= limit { return place(tensors, size) }
-      for group in layer { place(group, try Self.sum(group.map(\.byteCount))) }
+  private static func sum(_ sizes: [Int]) throws(Failure) -> Int {
+    var total = 0
+    for size in sizes {
+      let (next, overflowed) = total.addingReportingOverflow(size)
+      if overflowed { throw Failure(.malformed, "the sizes of the tensors to be written overflow") }
+      total = next
     }
-
-    private mutating func place(_ tensors: [TensorInfo], _ size: Int) {
-      // Compared without adding: both are at most Int.max.
-      if !current.isEmpty, size > limit - min(limit, currentSize) {
-        full.append(current)
-        current = []
-        currentSize = 0
-      }
-      current += tensors
-      currentSize = currentSize.addingReportingOverflow(size).overflow ? Int.max : currentSize + size
-    }
-
-    consuming func finish() -> [[TensorInfo]] { current.isEmpty && !full.isEmpty ? full : full + [current] }
-
-    static func sum(_ sizes: [Int]) throws(Failure) -> Int {
-      var total = 0
-      for size in sizes {
-        let (next, overflowed) = total.addingReportingOverflow(size)
-        if overflowed { throw Failure(.malformed, "the sizes of the tensors to be written overflow") }
-        total = next
-      }
-      return total
-    }
+    return total
   }
 }

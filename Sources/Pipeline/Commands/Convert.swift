@@ -42,7 +42,7 @@ public struct Convert: Sendable {
       steps.append(Step(tensor: index, action: .copy, origin: origin))
     }
     let source: any TensorSource = conversions.isEmpty ? dequantized : try ConvertedSource(dequantized, conversions)
-    let plan = try ShardLayout(maxShardBytes: run.maxShardBytes).plan(
+    let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       steps, source: source, stored: model.checkpoint, scheme: nil)
     return CheckpointRun(
       model: model, plan: plan, config: config(of: model, method, target), operation: "convert",

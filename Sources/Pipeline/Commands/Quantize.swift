@@ -71,7 +71,7 @@ public struct Quantize: Sendable {
       try preparation.add(index, disposition)
     }
     let source = try preparation.source()
-    let plan = try ShardLayout(maxShardBytes: run.maxShardBytes).plan(
+    let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       preparation.steps, source: source, stored: model.checkpoint, scheme: scheme)
     let quantized = preparation.steps.count { $0.action != .copy }
     var warnings = model.warnings + weights.warnings

@@ -1,4 +1,5 @@
 import Bytes
+import Safetensors
 import Tensors
 
 /// Orders steps for the loader and cuts them into shards.
@@ -6,16 +7,10 @@ import Tensors
 /// Layers stay together and in numeric order. Inside a layer quantized weights come first. A tensor
 /// whose size is no multiple of 64 bytes goes to the end of its shard, widest elements first, so that
 /// every other tensor starts at a multiple of 64 and these are aligned to their elements.
-struct ShardLayout {
+struct StepLayout {
   let maxShardBytes: Int
   /// A header grows with the number of tensors; no shard may get more than this many.
   static let maxTensorsPerShard = 50_000
-
-  private struct Layer {
-    var steps: [Step] = []
-    var bytes = 0
-    var tensors = 0
-  }
 
   /// - Throws: what `OutputPlan.outputs` throws.
   func plan(
@@ -24,67 +19,47 @@ struct ShardLayout {
     let draft = OutputPlan(source: source, stored: stored, scheme: scheme, steps: steps, shards: [])
     var ordered: [Step] = []
     ordered.reserveCapacity(steps.count)
-    var shards: [(steps: Range<Int>, bytes: Int)] = []
+    var packer = ShardPacker(limit: ShardPacker.Size(bytes: maxShardBytes, tensors: Self.maxTensorsPerShard))
+    var shards: [OutputPlan.Shard] = []
     var current: [Step] = []
     var bytes = 0
-    var tensors = 0
 
     func close() {
-      if current.isEmpty { return }
       let start = ordered.count
       ordered += aligned(current, draft)
-      shards.append((start..<ordered.count, bytes))
+      shards.append(OutputPlan.Shard(name: "", steps: start..<ordered.count, dataByteCount: bytes))
       current = []
       bytes = 0
-      tensors = 0
-    }
-
-    func add(_ step: Step, _ stepBytes: Int, _ stepTensors: Int) throws(Failure) {
-      let (sum, overflow) = bytes.addingReportingOverflow(stepBytes)
-      if overflow { throw Failure(.malformed, "the tensors together exceed 2^63 bytes") }
-      current.append(step)
-      bytes = sum
-      tensors += stepTensors
     }
 
     for layer in layers(steps, draft) {
-      var sizes: [(bytes: Int, tensors: Int)] = []
-      var layerBytes = 0
-      var layerTensors = 0
+      var sizes: [ShardPacker.Size] = []
       for step in layer {
         let outputs = try draft.outputs(of: step)
-        let size = outputs.reduce(0) { $0 + $1.byteCount }
-        sizes.append((size, outputs.count))
-        layerBytes = layerBytes.addingReportingOverflow(size).partialValue
-        layerTensors += outputs.count
+        sizes.append(ShardPacker.Size(bytes: outputs.reduce(0) { $0 + $1.byteCount }, tensors: outputs.count))
       }
-      func exceeds(_ moreBytes: Int, _ moreTensors: Int) -> Bool {
-        bytes > maxShardBytes - min(moreBytes, maxShardBytes) && bytes > 0
-          || moreBytes > maxShardBytes && bytes > 0
-          || tensors + moreTensors > Self.maxTensorsPerShard && tensors > 0
-      }
-      if exceeds(layerBytes, layerTensors) { close() }
-      for (step, size) in zip(layer, sizes) {
-        if exceeds(size.bytes, size.tensors) { close() }
-        try add(step, size.bytes, size.tensors)
+      let begins = try packer.add(sizes)
+      for (position, step) in layer.enumerated() {
+        if begins[position] { close() }
+        current.append(step)
+        bytes += sizes[position].bytes
       }
     }
     close()
-    return OutputPlan(
-      source: source, stored: stored, scheme: scheme, steps: ordered,
-      shards: shards.enumerated().map { index, shard in
-        OutputPlan.Shard(
-          name: Self.name(index, of: shards.count), steps: shard.steps, dataByteCount: shard.bytes)
-      })
+    try checkTotals(steps, shards, source)
+    for index in shards.indices { shards[index].name = ShardLayout.shardName(index, of: shards.count) }
+    return OutputPlan(source: source, stored: stored, scheme: scheme, steps: ordered, shards: shards)
   }
 
-  static func name(_ index: Int, of count: Int) -> String {
-    if count == 1 { return "model.safetensors" }
-    func digits(_ number: Int) -> String {
-      let text = String(number)
-      return String(repeating: "0", count: max(0, 5 - text.count)) + text
+  /// Everything that adds these up later may do so without a check.
+  private func checkTotals(_ steps: [Step], _ shards: [OutputPlan.Shard], _ source: any TensorSource) throws(Failure) {
+    var total = 0
+    let sizes = shards.map(\.dataByteCount) + steps.map { source.tensors[$0.tensor].byteCount }
+    for size in sizes {
+      let (next, overflowed) = total.addingReportingOverflow(size)
+      if overflowed { throw Failure(.malformed, "the tensors together exceed 2^63 bytes") }
+      total = next
     }
-    return "model-\(digits(index + 1))-of-\(digits(count)).safetensors"
   }
 
   /// Steps by layer, in order of first appearance, numbered layers of one stack in numeric order.
