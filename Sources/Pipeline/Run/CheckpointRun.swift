@@ -92,18 +92,20 @@ struct CheckpointRun {
 
   // MARK: - The other files
 
+  /// In file order: sorting names would take memory that grows with the model.
   private func writeIndex(into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
-    var entries: [(name: TensorName, shard: Int)] = []
-    for (index, shard) in plan.shards.enumerated() {
-      for output in try plan.outputs(of: shard) { entries.append((output.name, index)) }
-    }
-    entries.sort { $0.name < $1.name }
     var file = HashedFile(try files.create(Self.indexName), sha256: options.sha256)
     var out = BufferedText()
     out.text = "{\n  \"metadata\": {\n    \"total_size\": \(plan.dataByteCount)\n  },\n  \"weight_map\": {"
-    for (position, entry) in entries.enumerated() {
-      out.text += "\(position == 0 ? "" : ",")\n    \(entry.name.string.jsonText): \(plan.shards[entry.shard].name.jsonText)"
-      try out.flush(to: &file, above: 1 << 16)
+    var separator = "\n    "
+    for shard in plan.shards {
+      for step in plan.steps[shard.steps] {
+        for output in try plan.outputs(of: step) {
+          out.text += "\(separator)\(output.name.string.jsonText): \(shard.name.jsonText)"
+          separator = ",\n    "
+        }
+        try out.flush(to: &file, above: 1 << 16)
+      }
     }
     out.text += "\n  }\n}\n"
     try out.flush(to: &file)
