@@ -47,12 +47,13 @@ import Testing
     static func open(_ path: String, limit: Int, seconds: Int) {
       do {
         let before = try peakMemory()
-        let start = ContinuousClock.now
+        // Processor time, which other tests at the same time do not lengthen.
+        let start = clock()
         let checkpoint = try SafetensorsCheckpoint(path: path)
-        let elapsed = ContinuousClock.now - start
+        let elapsed = Double(clock() - start) / Double(CLOCKS_PER_SEC)
         let used = try peakMemory() - before
-        guard !checkpoint.tensors.isEmpty, used < limit, elapsed < .seconds(seconds) else {
-          FileHandle.standardError.write(Data("\(used >> 20) MiB, \(elapsed)\n".utf8))
+        guard !checkpoint.tensors.isEmpty, used < limit, elapsed < Double(seconds) else {
+          FileHandle.standardError.write(Data("\(used >> 20) MiB, \(elapsed) s\n".utf8))
           exit(1)
         }
       } catch {

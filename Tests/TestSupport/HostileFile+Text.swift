@@ -65,7 +65,13 @@ extension HostileFile {
   ].map { (name: String, bytes: [UInt8]) in
     // Two bytes of object and quote stand before it, eight of length before them.
     raw("not UTF-8: \(name)", "is not valid UTF-8 here, at offset 10", Array("{\"".utf8) + bytes + Array("\":\(t4)}".utf8))
-  } + [raw("not UTF-8: top level", "found byte 0xFF", [0xFF, 0x20])]
+  } + [
+    raw("not UTF-8: top level", "found byte 0xFF", [0xFF, 0x20]),
+    // Repaired, the two names would be one.
+    raw(
+      "names that differ in invalid bytes only", "byte 0xFF is not valid UTF-8 here, at offset 11",
+      Array("{\"a".utf8) + [0xFF] + Array("\":\(t4),\"a".utf8) + [0xFE] + Array("\":\(t4)}".utf8)),
+  ]
 
   private static func raw(_ name: String, _ message: String, _ header: [UInt8]) -> HostileFile {
     HostileFile(
