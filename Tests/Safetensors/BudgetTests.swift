@@ -34,7 +34,8 @@ import Testing
     }
 
     /// The largest legal header, within 1 GiB and 10 s.
-    @Test(.enabled(if: Build.isOptimized, "100 MB of header need an optimized build")) func largestHeader() async throws {
+    @Test(.enabled(if: Build.isOptimized, "100 MB of header need an optimized build")) func largestHeader() async throws
+    {
       let temporary = try TemporaryDirectory()
       let path = temporary.path("m.safetensors")
       try SparseCheckpoint.many(900_000, to: path)
@@ -66,7 +67,9 @@ import Testing
     private static func peakMemory() throws -> Int {
       let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
       let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-      let kibibytes = line.flatMap { $0.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first }.flatMap { Int($0) }
+      let kibibytes = line.flatMap { $0.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first }.flatMap {
+        Int($0)
+      }
       return (kibibytes ?? 0) << 10
     }
   #endif
