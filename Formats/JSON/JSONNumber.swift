@@ -45,7 +45,7 @@ public struct JSONNumber: Sendable, Equatable {
 
   private static func place(_ digits: String, _ exponent: Int) -> String {
     switch exponent {
-    case -4 ..< 0:
+    case -4..<0:
       return "0." + String(repeating: "0", count: -exponent - 1) + digits
     case 0..<16:
       let whole = digits.prefix(exponent + 1)

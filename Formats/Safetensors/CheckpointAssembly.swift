@@ -87,7 +87,8 @@ struct CheckpointAssembly {
     case .bytes(let bytes):
       warnings.append("\(indexName): metadata.total_size is \(bytes), the tensors have \(total) bytes")
     case .invalid(let text):
-      warnings.append("\(indexName): metadata.total_size is \(text.printable(limit: 64)), the tensors have \(total) bytes")
+      warnings.append(
+        "\(indexName): metadata.total_size is \(text.printable(limit: 64)), the tensors have \(total) bytes")
     }
   }
 }

@@ -29,7 +29,8 @@ struct CheckpointChoice {
     let others = names.filter { Self.isOtherWeights($0) }
     hasSingleFile = weights.contains(Self.singleName)
     kind = try Self.kind(weights: weights, indexes: indexes, others: others)
-    warnings = others.isEmpty ? [] : ["'\(others[0].printable())' and the like are ignored: the safetensors files count"]
+    warnings =
+      others.isEmpty ? [] : ["'\(others[0].printable())' and the like are ignored: the safetensors files count"]
   }
 
   private static func kind(weights: [String], indexes: [String], others: [String]) throws(Failure) -> Kind {
@@ -46,7 +47,8 @@ struct CheckpointChoice {
     }
     if weights.count > 1 {
       throw Failure(
-        .malformed, "holds \(weights.count) safetensors files (\(list(weights))), no index and no '\(singleName)': "
+        .malformed,
+        "holds \(weights.count) safetensors files (\(list(weights))), no index and no '\(singleName)': "
           + "name the one that is meant")
     }
     if let only = weights.first { return .file(only) }

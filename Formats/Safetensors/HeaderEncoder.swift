@@ -17,7 +17,8 @@ enum HeaderEncoder {
   ) throws(Failure) -> [UInt8] {
     guard tensors.count <= SafetensorsHeader.tensorLimit else {
       throw Failure(
-        .unsupported, "\(tensors.count) tensors in one file, allowed are \(SafetensorsHeader.tensorLimit); "
+        .unsupported,
+        "\(tensors.count) tensors in one file, allowed are \(SafetensorsHeader.tensorLimit); "
           + "use smaller shards")
     }
     var json = "{"
@@ -57,7 +58,8 @@ enum HeaderEncoder {
     let length = pages * dataAlignment - SafetensorsHeader.prefixLength
     guard length <= SafetensorsHeader.lengthLimit else {
       throw Failure(
-        .unsupported, "the header would have \(length) bytes, allowed are \(SafetensorsHeader.lengthLimit); "
+        .unsupported,
+        "the header would have \(length) bytes, allowed are \(SafetensorsHeader.lengthLimit); "
           + "use smaller shards")
     }
     var bytes: [UInt8] = []

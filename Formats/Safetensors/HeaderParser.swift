@@ -149,7 +149,8 @@ struct HeaderParser {
     while try reader.nextElement() {
       guard shape.count < SafetensorsHeader.rankLimit else {
         throw Failure(
-          .malformed, "shape has more than the \(SafetensorsHeader.rankLimit) dimensions allowed", offset: reader.offset)
+          .malformed, "shape has more than the \(SafetensorsHeader.rankLimit) dimensions allowed", offset: reader.offset
+        )
       }
       shape.append(try reader.wholeNumber("shape"))
     }

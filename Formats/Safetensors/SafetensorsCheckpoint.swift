@@ -73,7 +73,8 @@ public final class SafetensorsCheckpoint: TensorSource {
       let index = try Self.readIndex(name, in: directory)
       if choice.hasSingleFile, !index.files.contains(CheckpointChoice.singleName) {
         throw Failure(
-          .malformed, "does not list '\(CheckpointChoice.singleName)', which lies beside it and which other loaders "
+          .malformed,
+          "does not list '\(CheckpointChoice.singleName)', which lies beside it and which other loaders "
             + "read instead of the shards; name the file or remove one of the two", file: name)
       }
       let pool = ShardPool(directory: directory, names: index.files)
@@ -81,7 +82,8 @@ public final class SafetensorsCheckpoint: TensorSource {
         guard directory.contains(file) else {
           let tensors = index.tensors(in: number)
           throw Failure(
-            .missing, "the file is missing; '\(name)' puts \(tensors?.count ?? 0) tensors into it, the first of them "
+            .missing,
+            "the file is missing; '\(name)' puts \(tensors?.count ?? 0) tensors into it, the first of them "
               + "this one", file: file, tensor: tensors?.first)
         }
         try assembly.add(pool.file(number))

@@ -40,7 +40,8 @@ public struct SafetensorsFileWriter: ~Copyable {
     let tensor = shard.tensors[index]
     guard offset >= 0, bytes.count <= tensor.byteCount - offset, bytes.count <= missing[index] else {
       throw Failure(
-        .internal, "\(bytes.count) bytes at \(offset) are more than the tensor's \(tensor.byteCount) bytes, "
+        .internal,
+        "\(bytes.count) bytes at \(offset) are more than the tensor's \(tensor.byteCount) bytes, "
           + "\(missing[index]) of them to come", file: file.path, tensor: tensor.name.string)
     }
     try unsafe file.write(at: shard.offsets[index] + offset, bytes)
@@ -68,7 +69,8 @@ public struct SafetensorsFileWriter: ~Copyable {
   public consuming func commit(replacing: Bool = false) throws(Failure) {
     if let index = missing.firstIndex(where: { $0 > 0 }) {
       throw Failure(
-        .internal, "\(missing[index]) bytes were not written", file: file.path, tensor: shard.tensors[index].name.string)
+        .internal, "\(missing[index]) bytes were not written", file: file.path, tensor: shard.tensors[index].name.string
+      )
     }
     try file.commit(replacing: replacing)
   }

@@ -118,7 +118,8 @@ struct ShardIndex {
       if let known = positionOfFile[TensorName(file)] { return known }
       guard InputDirectory.isPlainComponent(file) else {
         throw Failure(
-          .malformed, "weight_map puts it into '\(file.printable(limit: 300))', which is not a plain name of a file "
+          .malformed,
+          "weight_map puts it into '\(file.printable(limit: 300))', which is not a plain name of a file "
             + "beside the index", offset: offset)
       }
       let position = UInt32(files.count)

@@ -167,8 +167,10 @@ struct JSONCase: Sendable, CustomStringConvertible {
   }
 
   @Test(arguments: [
-    ("4.0", "count: found 4.0, expected a whole number from 0 up"), ("4e0", "count: found 4e0"), ("-1", "count: found -1"),
-    ("-0", "count: found -0"), ("1e400", "count: found 1e400"), ("\"4\"", "count: found a string, expected a whole number"),
+    ("4.0", "count: found 4.0, expected a whole number from 0 up"), ("4e0", "count: found 4e0"),
+    ("-1", "count: found -1"),
+    ("-0", "count: found -0"), ("1e400", "count: found 1e400"),
+    ("\"4\"", "count: found a string, expected a whole number"),
     ("true", "count: found true or false"), ("[4]", "count: found an array"),
     ("9223372036854775808", "which overflows the 9223372036854775807 allowed"),
     ("99999999999999999999999999", "which overflows the 9223372036854775807 allowed"),

@@ -22,7 +22,11 @@ import Testing
 
   @Test func agreesWithArraysOfBytes() {
     var generator = SplitMix64(seed: 7)
-    let keys = (0..<500).map { _ in String((0..<Int.random(in: 0...3, using: &generator)).map { _ in "abé\u{301}€".randomElement(using: &generator) ?? "a" }) }
+    let keys = (0..<500).map { _ in
+      String(
+        (0..<Int.random(in: 0...3, using: &generator)).map { _ in "abé\u{301}€".randomElement(using: &generator) ?? "a"
+        })
+    }
     let order = KeyOrder(keys)
     let expected = keys.indices.sorted { left, right in
       let (one, other) = (Array(keys[left].utf8), Array(keys[right].utf8))

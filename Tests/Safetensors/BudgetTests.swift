@@ -34,7 +34,8 @@ import Testing
     }
 
     /// The largest legal header, within 1 GiB and 10 s.
-    @Test(.enabled(if: Build.isOptimized, "100 MB of header need an optimized build")) func largestHeader() async throws {
+    @Test(.enabled(if: Build.isOptimized, "100 MB of header need an optimized build")) func largestHeader() async throws
+    {
       let temporary = try TemporaryDirectory()
       let path = temporary.path("m.safetensors")
       try SparseCheckpoint.many(900_000, to: path)
@@ -47,12 +48,13 @@ import Testing
     static func open(_ path: String, limit: Int, seconds: Int) {
       do {
         let before = try peakMemory()
-        let start = ContinuousClock.now
+        // Processor time, which other tests at the same time do not lengthen.
+        let start = clock()
         let checkpoint = try SafetensorsCheckpoint(path: path)
-        let elapsed = ContinuousClock.now - start
+        let elapsed = Double(clock() - start) / Double(CLOCKS_PER_SEC)
         let used = try peakMemory() - before
-        guard !checkpoint.tensors.isEmpty, used < limit, elapsed < .seconds(seconds) else {
-          FileHandle.standardError.write(Data("\(used >> 20) MiB, \(elapsed)\n".utf8))
+        guard !checkpoint.tensors.isEmpty, used < limit, elapsed < Double(seconds) else {
+          FileHandle.standardError.write(Data("\(used >> 20) MiB, \(elapsed) s\n".utf8))
           exit(1)
         }
       } catch {
@@ -65,7 +67,9 @@ import Testing
     private static func peakMemory() throws -> Int {
       let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
       let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-      let kibibytes = line.flatMap { $0.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first }.flatMap { Int($0) }
+      let kibibytes = line.flatMap { $0.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first }.flatMap {
+        Int($0)
+      }
       return (kibibytes ?? 0) << 10
     }
   #endif

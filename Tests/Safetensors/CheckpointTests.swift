@@ -35,7 +35,9 @@ import Testing
   }
 
   /// Checks everything a checkpoint says against the builders that made it.
-  private func check(_ checkpoint: SafetensorsCheckpoint, _ shards: [(name: String, builder: SafetensorsBuilder)]) throws {
+  private func check(_ checkpoint: SafetensorsCheckpoint, _ shards: [(name: String, builder: SafetensorsBuilder)])
+    throws
+  {
     #expect(checkpoint.files.map(\.name) == shards.map(\.name))
     var position = 0
     for (number, shard) in shards.enumerated() {
@@ -69,7 +71,8 @@ import Testing
       let name = String(format: "model-%05d-of-00040.safetensors", number)
       let builder = SafetensorsBuilder(
         [
-          .init("layer.\(number).w", "F32", [2, 2], (0..<16).map { UInt8($0 + number) }), .init("layer.\(number).empty", "F16", [0], []),
+          .init("layer.\(number).w", "F32", [2, 2], (0..<16).map { UInt8($0 + number) }),
+          .init("layer.\(number).empty", "F16", [0], []),
           .init("layer.\(number).b", "U8", [3], [1, 2, UInt8(number)]),
         ], metadata: "{\"format\":\"pt\",\"shard\":\"\(number)\"}")
       shards.append((name, builder))
@@ -77,7 +80,8 @@ import Testing
       map += builder.tensors.map { "\"\($0.name)\":\"\(name)\"" }
     }
     try temporary.write(
-      "model.safetensors.index.json", Array("{\"metadata\":{\"total_size\":760},\"weight_map\":{\(map.shuffled().joined(separator: ","))}}".utf8))
+      "model.safetensors.index.json",
+      Array("{\"metadata\":{\"total_size\":760},\"weight_map\":{\(map.shuffled().joined(separator: ","))}}".utf8))
     let checkpoint = try SafetensorsCheckpoint(path: temporary.path)
     #expect(checkpoint.warnings.isEmpty && checkpoint.indexName == "model.safetensors.index.json")
     #expect(checkpoint.metadata.map(\.key) == ["format", "shard"] && checkpoint.metadata.last?.value == "1")
@@ -119,7 +123,8 @@ import Testing
 
   @Test func readsOutsideTheTensorAreRefused() throws {
     let temporary = try TemporaryDirectory()
-    let checkpoint = try SafetensorsCheckpoint(path: try temporary.write("m.safetensors", SafetensorsBuilder.small.bytes))
+    let checkpoint = try SafetensorsCheckpoint(
+      path: try temporary.write("m.safetensors", SafetensorsBuilder.small.bytes))
     var buffer = [UInt8](repeating: 0, count: 7)
     let failure = try #require(throws: Failure.self) {
       try buffer.withUnsafeMutableBytes { try checkpoint.read(1, at: 0, into: $0) }

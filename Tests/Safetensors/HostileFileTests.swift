@@ -54,7 +54,8 @@ import Testing
     #expect(failure.message == "header length is 100000001 bytes, allowed are 100000000")
   }
 
-  @Test(.enabled(if: Build.isOptimized, "a million tensors need an optimized build"), arguments: [1_000_000, 1_000_001])
+  @Test(
+    .enabled(if: Build.isOptimized, "a million tensors need an optimized build"), arguments: [1_000_000, 1_000_001])
   func tensorLimit(_ count: Int) throws {
     var bytes = Array("{".utf8)
     for index in 0..<count {

@@ -33,7 +33,9 @@ import Testing
     await #expect(processExitsWith: .success) {
       let bytes = SafetensorsBuilder.small.bytes
       for index in bytes.indices {
-        for value in index < 16 ? Array(0...255) : [0, 1, 0x20, 0x22, 0x2C, 0x30, 0x39, 0x5C, 0x5D, 0x7B, 0x7D, 0x7F, 0x80, 0xC3, 0xFF] {
+        for value in index < 16
+          ? Array(0...255) : [0, 1, 0x20, 0x22, 0x2C, 0x30, 0x39, 0x5C, 0x5D, 0x7B, 0x7D, 0x7F, 0x80, 0xC3, 0xFF]
+        {
           var copy = bytes
           copy[index] = UInt8(value)
           MutationTests.checkFile(copy, "byte \(index) = \(value)")
@@ -43,7 +45,9 @@ import Testing
   }
 
   static let files: [[UInt8]] =
-    OddFile.safetensors.map { $0.bytes() }.filter { $0.count < 1000 } + [SafetensorsBuilder.small.bytes, SafetensorsBuilder.many(6)]
+    OddFile.safetensors.map { $0.bytes() }.filter { $0.count < 1000 } + [
+      SafetensorsBuilder.small.bytes, SafetensorsBuilder.many(6),
+    ]
 
   static func runFiles(seed: UInt64, count: Int) {
     var mutator = Mutator(seed: seed)
@@ -62,22 +66,30 @@ import Testing
   /// True when the file is accepted; ends the process when an invariant does not hold.
   @discardableResult
   static func checkFile(_ bytes: [UInt8], _ name: String) -> Bool {
-    guard let header = accepted(name, { () throws(Failure) in try SafetensorsHeader(ofFile: bytes) }) else { return false }
+    guard let header = accepted(name, { () throws(Failure) in try SafetensorsHeader(ofFile: bytes) }) else {
+      return false
+    }
     var end = header.dataStart
     for (index, tensor) in header.tensors.enumerated() {
-      guard header.range(of: index) == end..<(end + tensor.byteCount) else { fail("\(name): tensor \(index) is misplaced") }
+      guard header.range(of: index) == end..<(end + tensor.byteCount) else {
+        fail("\(name): tensor \(index) is misplaced")
+      }
       guard header.index(of: tensor.name) == index else { fail("\(name): tensor \(index) is not found by name") }
       end += tensor.byteCount
     }
     guard end == bytes.count else { fail("\(name): ends at \(end) of \(bytes.count)") }
     // Written again it says the same.
     guard
-      let layout = accepted(name, { () throws(Failure) in
-        try ShardLayout(layers: [[header.tensors]], maxShardSize: .max, metadata: header.metadata)
-      }),
-      let again = accepted(name, { () throws(Failure) in
-        try SafetensorsHeader(ofFile: layout.shards[0].header + bytes[header.dataStart...])
-      }),
+      let layout = accepted(
+        name,
+        { () throws(Failure) in
+          try ShardLayout(layers: [[header.tensors]], maxShardSize: .max, metadata: header.metadata)
+        }),
+      let again = accepted(
+        name,
+        { () throws(Failure) in
+          try SafetensorsHeader(ofFile: layout.shards[0].header + bytes[header.dataStart...])
+        }),
       again.tensors == header.tensors, again.metadata.map(\.value) == header.metadata.map(\.value)
     else { fail("\(name): changed when written again") }
     return true
@@ -119,7 +131,8 @@ import Testing
       return try body()
     } catch {
       let text = error.description
-      guard [.malformed, .unsupported].contains(error.code), !text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F }) else {
+      guard [.malformed, .unsupported].contains(error.code), !text.utf8.contains(where: { $0 < 0x20 || $0 == 0x7F })
+      else {
         fail("\(name): \(error.code) \(text)")
       }
       return nil

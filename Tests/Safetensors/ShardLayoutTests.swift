@@ -42,8 +42,11 @@ import Testing
     #expect(layout.shards.flatMap { $0.tensors.map(\.name.string) } == (0..<count).map { "t\($0 + 1)" })
     for (number, shard) in layout.shards.enumerated() {
       #expect(
-        shard.name == (layout.shards.count == 1 ? "model.safetensors" : "model-0000\(number + 1)-of-0000\(layout.shards.count).safetensors"))
-      let header = try SafetensorsHeader(ofFile: shard.header + [UInt8](repeating: 0, count: shard.size - shard.header.count))
+        shard.name
+          == (layout.shards.count == 1
+            ? "model.safetensors" : "model-0000\(number + 1)-of-0000\(layout.shards.count).safetensors"))
+      let header = try SafetensorsHeader(
+        ofFile: shard.header + [UInt8](repeating: 0, count: shard.size - shard.header.count))
       #expect(header.tensors.map(\.byteCount).reduce(0, +) == shard.tensors.map(\.byteCount).reduce(0, +))
       for (tensor, offset) in zip(shard.tensors, shard.offsets) {
         let index = try #require(header.index(of: tensor.name))
@@ -54,7 +57,8 @@ import Testing
 
   @Test func index() throws {
     let layout = try ShardLayout(
-      layers: [[[try tensor("model.b", 60)]], [[try tensor("model.a\u{1b}", 60), try tensor("Model", 3)]]], maxShardSize: 100)
+      layers: [[[try tensor("model.b", 60)]], [[try tensor("model.a\u{1b}", 60), try tensor("Model", 3)]]],
+      maxShardSize: 100)
     #expect(layout.indexName == "model.safetensors.index.json")
     #expect(
       layout.indexText(totalParameters: 123) == """
@@ -80,7 +84,10 @@ import Testing
   @Test func writtenShardsOpen() throws {
     let temporary = try TemporaryDirectory()
     let layers = try (0..<12).map { layer in
-      [[try tensor("layers.\(layer).w", 50 + layer), try tensor("layers.\(layer).w.absmax", 3)], [try tensor("layers.\(layer).norm", 5)]]
+      [
+        [try tensor("layers.\(layer).w", 50 + layer), try tensor("layers.\(layer).w.absmax", 3)],
+        [try tensor("layers.\(layer).norm", 5)],
+      ]
     }
     let layout = try ShardLayout(layers: layers, maxShardSize: 200)
     for shard in layout.shards {

@@ -20,7 +20,8 @@ import Testing
     let data = infos.map { info in (0..<info.byteCount).map { _ in UInt8.random(in: 0...255, using: &generator) } }
     let temporary = try TemporaryDirectory()
     let path = temporary.path("out.safetensors")
-    var writer = try SafetensorsFileWriter(path: path, tensors: infos, metadata: [("format", "pt"), ("né\u{1b}", "\"\\\n")])
+    var writer = try SafetensorsFileWriter(
+      path: path, tensors: infos, metadata: [("format", "pt"), ("né\u{1b}", "\"\\\n")])
     for index in infos.indices.shuffled(using: &generator) {
       let bytes = data[index]
       let middle = bytes.count / 3
@@ -50,7 +51,8 @@ import Testing
       try TensorInfo(name: "b\u{202e}", type: .bf16, shape: [2, 3]), try TensorInfo(name: "a", type: .u8, shape: []),
     ]
     let layout = try ShardLayout(layers: [[tensors]], maxShardSize: 1000)
-    let json = #"{"__metadata__":{"format":"pt"},"b\u202e":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},"#
+    let json =
+      #"{"__metadata__":{"format":"pt"},"b\u202e":{"dtype":"BF16","shape":[2,3],"data_offsets":[0,12]},"#
       + #""a":{"dtype":"U8","shape":[],"data_offsets":[12,13]}}"#
     let padding = [UInt8](repeating: 0x20, count: 4096 - 8 - json.utf8.count)
     #expect(layout.shards[0].header == [0xF8, 0x0F, 0, 0, 0, 0, 0, 0] + Array(json.utf8) + padding)

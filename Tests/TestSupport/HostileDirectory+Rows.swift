@@ -1,40 +1,48 @@
 extension HostileDirectory {
   /// Directories that must be accepted, the twins of the others.
-  static let accepted: [HostileDirectory] = [
-    HostileDirectory("two shards", exitCode: 0, nil, sharded),
-    HostileDirectory("single file", exitCode: 0, nil, [("model.safetensors", shard("a"))]),
-    HostileDirectory("an adapter", exitCode: 0, nil,
-      [("adapter_model.safetensors", shard("a")), ("adapter_config.json", text("{}"))]),
-    HostileDirectory("shard 1 of 1", exitCode: 0, nil, [("model-00001-of-00001.safetensors", shard("a"))]),
-    HostileDirectory(
-      "index of another stem", exitCode: 0, nil,
-      [("diffusion.safetensors.index.json", index([("a", "s1.safetensors")])), ("s1.safetensors", shard("a"))]),
-    HostileDirectory(
-      "index that lists model.safetensors", exitCode: 0, nil,
-      [(indexName, index([("a", "model.safetensors")])), ("model.safetensors", shard("a"))]),
-    HostileDirectory(
-      "a safetensors file beside the shards", exitCode: 0, nil, sharded + [("consolidated.safetensors", shard("x"))]),
-    HostileDirectory("hidden files", exitCode: 0, nil, sharded + [("._model.safetensors", text("junk"))]),
-    HostileDirectory("index without metadata", exitCode: 0, nil, sharded(indexName, text(plainIndex))),
-    HostileDirectory(
-      "index with other members", exitCode: 0, nil,
-      sharded(indexName, text("{\"x\":[{\"y\":1}],\"metadata\":{\"z\":{}}," + plainIndex.dropFirst()))),
-    HostileDirectory(
-      "names that differ in normalization only", exitCode: 0, nil,
-      [
-        (indexName, index([("\u{e9}", "s1.safetensors"), ("e\u{301}", "s2.safetensors")])),
-        ("s1.safetensors", shard("\u{e9}")), ("s2.safetensors", shard("e\u{301}")),
-      ]),
-    HostileDirectory(
-      "PyTorch weights beside", exitCode: 0, "'pytorch_model.bin' and the like are ignored",
-      [("model.safetensors", shard("a")), ("pytorch_model.bin", text("x")), ("pytorch_model.bin.index.json", text("{}"))]),
-  ] + ["-1", "18446744073709551616", "\"24\"", "24.0", "23", "null"].map { (size: String) -> HostileDirectory in
-    HostileDirectory(
-      "total_size \(size)", exitCode: 0, "metadata.total_size is", sharded(indexName, index(plainMap, totalSize: size)))
-  }
+  static let accepted: [HostileDirectory] =
+    [
+      HostileDirectory("two shards", exitCode: 0, nil, sharded),
+      HostileDirectory("single file", exitCode: 0, nil, [("model.safetensors", shard("a"))]),
+      HostileDirectory(
+        "an adapter", exitCode: 0, nil,
+        [("adapter_model.safetensors", shard("a")), ("adapter_config.json", text("{}"))]),
+      HostileDirectory("shard 1 of 1", exitCode: 0, nil, [("model-00001-of-00001.safetensors", shard("a"))]),
+      HostileDirectory(
+        "index of another stem", exitCode: 0, nil,
+        [("diffusion.safetensors.index.json", index([("a", "s1.safetensors")])), ("s1.safetensors", shard("a"))]),
+      HostileDirectory(
+        "index that lists model.safetensors", exitCode: 0, nil,
+        [(indexName, index([("a", "model.safetensors")])), ("model.safetensors", shard("a"))]),
+      HostileDirectory(
+        "a safetensors file beside the shards", exitCode: 0, nil, sharded + [("consolidated.safetensors", shard("x"))]),
+      HostileDirectory("hidden files", exitCode: 0, nil, sharded + [("._model.safetensors", text("junk"))]),
+      HostileDirectory("index without metadata", exitCode: 0, nil, sharded(indexName, text(plainIndex))),
+      HostileDirectory(
+        "index with other members", exitCode: 0, nil,
+        sharded(indexName, text("{\"x\":[{\"y\":1}],\"metadata\":{\"z\":{}}," + plainIndex.dropFirst()))),
+      HostileDirectory(
+        "names that differ in normalization only", exitCode: 0, nil,
+        [
+          (indexName, index([("\u{e9}", "s1.safetensors"), ("e\u{301}", "s2.safetensors")])),
+          ("s1.safetensors", shard("\u{e9}")), ("s2.safetensors", shard("e\u{301}")),
+        ]),
+      HostileDirectory(
+        "PyTorch weights beside", exitCode: 0, "'pytorch_model.bin' and the like are ignored",
+        [
+          ("model.safetensors", shard("a")), ("pytorch_model.bin", text("x")),
+          ("pytorch_model.bin.index.json", text("{}")),
+        ]),
+    ]
+    + ["-1", "18446744073709551616", "\"24\"", "24.0", "23", "null"].map { (size: String) -> HostileDirectory in
+      HostileDirectory(
+        "total_size \(size)", exitCode: 0, "metadata.total_size is",
+        sharded(indexName, index(plainMap, totalSize: size)))
+    }
 
   private static let plainMap = [("a", "s1.safetensors"), ("b", "s2.safetensors"), ("c", "s2.safetensors")]
-  private static let plainIndex = "{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\",\"c\":\"s2.safetensors\"}}"
+  private static let plainIndex =
+    "{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\",\"c\":\"s2.safetensors\"}}"
 
   /// File names in `weight_map` that are no plain names; as raw JSON.
   static let paths: [HostileDirectory] = [
@@ -47,26 +55,31 @@ extension HostileDirectory {
       sharded(indexName, index([("a", "s1.safetensors"), ("b", path), ("c", "s2.safetensors")])))
   }
 
-  static let links: [HostileDirectory] = [
-    ("out of the directory", "/etc/hostname"), ("to another directory", "../other/s1.safetensors"),
-    ("to a neighbour", "s2.safetensors"), ("to a directory", "/etc"), ("dangling", "nowhere"), ("to itself", "s1.safetensors"),
-    ("like the cache's, elsewhere", "../../blobs/0123abcd"),
-  ].map { (name: String, target: String) in
-    HostileDirectory(
-      "link \(name)", "is a symbolic link to '\(target)'", root: "model",
-      sharded("s1.safetensors", .link(target)).map { ("model/" + $0.path, $0.entry) }
-        + [("other/s1.safetensors", shard("a"))])
-  } + [
-    cache("Hugging Face cache", exitCode: 0, nil, "../../blobs/0123abcd"),
-    cache("cache link to another model", "is a symbolic link", "../../../models--x--z/blobs/0123abcd"),
-    cache("cache link to a name that is no digest", "is a symbolic link", "../../blobs/../../../passwd"),
-    cache("cache link to nothing", exitCode: 66, "No such file", "../../blobs/ffff"),
-    HostileDirectory("single file that is a link", "is a symbolic link", [("model.safetensors", .link("/etc/hostname"))]),
-    HostileDirectory("shard that is a directory", "is a directory", sharded("s1.safetensors", .directory)),
-    HostileDirectory("index that is a link", "is a symbolic link", sharded(indexName, .link("/etc/hostname"))),
-  ]
+  static let links: [HostileDirectory] =
+    [
+      ("out of the directory", "/etc/hostname"), ("to another directory", "../other/s1.safetensors"),
+      ("to a neighbour", "s2.safetensors"), ("to a directory", "/etc"), ("dangling", "nowhere"),
+      ("to itself", "s1.safetensors"),
+      ("like the cache's, elsewhere", "../../blobs/0123abcd"),
+    ].map { (name: String, target: String) in
+      HostileDirectory(
+        "link \(name)", "is a symbolic link to '\(target)'", root: "model",
+        sharded("s1.safetensors", .link(target)).map { ("model/" + $0.path, $0.entry) }
+          + [("other/s1.safetensors", shard("a"))])
+    } + [
+      cache("Hugging Face cache", exitCode: 0, nil, "../../blobs/0123abcd"),
+      cache("cache link to another model", "is a symbolic link", "../../../models--x--z/blobs/0123abcd"),
+      cache("cache link to a name that is no digest", "is a symbolic link", "../../blobs/../../../passwd"),
+      cache("cache link to nothing", exitCode: 66, "No such file", "../../blobs/ffff"),
+      HostileDirectory(
+        "single file that is a link", "is a symbolic link", [("model.safetensors", .link("/etc/hostname"))]),
+      HostileDirectory("shard that is a directory", "is a directory", sharded("s1.safetensors", .directory)),
+      HostileDirectory("index that is a link", "is a symbolic link", sharded(indexName, .link("/etc/hostname"))),
+    ]
 
-  private static func cache(_ name: String, exitCode: Int32 = 65, _ message: String?, _ target: String) -> HostileDirectory {
+  private static func cache(_ name: String, exitCode: Int32 = 65, _ message: String?, _ target: String)
+    -> HostileDirectory
+  {
     HostileDirectory(
       name, exitCode: exitCode, message, root: "models--x--y/snapshots/89ab",
       [
@@ -96,7 +109,8 @@ extension HostileDirectory {
     HostileDirectory(
       "tensor not in the index", "the tensor is not listed", tensor: "d", sharded("s1.safetensors", shard("a", "d"))),
     HostileDirectory(
-      "first tensor not in the index", "the tensor is not listed", tensor: "0", sharded("s1.safetensors", shard("0", "a"))),
+      "first tensor not in the index", "the tensor is not listed", tensor: "0",
+      sharded("s1.safetensors", shard("0", "a"))),
     HostileDirectory(
       "shard cut short", "data is cut short",
       sharded("s2.safetensors", .file { SafetensorsBuilder.small.bytes.dropLast() })),
@@ -137,7 +151,8 @@ extension HostileDirectory {
   static let choices: [HostileDirectory] = [
     HostileDirectory("nothing", exitCode: 66, "holds no safetensors file", [("config.json", text("{}"))]),
     HostileDirectory(
-      "PyTorch only", exitCode: 69, "only weights of another kind ('pytorch_model.bin')", [("pytorch_model.bin", text("x"))]),
+      "PyTorch only", exitCode: 69, "only weights of another kind ('pytorch_model.bin')",
+      [("pytorch_model.bin", text("x"))]),
     HostileDirectory("GGUF only", exitCode: 69, "only weights of another kind", [("m.gguf", text("GGUF"))]),
     HostileDirectory(
       "two files, no index", "holds 2 safetensors files ('x.safetensors', 'y.safetensors')",
@@ -146,7 +161,8 @@ extension HostileDirectory {
       "shards, no index", exitCode: 66, "holds shard 1 of 2 but no 'model.safetensors.index.json'",
       [("model-00001-of-00002.safetensors", shard("a")), ("model-00002-of-00002.safetensors", shard("b"))]),
     HostileDirectory(
-      "one of two shards, no index", exitCode: 66, "holds shard 2 of 2", [("model-00002-of-00002.safetensors", shard("b"))]),
+      "one of two shards, no index", exitCode: 66, "holds shard 2 of 2",
+      [("model-00002-of-00002.safetensors", shard("b"))]),
     HostileDirectory(
       "two indexes", "holds 2 indexes",
       [
@@ -154,6 +170,7 @@ extension HostileDirectory {
         ("y.safetensors.index.json", index([("a", "s1.safetensors")])), ("s1.safetensors", shard("a")),
       ]),
     HostileDirectory(
-      "index and another single file", "does not list 'model.safetensors'", sharded + [("model.safetensors", shard("z"))]),
+      "index and another single file", "does not list 'model.safetensors'",
+      sharded + [("model.safetensors", shard("z"))]),
   ]
 }

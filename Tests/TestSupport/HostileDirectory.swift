@@ -53,7 +53,9 @@ public struct HostileDirectory: Sendable, CustomStringConvertible {
   /// A shard of one-row BF16 tensors.
   static func shard(_ tensors: String...) -> Entry {
     .file {
-      SafetensorsBuilder(tensors.map { .init($0, "BF16", [4], [1, 2, 3, 4, 5, 6, 7, 8]) }, metadata: "{\"format\":\"pt\"}").bytes
+      SafetensorsBuilder(
+        tensors.map { .init($0, "BF16", [4], [1, 2, 3, 4, 5, 6, 7, 8]) }, metadata: "{\"format\":\"pt\"}"
+      ).bytes
     }
   }
 

@@ -2,31 +2,35 @@ extension HostileFile {
   private static let two = "{\"a\":\(t4),\"b\":\(t4.replacing("[0,4]", with: "[4,8]"))}"
 
   /// Something that occurs twice, so that two readers can see two files.
-  static let duplicates: [HostileFile] = [
-    HostileFile(
-      "tensor twice, same range", "the name occurs twice, first at offset 9, at offset 61", tensor: "a",
-      header: "{\"a\":\(t4),\"a\":\(t4)}", twin: two, twinData: 8),
-    HostileFile(
-      "tensor twice, other shape", "the name occurs twice", tensor: "a",
-      header: "{\"a\":\(t4),\"a\":\(t4.replacing("[4]", with: "[2,2]"))}", twin: two, twinData: 8),
-    HostileFile(
-      "tensor twice, one by escape", "the name occurs twice", tensor: "a",
-      header: "{\"a\":\(t4),\"\\u0061\":\(t4)}", twin: "{\"a\":\(t4),\"\\u0062\":\(t4.replacing("[0,4]", with: "[4,8]"))}",
-      twinData: 8),
-    HostileFile(
-      "tensor twice, others between", "the name occurs twice", tensor: "a",
-      header: "{\"a\":\(t4),\"b\":\(t4.replacing("[0,4]", with: "[4,8]")),\"a\":\(t4)}", data: 8, twin: two),
-    HostileFile(
-      "__metadata__ twice", "key '__metadata__' occurs twice", header: "{\"__metadata__\":{},\"__metadata__\":{},\"a\":\(t4)}",
-      twin: "{\"__metadata__\":{},\"a\":\(t4)}"),
-    HostileFile(
-      "metadata key twice", "key 'k' occurs twice", header: "{\"__metadata__\":{\"k\":\"1\",\"k\":\"1\"},\"a\":\(t4)}",
-      twin: "{\"__metadata__\":{\"k\":\"1\",\"K\":\"1\"},\"a\":\(t4)}"),
-    HostileFile(
-      "metadata key twice, one by escape", "key 'k' occurs twice",
-      header: "{\"__metadata__\":{\"k\":\"1\",\"\\u006b\":\"2\"},\"a\":\(t4)}",
-      twin: "{\"__metadata__\":{\"k\":\"1\",\"\\u006c\":\"2\"},\"a\":\(t4)}"),
-  ]
+  static let duplicates: [HostileFile] =
+    [
+      HostileFile(
+        "tensor twice, same range", "the name occurs twice, first at offset 9, at offset 61", tensor: "a",
+        header: "{\"a\":\(t4),\"a\":\(t4)}", twin: two, twinData: 8),
+      HostileFile(
+        "tensor twice, other shape", "the name occurs twice", tensor: "a",
+        header: "{\"a\":\(t4),\"a\":\(t4.replacing("[4]", with: "[2,2]"))}", twin: two, twinData: 8),
+      HostileFile(
+        "tensor twice, one by escape", "the name occurs twice", tensor: "a",
+        header: "{\"a\":\(t4),\"\\u0061\":\(t4)}",
+        twin: "{\"a\":\(t4),\"\\u0062\":\(t4.replacing("[0,4]", with: "[4,8]"))}",
+        twinData: 8),
+      HostileFile(
+        "tensor twice, others between", "the name occurs twice", tensor: "a",
+        header: "{\"a\":\(t4),\"b\":\(t4.replacing("[0,4]", with: "[4,8]")),\"a\":\(t4)}", data: 8, twin: two),
+      HostileFile(
+        "__metadata__ twice", "key '__metadata__' occurs twice",
+        header: "{\"__metadata__\":{},\"__metadata__\":{},\"a\":\(t4)}",
+        twin: "{\"__metadata__\":{},\"a\":\(t4)}"),
+      HostileFile(
+        "metadata key twice", "key 'k' occurs twice",
+        header: "{\"__metadata__\":{\"k\":\"1\",\"k\":\"1\"},\"a\":\(t4)}",
+        twin: "{\"__metadata__\":{\"k\":\"1\",\"K\":\"1\"},\"a\":\(t4)}"),
+      HostileFile(
+        "metadata key twice, one by escape", "key 'k' occurs twice",
+        header: "{\"__metadata__\":{\"k\":\"1\",\"\\u006b\":\"2\"},\"a\":\(t4)}",
+        twin: "{\"__metadata__\":{\"k\":\"1\",\"\\u006c\":\"2\"},\"a\":\(t4)}"),
+    ]
     + ["dtype\":\"U8\"", "shape\":[4]", "data_offsets\":[0,4]"].map { field in
       HostileFile(
         "\(field.prefix { $0 != "\"" }) twice", "key '\(field.prefix { $0 != "\"" })' occurs twice", tensor: "a",
@@ -79,16 +83,18 @@ extension HostileFile {
 
   private static let offsets: [HostileFile] = [
     ("[4,0]", "end before they begin"), ("[0]", "has 1 entries, expected 2"), ("[]", "has 0 entries, expected 2"),
-    ("[0,4,4]", "more than the 2 entries"), ("[-4,0]", "data_offsets: found -4"), ("[0,4.0]", "data_offsets: found 4.0"),
+    ("[0,4,4]", "more than the 2 entries"), ("[-4,0]", "data_offsets: found -4"),
+    ("[0,4.0]", "data_offsets: found 4.0"),
     ("[0,9223372036854775808]", "which overflows"), ("[0,9223372036854775807]", "needs 4 bytes"),
     ("[100,104]", "leaving a hole of 100 bytes"), ("\"0,4\"", "data_offsets: found a string"),
   ].map { (text: String, message: String) in
     one("data_offsets \(text)", message, t4.replacing("[0,4]", with: text))
   }
 
-  private static let dtypes: [HostileFile] = ["F128", "u8", "", "U8 ", "U8\\u0000", "BF16\\u0301"].map { name in
-    one("dtype '\(name)'", "expected one of BOOL F4", t4.replacing("U8", with: name))
-  } + [one("dtype is a number", "dtype: found a number", t4.replacing("\"U8\"", with: "8"))]
+  private static let dtypes: [HostileFile] =
+    ["F128", "u8", "", "U8 ", "U8\\u0000", "BF16\\u0301"].map { name in
+      one("dtype '\(name)'", "expected one of BOOL F4", t4.replacing("U8", with: name))
+    } + [one("dtype is a number", "dtype: found a number", t4.replacing("\"U8\"", with: "8"))]
 
   /// One tensor `a` with these fields over four bytes of data.
   private static func one(_ name: String, _ message: String, _ fields: String, twin: String = t4) -> HostileFile {

@@ -24,19 +24,23 @@ extension HostileFile {
         "2^53+1 bytes", "the tensors need 9007199254740993 bytes", tensor: "a",
         header: "{\"a\":\(fields("U8", "[9007199254740993]", "[0,9007199254740993]"))}", twin: valid),
       HostileFile(
-        "offsets 2^53 and 2^53+1", "shape [2] × U8 needs 2 bytes, data_offsets [9007199254740992, 9007199254740993] give 1",
+        "offsets 2^53 and 2^53+1",
+        "shape [2] × U8 needs 2 bytes, data_offsets [9007199254740992, 9007199254740993] give 1",
         tensor: "a", header: "{\"a\":\(fields("U8", "[2]", "[9007199254740992,9007199254740993]"))}", twin: valid),
       HostileFile(
         "4 000 tensors over the same bytes", "overlaps tensor", bytes: { overlapping(4000) },
         twin: { SafetensorsBuilder.many(4000) }),
       HostileFile(
-        "GGUF", exitCode: 69, "is a GGUF file", bytes: { Array("GGUF".utf8) + [3, 0, 0, 0] + [UInt8](repeating: 0, count: 16) },
+        "GGUF", exitCode: 69, "is a GGUF file",
+        bytes: { Array("GGUF".utf8) + [3, 0, 0, 0] + [UInt8](repeating: 0, count: 16) },
         twin: { SafetensorsBuilder.small.bytes }),
       HostileFile(
-        "ZIP", exitCode: 69, "is a ZIP archive", bytes: { Array("PK".utf8) + [3, 4, 0, 0, 8, 8] + [UInt8](repeating: 0, count: 30) },
+        "ZIP", exitCode: 69, "is a ZIP archive",
+        bytes: { Array("PK".utf8) + [3, 4, 0, 0, 8, 8] + [UInt8](repeating: 0, count: 30) },
         twin: { SafetensorsBuilder.small.bytes }),
       HostileFile(
-        "pickle", exitCode: 69, "is a Python pickle", bytes: { [0x80, 2] + Array("}q\0(X\u{1}\0\0\0aq\u{1}K\u{1}u.".utf8) },
+        "pickle", exitCode: 69, "is a Python pickle",
+        bytes: { [0x80, 2] + Array("}q\0(X\u{1}\0\0\0aq\u{1}K\u{1}u.".utf8) },
         twin: { SafetensorsBuilder.small.bytes }),
       HostileFile(
         "Git LFS pointer", exitCode: 69, "is a Git LFS pointer",

@@ -1,8 +1,9 @@
 extension HostileFile {
   /// The length before the header.
-  static let prefixes: [HostileFile] = [
-    HostileFile("empty file", "file has 0 bytes", bytes: { [] }, twin: { SafetensorsBuilder.file("{}") })
-  ]
+  static let prefixes: [HostileFile] =
+    [
+      HostileFile("empty file", "file has 0 bytes", bytes: { [] }, twin: { SafetensorsBuilder.file("{}") })
+    ]
     + (1...7).map { count in
       HostileFile(
         "\(count) bytes", "file has \(count) bytes",
@@ -53,19 +54,30 @@ extension HostileFile {
       text("high surrogate and a letter", "half of a surrogate pair", "{\"\\ud800\\u0041\":\(t4)}"),
       text("short escape", "four hexadecimal digits", "{\"\\u00g0\":\(t4)}"),
       text("nested 5 000 000 deep", "found '[', expected an object", deep("{\"a\":", 5_000_000, "}")),
-      text("nested 5 000 000 deep in an unknown field", "nested deeper than the 64 levels allowed", deep("{\"a\":{\"x\":", 5_000_000, "}}")),
+      text(
+        "nested 5 000 000 deep in an unknown field", "nested deeper than the 64 levels allowed",
+        deep("{\"a\":{\"x\":", 5_000_000, "}}")),
     ]
     + ["[]", "null", "1", "\"x\""].map { text("top level \($0)", "is not a JSON object", padded($0, to: 2)) }
 
-  private static let notUTF8: [HostileFile] = [
-    ("0xFF", [0xFF]), ("overlong NUL", [0xC0, 0x80]), ("overlong slash", [0xE0, 0x80, 0xAF]),
-    ("CESU surrogate", [0xED, 0xA0, 0x80]), ("truncated euro sign", [0xE2, 0x82]),
-    ("above U+10FFFF", [0xF4, 0x90, 0x80, 0x80]), ("five-byte form", [0xF8, 0x88, 0x80, 0x80, 0x80]),
-    ("continuation alone", [0x80]),
-  ].map { (name: String, bytes: [UInt8]) in
-    // Two bytes of object and quote stand before it, eight of length before them.
-    raw("not UTF-8: \(name)", "is not valid UTF-8 here, at offset 10", Array("{\"".utf8) + bytes + Array("\":\(t4)}".utf8))
-  } + [raw("not UTF-8: top level", "found byte 0xFF", [0xFF, 0x20])]
+  private static let notUTF8: [HostileFile] =
+    [
+      ("0xFF", [0xFF]), ("overlong NUL", [0xC0, 0x80]), ("overlong slash", [0xE0, 0x80, 0xAF]),
+      ("CESU surrogate", [0xED, 0xA0, 0x80]), ("truncated euro sign", [0xE2, 0x82]),
+      ("above U+10FFFF", [0xF4, 0x90, 0x80, 0x80]), ("five-byte form", [0xF8, 0x88, 0x80, 0x80, 0x80]),
+      ("continuation alone", [0x80]),
+    ].map { (name: String, bytes: [UInt8]) in
+      // Two bytes of object and quote stand before it, eight of length before them.
+      raw(
+        "not UTF-8: \(name)", "is not valid UTF-8 here, at offset 10",
+        Array("{\"".utf8) + bytes + Array("\":\(t4)}".utf8))
+    } + [
+      raw("not UTF-8: top level", "found byte 0xFF", [0xFF, 0x20]),
+      // Repaired, the two names would be one.
+      raw(
+        "names that differ in invalid bytes only", "byte 0xFF is not valid UTF-8 here, at offset 11",
+        Array("{\"a".utf8) + [0xFF] + Array("\":\(t4),\"a".utf8) + [0xFE] + Array("\":\(t4)}".utf8)),
+    ]
 
   private static func raw(_ name: String, _ message: String, _ header: [UInt8]) -> HostileFile {
     HostileFile(

@@ -7,10 +7,12 @@ public struct Mutator: Sendable {
   /// Values at the edges of what integers, sizes and JSON can express.
   private static let numbers = [
     "0", "1", "-1", "4", "8", "12", "16", "18446744073709551615", "18446744073709551616", "9223372036854775807",
-    "9223372036854775808", "4611686018427387904", "4294967296", "2147483648", "9007199254740993", "1e400", "0.5", "-0", "01",
+    "9223372036854775808", "4611686018427387904", "4294967296", "2147483648", "9007199254740993", "1e400", "0.5", "-0",
+    "01",
   ]
   private static let pieces = [
-    "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u0061", "\\ud800", "null", "true", " ", "\0", "__metadata__", "dtype", "shape",
+    "{", "}", "[", "]", ",", ":", "\"", "\\", "\\u0061", "\\ud800", "null", "true", " ", "\0", "__metadata__", "dtype",
+    "shape",
     "data_offsets", "F4", "F64", "BF16", "[0,0]", "[0,2]", "{}", "\u{feff}", "\u{e9}",
   ]
 
@@ -31,7 +33,9 @@ public struct Mutator: Sendable {
     case 2: bytes.removeLast(index(bytes.count - at) + 1)
     case 3: bytes.insert(UInt8.random(in: 0...255, using: &generator), at: at)
     case 4: bytes.removeSubrange(at..<min(bytes.count, at + 1 + index(8)))
-    case 5: bytes.replaceSubrange(at..<min(bytes.count, at + index(4)), with: Array(Self.pieces[index(Self.pieces.count)].utf8))
+    case 5:
+      bytes.replaceSubrange(
+        at..<min(bytes.count, at + index(4)), with: Array(Self.pieces[index(Self.pieces.count)].utf8))
     case 6: replaceNumber(in: &bytes, from: at)
     case 7:
       let piece = bytes[at..<min(bytes.count, at + 1 + index(60))]

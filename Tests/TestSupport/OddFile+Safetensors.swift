@@ -14,18 +14,24 @@ extension OddFile {
       header("name like a path", "{\"../../x\":\(t4)}", tensors: ["../../x"]),
       header("name like an absolute path", "{\"/etc/passwd\":\(t4)}", tensors: ["/etc/passwd"]),
       header(
-        "escapes for a terminal in a name", "{\"\\u001b[31m\\u202e\\u009b\":\(t4)}", tensors: ["\u{1b}[31m\u{202e}\u{9b}"]),
-      header("name of 64 KiB", "{\"\(String(repeating: "n", count: 65536))\":\(t4)}", tensors: [String(repeating: "n", count: 65536)]),
+        "escapes for a terminal in a name", "{\"\\u001b[31m\\u202e\\u009b\":\(t4)}",
+        tensors: ["\u{1b}[31m\u{202e}\u{9b}"]),
+      header(
+        "name of 64 KiB", "{\"\(String(repeating: "n", count: 65536))\":\(t4)}",
+        tensors: [String(repeating: "n", count: 65536)]),
       header("surrogate pair", "{\"\\ud83d\\ude00\":\(t4)}", tensors: ["😀"]),
       header(
         "names that differ in normalization only",
-        "{\"\u{e9}\":\(t4),\"e\u{301}\":\(t4.replacing("[0,4]", with: "[4,8]"))}", tensors: ["\u{e9}", "e\u{301}"], data: 8),
+        "{\"\u{e9}\":\(t4),\"e\u{301}\":\(t4.replacing("[0,4]", with: "[4,8]"))}", tensors: ["\u{e9}", "e\u{301}"],
+        data: 8),
       header(
         "tensors not in the order of their data",
         "{\"b\":\(t4.replacing("[0,4]", with: "[4,8]")),\"a\":\(t4)}", tensors: ["a", "b"], data: 8),
       header("fields in another order", "{\"a\":{\"data_offsets\":[0,4],\"shape\":[4],\"dtype\":\"U8\"}}"),
       header("field name by escape", valid.replacing("dtype", with: "\\u0064type")),
-      header("whitespace everywhere", "{ \"a\" : { \"dtype\" : \"U8\" ,\n\"shape\" : [ 4 ] , \"data_offsets\" : [ 0 , 4 ] } }"),
+      header(
+        "whitespace everywhere",
+        "{ \"a\" : { \"dtype\" : \"U8\" ,\n\"shape\" : [ 4 ] , \"data_offsets\" : [ 0 , 4 ] } }"),
       header("unknown field", valid.replacing("}}", with: ",\"x\":1}}"), warning: "unknown field 'x' ignored"),
       header(
         "nested unknown field", valid.replacing("}}", with: ",\"x\":{\"y\":[1,{\"z\":null}],\"w\":\"\\u0041\"}}}"),
