@@ -1,3 +1,5 @@
+import Kernels
+
 /// Double quantization of bitsandbytes: the absmax values of a tensor, less their mean, are quantized
 /// themselves, to 8 bits in blocks of 256.
 public enum DoubleQuantization {
@@ -52,21 +54,11 @@ public enum DoubleQuantization {
   ) {
     precondition(codes.count >= absmax.count, "codes too short")
     precondition(nestedAbsmax.count >= blockCount(absmax.count), "nested absmax too short")
-    for block in 0..<blockCount(absmax.count) {
-      let range = block * blockSize..<min((block + 1) * blockSize, absmax.count)
-      var largest: Float = 0
-      for index in range { unsafe largest = max(largest, (absmax[index] - offset).magnitude) }
-      unsafe nestedAbsmax[block] = largest
-      if largest == 0 {
-        // What bitsandbytes does; any code times zero is zero.
-        for index in range { unsafe codes[index] = 0 }
-        continue
-      }
-      let reciprocal = 1 / largest
-      for index in range {
-        let scaled = unsafe (absmax[index] - offset) * reciprocal
-        unsafe codes[index] = codesByPosition[position(of: scaled)]
-      }
+    guard let from = absmax.baseAddress, let to = codes.baseAddress, let nested = nestedAbsmax.baseAddress
+    else { return }
+    unsafe codesByPosition.withUnsafeBufferPointer { table in
+      guard let table = table.baseAddress else { return }
+      unsafe nibble_quantize_absmax(from, absmax.count, offset, table, to, nested)
     }
   }
 
@@ -93,7 +85,7 @@ public enum DoubleQuantization {
 
   /// bitsandbytes finds the code by a table over [-1, 1] cut into 65535 steps, so that "nearest" is
   /// decided for the middle of a step, not for the value.
-  private static let codesByPosition: [UInt8] = {
+  package static let codesByPosition: [UInt8] = {
     let midpoints = zip(map, map.dropFirst()).map { 0.5 * ($0 + $1) }
     var code = 0
     return (0..<65536).map { position in
@@ -102,14 +94,6 @@ public enum DoubleQuantization {
       return UInt8(code)
     }
   }()
-
-  private static func position(of scaled: Float) -> Int {
-    // A subnormal maximum has an infinite reciprocal, and zero times that is NaN: position 0, as the
-    // conversion instruction of x86 has it.
-    guard !scaled.isNaN else { return 0 }
-    let clamped = min(max(scaled, -1), 1)
-    return Int((clamped + 1) * 0.5 * 65535 + 0.5)
-  }
 
   /// `count` values from `start` to `end` as torch's vectorized linspace computes them: each half is
   /// counted from its own end, with a fused multiply-add.

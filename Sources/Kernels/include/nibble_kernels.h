@@ -24,6 +24,11 @@ size_t nibble_quantize(const void *values, int32_t float_type, size_t count, int
 void nibble_dequantize(const uint8_t *codes, const float *absmax, size_t start, size_t count,
                        int32_t code, size_t block_size, void *values, int32_t float_type);
 
+// Quantizes absmax values in blocks of 256. `codes_by_position` has 65536 entries.
+void nibble_quantize_absmax(const float *absmax, size_t count, float offset,
+                            const uint8_t *codes_by_position, uint8_t *codes,
+                            float *nested_absmax);
+
 // Converts between different types. Returns the index of the first finite value that became an
 // infinity, or `count`; in the former case the output is unspecified.
 size_t nibble_convert(const void *values, int32_t from, int32_t to, size_t count, void *output);
