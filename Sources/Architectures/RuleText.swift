@@ -42,6 +42,8 @@ struct RuleText: Sendable {
   /// Every class that has a rule, sorted by bytes.
   var classNames: [[UInt8]] { classes.keys.sorted { $0.lexicographicallyPrecedes($1) } }
 
+  var renamingListCount: Int { names.count }
+
   func lines(ofClass name: [UInt8]) -> [ArraySlice<UInt8>]? { classes[name].map(lines) }
 
   func lines(ofBlock number: [UInt8]) -> [ArraySlice<UInt8>] { blocks[number].map(lines) ?? [] }

@@ -17,6 +17,7 @@ import sys
 
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.dont_write_bytecode = True
 
 import survey  # noqa: E402  (the environment above must be set before transformers is imported)
 

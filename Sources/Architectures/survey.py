@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import copy
 import dataclasses
 import importlib
 import inspect
@@ -27,6 +28,10 @@ from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
 import variants
+
+
+# Parameters on the meta device need no values, and setting them is half the time.
+nn.Linear.reset_parameters = lambda self: None
 
 
 @dataclasses.dataclass
@@ -87,7 +92,7 @@ def last_marked(path):
     return ".".join("$" if part.isdigit() else part for part in path.split("."))
 
 
-def kinds(model, quantize=True):
+def kinds(model):
     """{path: kind} of one model."""
     found = {}
     linears = {}
@@ -218,29 +223,38 @@ def ask(name, cls):
     parts = {}
     answer = None
     problem = None
+
+    def look(config):
+        nonlocal answer
+        model = build(cls, config)
+        ties = bool(getattr(model.config, "tie_word_embeddings", False))
+        rows = renamings(model)
+        if answer is None:
+            answer = Answer(model.base_model_prefix, ties, rows, set(), [])
+        elif not set(rows) <= set(answer.renamings):
+            raise ValueError("the renamings depend on the configuration")
+        parts.update(dict.fromkeys(generalised(path) for path in sub_models(model)))
+        can_tie = any(getattr(part, "_tied_weights_keys", None) for part in model.modules())
+        by_tie[ties].append(kinds(model))
+        return ties, can_tie
+
     for config in variants.configurations(cls):
-        for ties in (None, True, False):
-            try:
-                model = build(cls, variants.with_tie(config, ties))
-            except Exception as error:
-                if ties is None:
-                    problem = problem or error
+        try:
+            ties, can_tie = look(config)
+        except Exception as error:
+            problem = problem or error
+            continue
+        if can_tie:
+            for make in (variants.shallow, copy.deepcopy):
+                try:
+                    look(variants.with_ties(make(config), not ties))
                     break
-                continue
-            actual = bool(getattr(model.config, "tie_word_embeddings", False))
-            if answer is None:
-                answer = Answer(model.base_model_prefix, actual, renamings(model), set(), [])
-            elif ties is None and renamings(model) != answer.renamings:
-                raise ValueError("the renamings depend on the configuration")
-            parts.update(dict.fromkeys(generalised(path) for path in sub_models(model)))
-            can_tie = any(getattr(part, "_tied_weights_keys", None) for part in model.modules())
-            by_tie[actual if ties is None else ties].append(kinds(model))
-            if not can_tie:
-                break
+                except Exception:
+                    continue
     if answer is None:
         raise problem or ValueError("no configuration")
-    if not by_tie[True]:
-        by_tie[True] = by_tie[False]
+    for ties in (True, False):
+        by_tie[ties] = by_tie[ties] or by_tie[not ties]
     answer.entries = merged(name, by_tie[True], by_tie[False])
     answer.parts = list(parts)
     return answer
