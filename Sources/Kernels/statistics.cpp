@@ -63,8 +63,14 @@ static HWY_INLINE void Extremes(const float* values, size_t count, nibble_statis
     low = hn::Min(low, FiniteOr(value, kInfinity));
     high = hn::Max(high, FiniteOr(value, -kInfinity));
   }
-  r->minimum = std::min(r->minimum, hn::GetLane(hn::MinOfLanes(df, low)));
-  r->maximum = std::max(r->maximum, hn::GetLane(hn::MaxOfLanes(df, high)));
+  // Not MinOfLanes: where it is emulated, it starts from the largest finite value.
+  HWY_ALIGN float lows[16], highs[16];
+  hn::Store(low, df, lows);
+  hn::Store(high, df, highs);
+  for (size_t i = 0; i < hn::Lanes(df); ++i) {
+    r->minimum = std::min(r->minimum, lows[i]);
+    r->maximum = std::max(r->maximum, highs[i]);
+  }
 }
 
 // `count` is a multiple of eight.

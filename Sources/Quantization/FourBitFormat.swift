@@ -80,7 +80,8 @@ extension FourBitFormat {
   /// Dequantizes a range of values, bit-identical to bitsandbytes 0.50 on the CPU.
   ///
   /// Products that are subnormal in `type` are rounded to nearest even like all others; bitsandbytes
-  /// does so too, except for bf16 on processors with AVX512-BF16, where it flushes them to zero.
+  /// does so too, except for bf16 on processors with AVX512-BF16, where it flushes them to zero. FP4's
+  /// second zero, code 8, is 0 as in `levels` (bitsandbytes: 0 in its vector path, else -0).
   ///
   /// - Parameters:
   ///   - codes, absmax: start at element 0 and reach at least to `elements.upperBound`. They are those

@@ -33,7 +33,7 @@ extension KernelTests {
         let codes = (0..<format.packedByteCount(count)).map { _ in UInt8.random(in: 0...255, using: &random) }
         // Ordinary, subnormal in 16 bits, overflowing, and what a damaged file may hold.
         let absmax: [[Float]] = [
-          [0.03, 1.7, -0.25, 0], [3e-6, 1e-40, 6e-8, 2e-38], [7e4, 3.4e38, 65520, 65519], [.nan, .infinity, -.infinity, 1],
+          [0.03, 1.7, -0.25, 0], [3e-6, 0x1p-133, 6e-8, 2e-38], [7e4, 3.4e38, 65520, 65519], [.nan, .infinity, -.infinity, 1],
         ]
         for absmax in absmax {
           for elements in [0..<count, 0..<1, 1..<2, 5..<5, count - 1..<count, 3..<count - 2, blockSize - 1..<2 * blockSize + 1] {

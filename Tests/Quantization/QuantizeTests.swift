@@ -132,7 +132,7 @@ extension KernelTests {
         var joined = Quantized(codes: [], absmax: [])
         for start in stride(from: 0, to: values.count, by: blocksPerPiece * blockSize) {
           let end = min(values.count, start + blocksPerPiece * blockSize)
-          let piece = try Quantized(values, start..<end, format)
+          let piece = try Quantized(values, format, start..<end)
           joined.codes += piece.codes
           joined.absmax += piece.absmax
         }

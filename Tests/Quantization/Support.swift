@@ -91,7 +91,7 @@ struct Quantized: Equatable {
   var codes: [UInt8]
   var absmax: [Float]
 
-  typealias Function = (
+  typealias Function = @Sendable (
     UnsafeRawBufferPointer, FloatType, FourBitFormat, UnsafeMutableRawBufferPointer, UnsafeMutableBufferPointer<Float>
   ) throws -> Void
 
@@ -108,7 +108,7 @@ struct Quantized: Equatable {
   }
 
   /// Checks on the way that nothing beyond the outputs is written.
-  init(_ values: Values, _ range: Range<Int>? = nil, _ format: FourBitFormat, by function: Function = kernel) throws {
+  init(_ values: Values, _ format: FourBitFormat, _ range: Range<Int>? = nil, by function: Function = kernel) throws {
     let range = range ?? 0..<values.count
     let codeCount = format.packedByteCount(range.count)
     let blockCount = format.blockCount(range.count)
