@@ -70,6 +70,8 @@ struct ShardLayout {
       }
     }
     close()
+    // A checkpoint without tensors is a file without tensors.
+    if shards.isEmpty { shards.append((0..<0, 0)) }
     return OutputPlan(
       source: source, stored: stored, scheme: scheme, steps: ordered,
       shards: shards.enumerated().map { index, shard in
