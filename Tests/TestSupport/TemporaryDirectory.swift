@@ -4,8 +4,10 @@ import Foundation
 public final class TemporaryDirectory: Sendable {
   public let path: String
 
-  public init() throws {
-    let url = FileManager.default.temporaryDirectory.appendingPathComponent("nibble-test-\(UUID().uuidString)")
+  /// - Parameter parent: where to make it; the system's place for temporary files by default.
+  public init(in parent: String? = nil) throws {
+    let parent = parent.map { URL(fileURLWithPath: $0) } ?? FileManager.default.temporaryDirectory
+    let url = parent.appendingPathComponent("nibble-test-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
     path = url.path
   }
@@ -18,6 +20,22 @@ public final class TemporaryDirectory: Sendable {
   @discardableResult
   public func write(_ name: String, _ bytes: [UInt8]) throws -> String {
     try Data(bytes).write(to: URL(fileURLWithPath: path(name)))
+    return path(name)
+  }
+
+  /// Makes a directory and returns its path.
+  public func makeDirectory(_ name: String) throws -> String {
+    try FileManager.default.createDirectory(atPath: path(name), withIntermediateDirectories: true)
+    return path(name)
+  }
+
+  /// A file of that many zero bytes behind `bytes`, which take no room on the disk.
+  @discardableResult
+  public func writeSparse(_ name: String, _ bytes: [UInt8], size: Int) throws -> String {
+    try write(name, bytes)
+    let file = try FileHandle(forWritingTo: URL(fileURLWithPath: path(name)))
+    try file.truncate(atOffset: UInt64(size))
+    try file.close()
     return path(name)
   }
 
