@@ -38,7 +38,7 @@ public struct ModelSource: Sendable {
         config = try JSONValue(parsing: file.contents(limit: Self.configLimit), file: name)
         guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
       } else if kind == .directory || kind == .other || Self.isWeights(name) {
-        if !weights.contains(name) { left.append(name) }
+        if !weights.contains(name), name != checkpoint.indexName { left.append(name) }
       } else if !Self.isGenerated(name) {
         side.append(name)
       }
