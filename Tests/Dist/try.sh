@@ -9,6 +9,7 @@ case $(uname -s) in Linux) ;; *) echo "dist: not tried, the tarball is for Linux
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 if [ "$kind" = debian ]; then
+  [ "$(id -u)" = 0 ] || { rmdir "$root"; exec sudo "$0" "$@"; }
   release=$(. /etc/os-release && echo "$VERSION_CODENAME")
   debootstrap --variant=minbase "$release" "$root" >/dev/null
 else
