@@ -2,23 +2,24 @@
 
     peer.py serve FOLDER       answers each line on stdin with one number on stdout:
                                quantize | dequantize: values per second of bitsandbytes, in memory,
-                               over the linear weights of two layers of the checkpoint;
-                               list PATH: seconds of a safe_open loop over every tensor of PATH
+                               over the linear weights of two layers of the checkpoint
+    peer.py list FOLDER        a safe_open loop over every tensor; what it takes is the process
     peer.py whole SOURCE OUT   seconds of from_pretrained, quantizing, and save_pretrained
 """
 
+import logging
 import os
 import pathlib
 import sys
 import time
 
-import torch
 from safetensors import safe_open
 
-THREADS = os.cpu_count() or 1
+# bitsandbytes announces an optional kernel that it did not find.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def linear_weights(folder: str) -> list[torch.Tensor]:
+def linear_weights(folder: str) -> list:
     found = []
     for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
@@ -28,35 +29,42 @@ def linear_weights(folder: str) -> list[torch.Tensor]:
 
 
 def serve(folder: str) -> None:
+    import torch
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
+    torch.set_num_threads(os.cpu_count() or 1)
     weights = linear_weights(folder)
     count = sum(weight.numel() for weight in weights)
     pairs = [quantize_4bit(weight, quant_type="nf4", compress_statistics=True) for weight in weights]
     print("ready", flush=True)
     for line in sys.stdin:
-        command, *rest = line.split()
         started = time.perf_counter()
-        match command:
+        match line.strip():
             case "quantize":
                 for weight in weights:
                     quantize_4bit(weight, quant_type="nf4", compress_statistics=True)
             case "dequantize":
                 for packed, state in pairs:
                     dequantize_4bit(packed, state)
-            case "list":
-                for path in sorted(pathlib.Path(rest[0]).glob("*.safetensors")):
-                    with safe_open(path, framework="pt") as file:
-                        for name in file.keys():
-                            piece = file.get_slice(name)
-                            piece.get_shape(), piece.get_dtype()
-        seconds = time.perf_counter() - started
-        print(seconds if command == "list" else count / seconds, flush=True)
+        print(count / (time.perf_counter() - started), flush=True)
+
+
+def list_tensors(folder: str) -> None:
+    count = 0
+    for path in sorted(pathlib.Path(folder).glob("*.safetensors")):
+        with safe_open(path, framework="numpy") as file:
+            for name in file.keys():
+                piece = file.get_slice(name)
+                piece.get_shape(), piece.get_dtype()
+                count += 1
+    print(count)
 
 
 def whole(source: str, out: str) -> None:
+    import torch
     import transformers
 
+    torch.set_num_threads(os.cpu_count() or 1)
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     settings = transformers.BitsAndBytesConfig(
@@ -70,5 +78,4 @@ def whole(source: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(THREADS)
-    {"serve": serve, "whole": whole}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "list": list_tensors, "whole": whole}[sys.argv[1]](*sys.argv[2:])
