@@ -9,6 +9,7 @@ case $(uname -s) in Linux) ;; *) echo "dist: not tried, the tarball is for Linux
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 if [ "$kind" = debian ]; then
+  [ "$(id -u)" = 0 ] || { rmdir "$root"; exec sudo "$0" "$@"; }
   release=$(. /etc/os-release && echo "$VERSION_CODENAME")
   debootstrap --variant=minbase "$release" "$root" >/dev/null
 else
@@ -27,10 +28,16 @@ folder=$(basename "$tarball" .tar.gz)
 mkdir -p "$root/model"
 cp fixtures/sql-llama/*.json fixtures/sql-llama/*.safetensors "$root/model/"
 
-inside() {
-  if [ "$(id -u)" = 0 ]; then chroot "$root" "/opt/$folder/nibble" "$@"
-  else unshare --user --map-root-user chroot "$root" "/opt/$folder/nibble" "$@"; fi
-}
+# The loader finds $ORIGIN through /proc. Where that cannot be mounted it is told, which tries all but that.
+mkdir -p "$root/proc"
+[ "$(id -u)" = 0 ] && namespace="unshare --mount --pid --fork" || namespace="unshare --map-root-user --mount --pid --fork"
+enter='mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+if $namespace sh -c 'mount -t proc proc "$0/proc"' "$root" 2>/dev/null; then
+  inside() { $namespace sh -c "$enter" "$root" "/opt/$folder/nibble" "$@"; }
+else
+  echo "dist: /proc cannot be mounted here, so \$ORIGIN is given"
+  inside() { LD_ORIGIN_PATH="/opt/$folder" chroot "$root" "/opt/$folder/nibble" "$@"; }
+fi
 inside --version
 inside quantize /model -o /tmp/quantized --quiet
 inside verify /tmp/quantized --quiet

@@ -114,7 +114,8 @@ def check_loaded_alike(mine: PreTrainedModel, theirs: PreTrainedModel) -> int:
     for name, parameter in my_parameters.items():
         other = their_parameters[name]
         assert type(parameter) is type(other), f"{name}: {type(parameter).__name__}, {type(other).__name__}"
-        assert same(parameter.data, other.data), f"{name} differs"
+        # What transformers keeps in float32 it widens from the source, but takes from a quantized checkpoint as stored.
+        assert same(parameter.data.to(other.dtype), other.data), f"{name} differs"
         if isinstance(parameter, Params4bit):
             quantized += 1
             state, expected = parameter.quant_state, other.quant_state

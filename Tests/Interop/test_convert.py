@@ -22,14 +22,14 @@ def dequantized(weight, dtype):
     """bitsandbytes' own dequantization of what is in the file, into the dtype asked for.
 
     Of the flattened weight: given rows that are no multiple of the block size, its CPU kernel takes the wrong
-    block's absmax, and for rows of odd length another code path answers, which has no −0 in FP4.
+    block's absmax. FP4's code 8 is +0, as in its table and its vector path; its scalar path answers −0.
     """
     parts = dict(weight.parts)
     text = torch.tensor(list(weight.text.encode()), dtype=torch.uint8)
     parts[f"quant_state.bitsandbytes__{weight.kind}"] = text
     state = functional.QuantState.from_dict(parts, device=torch.device("cpu"))
     shape, state.shape, state.dtype = state.shape, torch.Size([state.shape.numel()]), dtype
-    return functional.dequantize_4bit(weight.packed, state).reshape(shape)
+    return functional.dequantize_4bit(weight.packed, state).reshape(shape) + 0
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -13,6 +13,26 @@ struct DequantizedSource: TensorSource {
     tensors = logical.items.map(logical.info)
   }
 
+  /// - Parameter type: what the values are meant for in the end. A weight that was quantized from another
+  ///   type reads as F32, so that it is rounded once.
+  init(_ logical: LogicalTensors, for type: FloatType) throws(Failure) {
+    self.logical = logical
+    var tensors: [TensorInfo] = []
+    for item in logical.items {
+      let info = logical.info(item)
+      switch item {
+      case .fourBit(let weight) where weight.state.type != type:
+        tensors.append(try TensorInfo(name: info.name, type: .f32, shape: info.shape))
+      default: tensors.append(info)
+      }
+    }
+    self.tensors = tensors
+  }
+
+  func isFourBit(_ index: Int) -> Bool {
+    if case .fourBit = logical.items[index] { true } else { false }
+  }
+
   func origin(of index: Int) -> Step.Origin {
     switch logical.items[index] {
     case .plain(let stored): .stored(stored)
@@ -25,15 +45,17 @@ struct DequantizedSource: TensorSource {
   ) throws(Failure) {
     switch logical.items[index] {
     case .plain(let stored): try unsafe logical.checkpoint.read(stored, at: offset, into: destination)
-    case .fourBit(let weight): try unsafe dequantize(weight, at: offset, into: destination)
+    case .fourBit(let weight):
+      let type = FloatType(tensors[index].type) ?? weight.state.type
+      try unsafe dequantize(weight, as: type, at: offset, into: destination)
     }
   }
 
   /// Pieces start and end between elements: `OrderedRun` cuts at multiples of every element's size.
   private func dequantize(
-    _ weight: FourBitWeight, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ weight: FourBitWeight, as type: FloatType, at offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(Failure) {
-    let width = weight.state.type.byteCount
+    let width = type.byteCount
     guard offset % width == 0, destination.count % width == 0 else {
       throw Failure(.internal, "a piece cuts an element in two", tensor: weight.info.name.string)
     }
@@ -51,7 +73,7 @@ struct DequantizedSource: TensorSource {
     defer { extendLifetime(codes); extendLifetime(absmax) }
     unsafe format.dequantize(
       codes: codes.bytes, absmax: absmax.floats, elements: start - origin..<end - origin, into: destination,
-      as: weight.state.type)
+      as: type)
   }
 
   private func absmaxValues(of weight: FourBitWeight, _ blocks: Range<Int>) throws(Failure) -> ScratchBuffer {

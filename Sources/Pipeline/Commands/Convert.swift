@@ -1,3 +1,4 @@
+import Architectures
 public import Bytes
 import JSON
 import Quantization
@@ -30,7 +31,10 @@ public struct Convert: Sendable {
         .unsupported, "is quantized (\(name)); its dtype cannot be changed, only its shards (--dtype keep)",
         file: model.checkpoint.path)
     }
-    let dequantized = DequantizedSource(model.logical)
+    let dequantized = try target.map { target throws(Failure) in
+      try DequantizedSource(model.logical, for: target)
+    } ?? DequantizedSource(model.logical)
+    let transposed = transposedWeights(dequantized, model)
     var conversions: [Int: FloatType] = [:]
     var steps: [Step] = []
     for (index, info) in dequantized.tensors.enumerated() {
@@ -41,7 +45,9 @@ public struct Convert: Sendable {
       }
       steps.append(Step(tensor: index, action: .copy, origin: origin))
     }
-    let source: any TensorSource = conversions.isEmpty ? dequantized : try ConvertedSource(dequantized, conversions)
+    var source: any TensorSource = dequantized
+    if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
+    if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       steps, source: source, stored: model.checkpoint, scheme: nil)
     return CheckpointRun(
@@ -49,6 +55,17 @@ public struct Convert: Sendable {
       activity: "converting",
       recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
       warnings: model.warnings, options: run)
+  }
+
+  /// 4-bit weights of `Conv1D`, which are `[out, in]` while quantized and `[in, out]` otherwise.
+  private func transposedWeights(_ source: DequantizedSource, _ model: ModelSource) -> Set<Int> {
+    guard model.quantizationMethod == .fourBit else { return [] }
+    let weights = planWeights(
+      source.tensors, configuration: model.configuration, target: .transformers5, keep: [])
+    return Set(
+      weights.dispositions.indices.filter {
+        weights.dispositions[$0] == .quantizeTransposed && source.isFourBit($0)
+      })
   }
 
   private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {

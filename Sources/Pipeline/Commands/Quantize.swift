@@ -185,8 +185,10 @@ private struct Preparation {
       conversions[index] = .f32
       narrowed += 1
     }
-    if disposition == .quantizeTransposed { transposed.insert(index) }
-    if info.type == .f64 || disposition == .quantizeTransposed, case .stored(let stored) = origin {
+    // A weight that is in 4 bits already was transposed when it was quantized.
+    let isTransposed = disposition == .quantizeTransposed && !dequantized.isFourBit(index)
+    if isTransposed { transposed.insert(index) }
+    if info.type == .f64 || isTransposed, case .stored(let stored) = origin {
       origin = .derived([stored])
     }
     steps.append(Step(tensor: index, action: .quantize(type), origin: origin))
