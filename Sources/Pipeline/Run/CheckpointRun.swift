@@ -52,7 +52,7 @@ struct CheckpointRun {
     try Interruption.check()
     try directory.commit()
     let names = files.map(\.name) + [ManifestWriter.name, ManifestWriter.checksumsName]
-    return try report(path, files: names, bytesOut: files.reduce(0) { $0 + $1.size }, seconds: progress.seconds)
+    return try report(path, files: names, bytesOut: shardBytes, seconds: progress.seconds)
   }
 
   private func report(

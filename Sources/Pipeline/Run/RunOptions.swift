@@ -26,7 +26,7 @@ public struct RunReport: Sendable {
   public var tensors: Int
   /// Logical parameters.
   public var parameters: Int
-  /// Bytes of tensor data read, and of files written.
+  /// Bytes of tensor data read, and of the files with tensors written: both follow from the plan.
   public var bytesIn: Int
   public var bytesOut: Int
   public var seconds: Double
