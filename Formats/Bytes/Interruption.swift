@@ -12,13 +12,25 @@ public enum Interruption {
   /// or a closed pipe becomes an error of the call that met it, not a signal.
   public static func install() {
     received.store(0, ordering: .relaxed)
-    for number in [SIGINT, SIGTERM, SIGHUP] {
+    for number in [SIGINT, SIGTERM, SIGHUP] where !isIgnored(number) {
       signal(number) { number in
         let earlier = received.exchange(number, ordering: .relaxed)
         if earlier != 0 { _exit(128 + number) }
       }
     }
     for number in [SIGPIPE, SIGXFSZ] { signal(number, SIG_IGN) }
+  }
+
+  /// Ignored by whoever started the process, as `nohup` does: that stays so.
+  private static func isIgnored(_ number: Int32) -> Bool {
+    var action = sigaction()
+    guard unsafe sigaction(number, nil, &action) == 0 else { return false }
+    #if canImport(Glibc)
+      let handler = unsafe unsafeBitCast(action.__sigaction_handler.sa_handler, to: Int.self)
+    #else
+      let handler = unsafe unsafeBitCast(action.__sigaction_u.__sa_handler, to: Int.self)
+    #endif
+    return handler == 1  // SIG_IGN, which is an address on every system
   }
 
   /// - Throws: `hangup`, `interrupted` or `terminated` once a signal has arrived.

@@ -85,27 +85,36 @@ public struct StagedDirectory: ~Copyable {
         throw .output("cannot move the finished directory into place", file: path)
       }
     }
+    // From here on the new directory has its name: whatever fails now must not take it away.
     isCommitted = true
+    if replaces { try removeReplaced() }
     guard nibble_full_sync(parent.number) == 0 else {
       throw Failure(.io, "cannot make the new name durable (fsync): \(errorText())", file: path)
     }
   }
 
-  /// Swaps the old directory with the new one, then removes the old.
+  /// Swaps the old directory with the new one.
   private func exchange() throws(Failure) {
-    if unsafe nibble_rename_exchange(parent.number, stagingName, name) != 0 {
-      // No atomic exchange on this file system: two renames, with the old contents kept until the second.
-      let oldName = ".\(name).nibble-old"
-      guard
-        SystemCall.succeeds({ unsafe renameat(parent.number, name, parent.number, oldName) }),
-        SystemCall.succeeds({ unsafe renameat(parent.number, stagingName, parent.number, name) }),
-        SystemCall.succeeds({ unsafe renameat(parent.number, oldName, parent.number, stagingName) })
-      else { throw .output("cannot replace the old directory", file: path) }
+    if unsafe nibble_rename_exchange(parent.number, stagingName, name) == 0 { return }
+    // No atomic exchange on this file system: renames, with the old contents kept until the last.
+    let oldName = ".\(name).nibble-old"
+    func rename(_ from: String, _ to: String) -> Bool {
+      SystemCall.succeeds { unsafe renameat(parent.number, from, parent.number, to) }
     }
-    if let old = Descriptor(at: parent.number, stagingName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) {
-      try Self.removeFiles(old.number, path: path)
-      _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
+    guard rename(name, oldName) else { throw .output("cannot move the old directory away", file: path) }
+    guard rename(stagingName, name) else {
+      let failure = Failure.output("cannot move the finished directory into place", file: path)
+      _ = rename(oldName, name)
+      throw failure
     }
+    _ = rename(oldName, stagingName)
+  }
+
+  /// Removes the old directory, which now has the hidden name.
+  private func removeReplaced() throws(Failure) {
+    guard let old = Descriptor(at: parent.number, stagingName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else { return }
+    try Self.removeFiles(old.number, path: path)
+    _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
   }
 
   // MARK: - Before anything is written
@@ -146,7 +155,10 @@ public struct StagedDirectory: ~Copyable {
     if inputs.contains(where: { $0.isSameFile(as: identity) }) {
       throw Failure(.cannotCreate, "is the input itself", file: path)
     }
-    let existing = try InputDirectory(at: parent, name, path: path).entries()
+    guard let directory = Descriptor(at: parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
+      throw .output("cannot open", file: path)
+    }
+    let existing = try InputDirectory(at: directory.number, ".", path: path).entries()
     if existing.isEmpty { return false }
     guard replacing else {
       throw Failure(.cannotCreate, "already exists (use --force to replace it)", file: path)
@@ -157,6 +169,13 @@ public struct StagedDirectory: ~Copyable {
     }
     guard existing.contains(where: { $0.name == "config.json" || $0.name.hasSuffix(".safetensors") }) else {
       throw Failure(.cannotCreate, "is not a checkpoint; remove the directory yourself", file: path)
+    }
+    for entry in existing {
+      guard SystemCall.succeeds({ unsafe fstatat(directory.number, entry.name, &status, 0) }) else { continue }
+      let identity = FileIdentity(status)
+      if inputs.contains(where: { $0.isSameFile(as: identity) }) {
+        throw Failure(.cannotCreate, "holds the input '\(entry.name)'", file: path)
+      }
     }
     return true
   }

@@ -26,6 +26,8 @@ func errorText(_ number: Int32 = errno) -> String {
 extension Failure {
   /// A call on an input failed: exit code 66 when it could not be opened, 74 when reading broke.
   static func input(_ action: String, file: String, errno number: Int32 = errno) -> Failure {
+    // What opening a socket, or a device without hardware, answers.
+    if number == ENXIO { return Failure(.malformed, "is a socket or a device, expected a regular file", file: file) }
     let code: Code =
       switch number {
       case EIO, ESTALE, EMFILE, ENFILE, ENOMEM: .io

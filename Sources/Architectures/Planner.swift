@@ -148,9 +148,10 @@ struct Planner {
       guard let module = Placer.module(of: name) else { continue }
       dispositions[index] = NameRule.disposition(of: module, tensors[index])
       if target == .transformers4, dispositions[index] == .keep(.expert) { dispositions[index] = .quantize }
-      guard tensors[index].isMatrix, SkipMatcher.isPlain(module) else { continue }
+      // An embedding is a matrix, but no linear layer: the loader leaves it alone without being told.
+      guard tensors[index].isMatrix, SkipMatcher.isPlain(module), dispositions[index] != .keep(.notLinear) else { continue }
       modules[index] = module
-      if dispositions[index].isKept, dispositions[index] != .keep(.notLinear) { skipped.insert(module) }
+      if dispositions[index].isKept { skipped.insert(module) }
     }
     // Not in the file when it is tied; an entry too many does no harm.
     skipped.insert(Array("lm_head".utf8))

@@ -33,7 +33,13 @@ struct Arguments {
         values[option.name] = [""]
         continue
       }
-      let value = isLong && parts.count == 2 ? parts[1] : rest.popFirst()
+      var value: String?
+      if isLong, parts.count == 2 {
+        value = parts[1]
+      } else if let next = rest.first, !options.contains(where: { $0.name == next || $0.short == next }) {
+        // An option where a value should stand is a forgotten value; `--key=--option` says it is meant.
+        value = rest.popFirst()
+      }
       guard let value, !value.isEmpty else {
         throw Failure(.usage, "option '\(name)' needs a value: \(name) \(placeholder)")
       }

@@ -20,7 +20,7 @@ func run(_ words: [String]) throws(Failure) -> Int32 {
     throw Failure(.usage, "unknown verb '\(first)'" + (hint ?? "; see 'nibble --help'"))
   }
   let rest = Array(words.dropFirst())
-  if rest.contains("--help") || rest.contains("-h") {
+  if rest.prefix(while: { $0 != "--" }).contains(where: { $0 == "--help" || $0 == "-h" }) {
     try StandardStream.output.write(verb.help)
     return 0
   }
@@ -35,6 +35,6 @@ do throws(Failure) {
 } catch {
   status = error.code.rawValue
   try? StandardStream.error.write("nibble: error: \(error)\n")
-  if words.contains("--json") { try? StandardStream.output.write(error.json + "\n") }
+  if words.prefix(while: { $0 != "--" }).contains("--json") { try? StandardStream.output.write(error.json + "\n") }
 }
 exitProcess(status)
