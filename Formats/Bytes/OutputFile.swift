@@ -14,6 +14,9 @@ public final class OutputFile {
   /// Bytes appended so far.
   public private(set) var size = 0
   private let descriptor: Descriptor
+  /// Bytes that the device was asked to write already.
+  private var startedSize = 0
+  private static let writingStep = 32 << 20
 
   init(at directory: Int32, _ name: String) throws(Failure) {
     guard InputDirectory.isPlainComponent(name) else {
@@ -36,6 +39,10 @@ public final class OutputFile {
       }
       done += count
       size += count
+    }
+    if size - startedSize >= Self.writingStep {
+      nibble_start_writing(descriptor.number, Int64(startedSize), Int64(size - startedSize))
+      startedSize = size
     }
   }
 
