@@ -20,7 +20,7 @@ def test_architecture(case, nibble, tmp_path):
     source, out, saved = tmp_path / "source", tmp_path / "out", tmp_path / "reference"
     case.create().save_pretrained(source)
     nibble.quantize(source, out)
-    nibble.verify(out)
+    nibble.verify(out, "--against", source)
 
     reference = case.model_class.from_pretrained(source, quantization_config=oracle.bitsandbytes_config())
     reference.save_pretrained(saved)

@@ -31,7 +31,7 @@ class Nibble:
     def quantize(self, source, out, *options) -> dict:
         return self.json("quantize", source, "-o", out, *options)
 
-    def verify(self, path) -> dict:
-        report = self.json("verify", path)
+    def verify(self, path, *options) -> dict:
+        report = self.json("verify", path, *options)
         assert report["ok"] and not report["problems"], report
         return report

@@ -82,6 +82,13 @@ public struct ModelSource: Sendable {
   /// What decides which weights are linear layers.
   var configuration: ModelConfiguration { config.map(ModelConfiguration.init) ?? ModelConfiguration() }
 
+  /// Positions of the weights of `Conv1D`, which lie transposed in a plain checkpoint.
+  var transposedWeights: Set<Int> {
+    let plan = planWeights(
+      logical.items.map(logical.info), configuration: configuration, target: .transformers5, keep: [])
+    return Set(plan.dispositions.indices.filter { plan.dispositions[$0] == .quantizeTransposed })
+  }
+
   /// Warnings that hold for any use of this model as a source.
   var warnings: [String] {
     var warnings = checkpoint.warnings

@@ -1,4 +1,3 @@
-import Architectures
 public import Bytes
 import JSON
 import Quantization
@@ -34,7 +33,8 @@ public struct Convert: Sendable {
     let dequantized = try target.map { target throws(Failure) in
       try DequantizedSource(model.logical, for: target)
     } ?? DequantizedSource(model.logical)
-    let transposed = transposedWeights(dequantized, model)
+    // 4-bit weights of `Conv1D` are [out, in]; otherwise they are [in, out].
+    let transposed: Set<Int> = method == .fourBit ? model.transposedWeights.filter(dequantized.isFourBit) : []
     var conversions: [Int: FloatType] = [:]
     var steps: [Step] = []
     for (index, info) in dequantized.tensors.enumerated() {
@@ -55,17 +55,6 @@ public struct Convert: Sendable {
       activity: "converting",
       recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
       warnings: model.warnings, options: run)
-  }
-
-  /// 4-bit weights of `Conv1D`, which are `[out, in]` while quantized and `[in, out]` otherwise.
-  private func transposedWeights(_ source: DequantizedSource, _ model: ModelSource) -> Set<Int> {
-    guard model.quantizationMethod == .fourBit else { return [] }
-    let weights = planWeights(
-      source.tensors, configuration: model.configuration, target: .transformers5, keep: [])
-    return Set(
-      weights.dispositions.indices.filter {
-        weights.dispositions[$0] == .quantizeTransposed && source.isFourBit($0)
-      })
   }
 
   private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {

@@ -90,7 +90,7 @@ public struct Inspect: Sendable {
   private func addStatistics(to rows: inout [Row], _ items: [Int], _ logical: LogicalTensors) throws(Failure) {
     let source = DequantizedSource(logical)
     let reference = try against.map { path throws(Failure) in
-      DequantizedSource(try LogicalTensors(SafetensorsCheckpoint(path: path)))
+      try OriginalSource(path: path)
     }
     let total = items.reduce(0) { $0 + source.tensors[$1].byteCount }
     let progress = Progress("reading", total: total, style: progress)

@@ -11,7 +11,8 @@ struct SourceCheck {
   let style: Progress.Style
 
   func run(_ result: inout Verify.Result) throws(Failure) {
-    let source = DequantizedSource(try LogicalTensors(SafetensorsCheckpoint(path: against)))
+    let original = try OriginalSource(path: against)
+    let source = original.values
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in source.tensors.enumerated() { positions[tensor.name] = index }
     let total = logical.items.reduce(0) { $0 + logical.info($1).byteCount }
@@ -26,7 +27,8 @@ struct SourceCheck {
       do throws(Failure) {
         switch item {
         case .fourBit(let weight):
-          let matched = try matching(source, index, info.shape)
+          var matched = try original.oriented(index, as: info.shape)
+          if source.tensors[index].type == .f64 { matched = try ConvertedSource(matched, [index: .f32]) }
           try compare(weight, with: matched, index, progress, &result)
         case .plain(let stored): try compare(stored, with: source, index, progress, &result)
         }
@@ -36,18 +38,6 @@ struct SourceCheck {
       }
     }
     for missing in positions.keys.sorted() { result.add(tensor: missing, "is in \(against) only") }
-  }
-
-  /// The source, with the tensor transposed when the shapes say that it was.
-  private func matching(_ source: DequantizedSource, _ index: Int, _ shape: [Int]) throws(Failure) -> any TensorSource {
-    let info = source.tensors[index]
-    var result: any TensorSource = source
-    if info.type == .f64 { result = try ConvertedSource(result, [index: .f32]) }
-    if info.shape == shape { return result }
-    guard info.shape.count == 2, info.shape.reversed() == shape else {
-      throw Failure(.malformed, "has shape \(shape), in \(against) it is \(info.shape)")
-    }
-    return try TransposedSource(result, [index])
   }
 
   // MARK: - 4-bit weights

@@ -82,7 +82,7 @@ public struct TensorStatistics: Sendable {
 struct StatisticsScan {
   let source: DequantizedSource
   /// Only 4-bit weights are compared, with the tensor of the same name here.
-  let reference: DequantizedSource?
+  let reference: OriginalSource?
   let jobs: Int
   let progress: Progress
 
@@ -164,21 +164,14 @@ struct StatisticsScan {
   private func counterpart(of item: Int) throws(Failure) -> (any TensorSource, Int)? {
     guard let reference, case .fourBit(let weight) = source.logical.items[item] else { return nil }
     let info = weight.info
-    guard let index = reference.tensors.firstIndex(where: { $0.name == info.name }) else {
+    guard let index = reference.values.tensors.firstIndex(where: { $0.name == info.name }) else {
       throw Failure(.missing, "is not in the checkpoint to compare with", tensor: info.name.string)
     }
-    let other = reference.tensors[index]
+    let other = reference.values.tensors[index]
     guard other.type.isFloat else {
       throw Failure(.malformed, "is \(other.type.name) in the checkpoint to compare with", tensor: info.name.string)
     }
-    if other.shape == info.shape { return (reference, index) }
-    // Conv1D weights were transposed before they were quantized.
-    if other.shape.count == 2, other.shape.reversed() == info.shape {
-      return (try TransposedSource(reference, [index]), index)
-    }
-    throw Failure(
-      .malformed, "has shape \(info.shape) here and \(other.shape) in the checkpoint to compare with",
-      tensor: info.name.string)
+    return (try reference.oriented(index, as: info.shape), index)
   }
 
   private static func floats(_ values: ScratchBuffer, _ info: TensorInfo) throws(Failure) -> ScratchBuffer {
