@@ -71,6 +71,14 @@ public struct ModelSource: Sendable {
     return try directory.open(name)
   }
 
+  /// The same failure with the file that holds its tensor, where it named none.
+  func located(_ failure: Failure) -> Failure {
+    guard failure.file == nil, let tensor = failure.tensor, let index = checkpoint.index(of: TensorName(tensor)) else {
+      return failure
+    }
+    return failure.located(file: checkpoint.location(of: index).file)
+  }
+
   /// Weights as the model multiplies with them, counted.
   var parameterCount: Int {
     logical.items.reduce(0) { sum, item in

@@ -1,4 +1,5 @@
 import Bytes
+import Synchronization
 import Tensors
 
 /// Compares every byte of a checkpoint's files with its manifest.
@@ -10,9 +11,16 @@ struct DigestCheck {
   func run(_ path: String, _ directory: InputDirectory?, _ result: inout Verify.Result) throws(Failure) {
     if let directory {
       try findExtraFiles(directory, &result)
-      if directory.contains(ManifestWriter.name) { try compareChecksums(directory, &result) }
+      if directory.contains(ManifestWriter.name) {
+        do throws(Failure) {
+          try compareChecksums(directory, &result)
+        } catch {
+          if error.code == .io { throw error }
+          result.add(error)
+        }
+      }
     }
-    var files: [OpenFile] = []
+    var files: [ListedFile] = []
     for (number, entry) in manifest.files.enumerated() {
       guard let file = try open(entry.name, path, directory, &result) else { continue }
       guard file.size == entry.size else {
@@ -21,9 +29,14 @@ struct DigestCheck {
         result.add(file: entry.name, tensor: lost?.name, "has \(file.size) bytes, the manifest says \(entry.size)")
         continue
       }
-      files.append(OpenFile(number: number, file: file, tensors: tensors(of: number)))
+      files.append(ListedFile(number: number, identity: file.identity, tensors: tensors(of: number)))
     }
-    try digest(files, &result)
+    let names = manifest.files.map(\.name)
+    let pool = FilePool(files) { number throws(Failure) in
+      guard let directory else { return try InputFile(path: path, name: names[number]) }
+      return try directory.open(names[number])
+    }
+    try digest(files, pool, &result)
   }
 
   private func tensors(of file: Int) -> [Manifest.Tensor] {
@@ -41,6 +54,7 @@ struct DigestCheck {
     do throws(Failure) {
       return try directory.open(name)
     } catch {
+      if error.code == .io { throw error }
       if directory.contains(name) { result.add(error) } else { result.add(file: name, "is missing") }
       return nil
     }
@@ -97,10 +111,42 @@ struct DigestCheck {
 
   // MARK: - Reading everything
 
-  private struct OpenFile: Sendable {
+  /// A file that is there in the right size.
+  private struct ListedFile: Sendable {
+    /// Position in the manifest.
     var number: Int
-    var file: InputFile
+    /// Taken when its size was compared.
+    var identity: FileIdentity
     var tensors: [Manifest.Tensor]
+  }
+
+  /// Opens files as they are needed and keeps the few last used: a model may have more shards than a
+  /// process may have descriptors.
+  private final class FilePool: Sendable {
+    private static let capacity = 4
+
+    private let files: [ListedFile]
+    private let open: @Sendable (Int) throws(Failure) -> InputFile
+    private let recent = Mutex<[(index: Int, file: InputFile)]>([])
+
+    /// - Parameter open: by position in the manifest.
+    init(_ files: [ListedFile], open: @escaping @Sendable (Int) throws(Failure) -> InputFile) {
+      self.files = files
+      self.open = open
+    }
+
+    func file(_ index: Int) throws(Failure) -> InputFile {
+      try recent.withLock { (recent) throws(Failure) in
+        if let entry = recent.last(where: { $0.index == index }) { return entry.file }
+        let file = try open(files[index].number)
+        guard file.identity == files[index].identity else {
+          throw Failure(.io, "was replaced or changed while it was being read", file: file.name)
+        }
+        if recent.count == Self.capacity { recent.removeFirst() }
+        recent.append((index, file))
+        return file
+      }
+    }
   }
 
   private struct Piece: Sendable {
@@ -133,8 +179,8 @@ struct DigestCheck {
     deinit { unsafe bytes.deallocate() }
   }
 
-  private func digest(_ files: [OpenFile], _ result: inout Verify.Result) throws(Failure) {
-    let total = files.reduce(0) { $0 + $1.file.size }
+  private func digest(_ files: [ListedFile], _ pool: FilePool, _ result: inout Verify.Result) throws(Failure) {
+    let total = files.reduce(0) { $0 + $1.identity.size }
     let progress = Progress("verifying", total: total, style: style)
     defer { progress.finish() }
     let stream = OrderedStream<Cursor, Buffer>(jobs: jobs) { Buffer() }
@@ -142,16 +188,16 @@ struct DigestCheck {
     var found = result
     var unreadable: Failure?
     do throws(Failure) {
-      try stream.run(Cursor(sizes: files.map(\.file.size))) { piece, buffer throws(Failure) in
+      try stream.run(Cursor(sizes: files.map(\.identity.size))) { piece, buffer throws(Failure) in
         let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<piece.range.count])
-        try unsafe files[piece.file].file.read(at: piece.range.lowerBound, into: target)
+        try unsafe pool.file(piece.file).read(at: piece.range.lowerBound, into: target)
       } drain: { piece, buffer throws(Failure) in
-        let open = files[piece.file]
-        let entry = manifest.files[open.number]
+        let listed = files[piece.file]
+        let entry = manifest.files[listed.number]
         if piece.range.lowerBound == 0 { state.begin(wantsSHA256: entry.sha256 != nil) }
         let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[..<piece.range.count])
-        unsafe state.update(bytes, at: piece.range.lowerBound, open.tensors, file: entry.name, &found)
-        if piece.range.upperBound == open.file.size { state.finish(entry, &found) }
+        unsafe state.update(bytes, at: piece.range.lowerBound, listed.tensors, file: entry.name, &found)
+        if piece.range.upperBound == listed.identity.size { state.finish(entry, &found) }
         progress.advance(by: piece.range.count)
       }
     } catch { unreadable = error }
@@ -208,7 +254,8 @@ struct DigestCheck {
           file: entry.name,
           "\(isWeights ? "its header differs: digest" : "digest") is \(digest), the manifest says \(entry.xxh128)")
       }
-      if let expected = entry.sha256, let digest = sha256?.finish(), digest != expected {
+      // Only what xxHash does not see: a forged file.
+      if digest == entry.xxh128, let expected = entry.sha256, let digest = sha256?.finish(), digest != expected {
         result.add(file: entry.name, "SHA-256 is \(digest), the manifest says \(expected)")
       }
     }

@@ -52,7 +52,10 @@ public struct Quantize: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
-    try prepare(ModelSource(path: source)).run(into: output, announce: announce)
+    let model = try ModelSource(path: source)
+    do throws(Failure) {
+      return try prepare(model).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
   }
 
   func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {

@@ -50,13 +50,15 @@ public struct Verify: Sendable {
     } else {
       result.notChecked.append("digests: there is no \(ManifestWriter.name) that says what they should be")
     }
+    var logical: LogicalTensors?
     do throws(Failure) {
-      try checkContents(path, hasManifest: manifest != nil, &result)
+      logical = try checkContents(path, hasManifest: manifest != nil, &result)
     } catch {
-      // Damage is a difference where there is something to differ from.
-      if manifest == nil || [.hangup, .interrupted, .terminated].contains(error.code) { throw error }
+      // Damage is a difference where there is something to differ from; a failing disk is not.
+      if manifest == nil || ![.malformed, .missing, .unsupported].contains(error.code) { throw error }
       if !result.problems.contains(where: { $0.file == error.file && error.file != nil }) { result.add(error) }
     }
+    if let against { try compare(logical, with: against, &result) }
     return result
   }
 
@@ -79,7 +81,9 @@ public struct Verify: Sendable {
 
   // MARK: - Structure and contract
 
-  private func checkContents(_ path: String, hasManifest: Bool, _ result: inout Result) throws(Failure) {
+  private func checkContents(
+    _ path: String, hasManifest: Bool, _ result: inout Result
+  ) throws(Failure) -> LogicalTensors {
     let checkpoint = try SafetensorsCheckpoint(path: path)
     result.warnings += checkpoint.warnings
     if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
@@ -87,13 +91,15 @@ public struct Verify: Sendable {
     for problem in logical.problems { result.add(problem) }
     let contract = ContractCheck(checkpoint: checkpoint, logical: logical)
     try contract.run(&result)
-    if let against {
-      guard logical.problems.isEmpty else {
-        result.notChecked.append("the comparison with \(against): 4-bit weights are incomplete")
-        return
-      }
-      try SourceCheck(logical: logical, against: against, jobs: jobs, style: progress).run(&result)
+    return logical
+  }
+
+  private func compare(_ logical: LogicalTensors?, with source: String, _ result: inout Result) throws(Failure) {
+    guard let logical, logical.problems.isEmpty else {
+      result.notChecked.append("the comparison with \(source): the checkpoint is damaged")
+      return
     }
+    try SourceCheck(logical: logical, against: source, jobs: jobs, style: progress).run(&result)
   }
 }
 
