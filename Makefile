@@ -15,7 +15,8 @@ HOMEBREW := $(shell brew --prefix 2>/dev/null)
 SWIFT_FLAGS := -Xcc -I$(HOMEBREW)/include -Xlinker -L$(HOMEBREW)/lib
 RELEASE_FLAGS := $(SWIFT_FLAGS)
 else
-BUILD_PACKAGES := libhwy-dev nettle-dev
+# g++ for the C++ headers that the kernels include; clang comes with Swift.
+BUILD_PACKAGES := g++ libhwy-dev nettle-dev
 TEST_PACKAGES := xxhash
 SWIFT_FLAGS :=
 # The run path lets the same binary find the libraries that `make dist` lays beside it. It is an
