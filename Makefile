@@ -9,14 +9,14 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 NIBBLE := $(CURDIR)/.build/release/nibble
 
 ifeq ($(SYSTEM),Darwin)
-BUILD_PACKAGES := highway
+BUILD_PACKAGES := highway xxhash
 TEST_PACKAGES := xxhash
 HOMEBREW := $(shell brew --prefix 2>/dev/null)
 SWIFT_FLAGS := -Xcc -I$(HOMEBREW)/include -Xlinker -L$(HOMEBREW)/lib
 RELEASE_FLAGS := $(SWIFT_FLAGS)
 else
 # g++ for the C++ headers that the kernels include; clang comes with Swift.
-BUILD_PACKAGES := g++ libhwy-dev nettle-dev
+BUILD_PACKAGES := g++ libhwy-dev libxxhash-dev nettle-dev
 TEST_PACKAGES := xxhash
 SWIFT_FLAGS :=
 # The run path lets the same binary find the libraries that `make dist` lays beside it. It is an
