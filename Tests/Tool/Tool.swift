@@ -12,9 +12,13 @@ import Testing
 enum Tool {
   static let path: String = {
     if let named = ProcessInfo.processInfo.environment["NIBBLE"] { return named }
-    let beside = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path + "/nibble"
-    if FileManager.default.isExecutableFile(atPath: beside) { return beside }
-    return repository + "/.build/debug/nibble"
+    return debugBuild + "/nibble"
+  }()
+
+  /// Where SwiftPM put what it built for the tests.
+  static let debugBuild: String = {
+    let beside = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path
+    return FileManager.default.isExecutableFile(atPath: beside + "/nibble") ? beside : repository + "/.build/debug"
   }()
 
   /// The root of the package.

@@ -44,22 +44,29 @@ public struct Verify: Sendable {
   public func callAsFunction(_ path: String) throws(Failure) -> Result {
     var result = Result()
     let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
-    let manifest = try readManifest(directory, &result)
-    if let manifest {
-      try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(path, directory, &result)
-    } else {
-      result.notChecked.append("digests: there is no \(ManifestWriter.name) that says what they should be")
-    }
+    let hasManifest = try checkDigests(path, directory, &result)
     var logical: LogicalTensors?
     do throws(Failure) {
-      logical = try checkContents(path, hasManifest: manifest != nil, &result)
+      logical = try checkContents(path, hasManifest: hasManifest, &result)
     } catch {
       // Damage is a difference where there is something to differ from; a failing disk is not.
-      if manifest == nil || ![.malformed, .missing, .unsupported].contains(error.code) { throw error }
+      if !hasManifest || ![.malformed, .missing, .unsupported].contains(error.code) { throw error }
       if !result.problems.contains(where: { $0.file == error.file && error.file != nil }) { result.add(error) }
     }
     if let against { try compare(logical, with: against, &result) }
     return result
+  }
+
+  /// Whether there is a manifest. It is as large as the checkpoint's headers, and gone when this returns.
+  private func checkDigests(
+    _ path: String, _ directory: InputDirectory?, _ result: inout Result
+  ) throws(Failure) -> Bool {
+    guard let manifest = try readManifest(directory, &result) else {
+      result.notChecked.append("digests: there is no \(ManifestWriter.name) that says what they should be")
+      return false
+    }
+    try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(path, directory, &result)
+    return true
   }
 
   private func readManifest(_ directory: InputDirectory?, _ result: inout Result) throws(Failure) -> Manifest? {
