@@ -62,7 +62,7 @@ let package = Package(
       cSettings: [.treatAllWarnings(as: .error)]),
     .target(
       name: "Architectures", dependencies: ["ArchitectureRules", "Bytes", "Tensors"], path: "Sources/Architectures",
-      exclude: ["Rules", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
+      exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
       ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"]),

@@ -25,6 +25,8 @@ struct ClassRule: Sendable {
   /// `base_model_prefix`.
   var prefix: [UInt8] = []
   var tiesByDefault = false
+  /// The loader of a 4-bit checkpoint puts separate layers in place of stacked experts, and does not find theirs.
+  var replacesExperts = false
   var renamings: [Renaming] = []
   /// Module paths in which `*` stands for a whole number; a path with its own numbers goes before that.
   var kinds: [[UInt8]: ModuleKind] = [:]
@@ -37,23 +39,25 @@ struct ClassRule: Sendable {
     for line in lines {
       let words = line.words
       if words[0].elementsEqual("prefix".utf8) {
-        prefix = Array(words[1])
-      } else if words[0].elementsEqual("tie".utf8) {
-        tiesByDefault = words[1].elementsEqual("1".utf8)
+        prefix = words[1].elementsEqual("-".utf8) ? [] : Array(words[1])
+        tiesByDefault = words.count > 2
+      } else if words[0].elementsEqual("replaces-experts".utf8) {
+        replacesExperts = true
       } else if words[0].elementsEqual("names".utf8) {
-        renamings += text.renamings(Array(words[1])) ?? []
+        renamings += text.renamings(Array(words[1]), scope: words.count > 2 ? words[2] : nil) ?? []
       } else {
         add(line, below: [], from: text)
       }
     }
-    renamings += text.renamings([UInt8(ascii: "0")]) ?? []
+    renamings += text.renamings([UInt8(ascii: "0")], scope: nil) ?? []
   }
 
   private mutating func add(_ line: ArraySlice<UInt8>, below base: [UInt8], from text: RuleText) {
     let words = line.words
     let dot = UInt8(ascii: ".")
     if words[0].elementsEqual("@".utf8) {
-      for inner in text.lines(ofBlock: Array(words[1])) { add(inner, below: base + words[2] + [dot], from: text) }
+      let path = words[2].elementsEqual(".".utf8) ? base : base + words[2] + [dot]
+      for inner in text.lines(ofBlock: Array(words[1])) { add(inner, below: path, from: text) }
       return
     }
     guard let letter = words[0].first, let kind = ModuleKind(rawValue: letter) else { return }

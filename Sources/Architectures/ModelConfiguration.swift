@@ -5,7 +5,8 @@ public struct ModelConfiguration: Sendable {
   public var modelType: String?
   /// `tie_word_embeddings`; nil when the file does not say, then the class's own default holds.
   public var tiesWordEmbeddings: Bool?
-  /// `text_config.tie_word_embeddings` (or that of `decoder`, `thinker_config.text_config` …) of a model made of several.
+  /// The same of the language model in a model made of several (`text_config`, `decoder` …); it counts only where
+  /// `tiesWordEmbeddings` is nil.
   public var textTiesWordEmbeddings: Bool?
 
   public init(

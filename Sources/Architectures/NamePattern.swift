@@ -15,12 +15,27 @@ struct NamePattern: Sendable {
   }
 
   private let alternatives: [[Item]]
+  /// Bytes that every match contains, in a row; found faster than the pattern.
+  private let required: [UInt8]
 
   /// nil when the text uses what is not supported.
   init?(_ text: some Sequence<UInt8>) {
     var parser = Parser(text: Array(text))
     guard let parsed = parser.alternatives(), parser.isAtEnd else { return nil }
     alternatives = parsed
+    required = parsed.count == 1 ? Self.longestRun(parsed[0]) : []
+  }
+
+  /// False when no part of `text` can match.
+  func mayMatch(_ text: [UInt8]) -> Bool { required.isEmpty || text.firstOccurrence(of: required) != nil }
+
+  private static func longestRun(_ items: [Item]) -> [UInt8] {
+    var (longest, run): ([UInt8], [UInt8]) = ([], [])
+    for item in items {
+      if case .byte(let byte) = item { run.append(byte) } else { run = [] }
+      if run.count > longest.count { longest = run }
+    }
+    return longest
   }
 
   struct Match {

@@ -7,7 +7,7 @@ enum NameRule {
   ]
   private static let heads = [
     "lm_head", "embed_out", "score", "classifier", "qa_outputs", "proj_out", "output_projection", "cls", "head",
-    "logits", "output",
+    "logits", "output", "output_layer", "ff_out",
   ]
   private static let routers = ["router", "gate", "wg", "switch"]
 
@@ -18,7 +18,8 @@ enum NameRule {
     if contains(last, "norm") || contains(last, "conv") || embeddings.contains(where: { contains(last, $0) }) {
       return .keep(.notLinear)
     }
-    if components.count <= 2, heads.contains(where: { last.elementsEqual($0.utf8) }) { return .keep(.outputEmbedding) }
+    let isInLayer = components.contains { $0.isNumber }
+    if !isInLayer, heads.contains(where: { last.elementsEqual($0.utf8) }) { return .keep(.outputEmbedding) }
     if routers.contains(where: { last.elementsEqual($0.utf8) }) || components.contains(where: { contains($0, "router") }) {
       return .keep(.router)
     }

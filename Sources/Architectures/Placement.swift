@@ -97,6 +97,9 @@ struct Placer {
   }
 
   private func keepsStatistics(_ name: [UInt8], with key: [UInt8]) -> Bool {
+    // transformers looks for the first `weight` that ends a word, and takes that for the packed codes.
+    let isAmbiguous = Self.module(of: key)?.components.contains { $0.suffix(6).elementsEqual("weight".utf8) }
+    if isAmbiguous == true { return false }
     let (renamed, conversion) = renamed(name + Self.statistics)
     guard conversion == nil, renamed.suffix(Self.statistics.count).elementsEqual(Self.statistics) else { return false }
     return withBasePrefix(Array(renamed.dropLast(Self.statistics.count))) == key

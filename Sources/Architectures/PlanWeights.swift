@@ -14,7 +14,8 @@ public func planWeights(
 ) -> WeightPlan {
   var planner = Planner(tensors, target: target)
   let rule = configuration.architecture.flatMap { ClassRule(architecture: $0) }
-  if let rule, planner.apply(rule, ties: configuration.tiesWordEmbeddings ?? rule.tiesByDefault) {
+  let ties = configuration.tiesWordEmbeddings ?? configuration.textTiesWordEmbeddings
+  if let rule, planner.apply(rule, ties: ties ?? rule.tiesByDefault) {
     planner.keepConverted()
   } else {
     planner.applyNameRules(

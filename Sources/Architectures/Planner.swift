@@ -10,6 +10,7 @@ struct Planner {
   private var modules: [[UInt8]?]
   private var skipped: Set<[UInt8]> = []
   private var converted: Set<[UInt8]> = []
+  private var refusal: String?
   private var warnings: [String] = []
 
   init(_ tensors: [TensorInfo], target: LoaderTarget) {
@@ -26,7 +27,8 @@ struct Planner {
   mutating func apply(_ rule: ClassRule, ties: Bool) -> Bool {
     let placer = Placer(rule: rule, names: names)
     let placements = names.map(placer.place)
-    guard placements.contains(where: { $0.kind != nil }) else { return false }
+    let hasWeights = zip(tensors, placements).contains { $0.isMatrix && $1.module != nil }
+    guard !hasWeights || placements.contains(where: { $0.kind != nil }) else { return false }
     let last = lastModules(rule, placements)
     var unknown: [Int] = []
     for (index, placement) in placements.enumerated() {
@@ -40,7 +42,8 @@ struct Planner {
     for (path, kind) in rule.kinds where kind == .outputEmbedding || kind == .tied && ties {
       if path.contains(UInt8(ascii: "*")) {
         if kind == .tied { skipped.formUnion(expanded(path)) }
-      } else {
+      } else if !placements.contains(where: { $0.module?.starts(with: path + [UInt8(ascii: ".")]) == true }) {
+        // With modules below it, this path is a container in the model at hand, a layer in another of its class.
         skipped.insert(path)
       }
     }
@@ -48,6 +51,11 @@ struct Planner {
       if let module, dispositions[index].isKept { skipped.insert(module) }
     }
     keepUnknown(unknown, placements)
+    if rule.replacesExperts, placements.contains(where: { $0.kind == .expert }) {
+      refusal =
+        "its experts are stored stacked, and transformers expects them one by one as soon as the checkpoint is "
+        + "quantized: nothing would load them"
+    }
     return true
   }
 
@@ -100,7 +108,7 @@ struct Planner {
 
   /// `path` with its `*` replaced by every number that may stand there.
   private func expanded(_ path: [UInt8]) -> [[UInt8]] {
-    let highest = names.flatMap(\.numbers).max() ?? 0
+    let highest = max(15, names.flatMap(\.numbers).max() ?? 0)
     var paths: [[UInt8]] = [path]
     var limit = min(highest, 511)
     while paths.contains(where: { $0.contains(UInt8(ascii: "*")) }) {
@@ -109,7 +117,7 @@ struct Planner {
         return (0...limit).map { Array(path[..<star] + String($0).utf8 + path[(star + 1)...]) }
       }
       // Only layers are many; what stands inside one is a short list.
-      limit = min(highest, 7)
+      limit = 7
     }
     return paths
   }
@@ -218,7 +226,7 @@ struct Planner {
         let (next, overflowed) = sum.addingReportingOverflow(tensors[index].byteCount)
         return overflowed ? Int.max : next
       },
-      warnings: warnings)
+      refusal: refusal, warnings: warnings)
   }
 }
 

@@ -22,6 +22,7 @@ struct Renaming: Sendable {
 
   /// The new name, with the index of the pattern that matched.
   func applied(to name: [UInt8], basePrefix: [UInt8]) -> (name: [UInt8], pattern: Int)? {
+    guard patterns.contains(where: { $0.mayMatch(name) }) else { return nil }
     var skipped = 0
     if let scope {
       let dot = [UInt8(ascii: ".")]
@@ -75,16 +76,27 @@ struct Renaming: Sendable {
 
 extension Array<UInt8> {
   func firstOccurrence(of part: [UInt8]) -> Int? {
-    guard part.count <= count else { return nil }
-    return (0...(count - part.count)).first { self[$0...].starts(with: part) }
+    guard let head = part.first else { return 0 }
+    var at = 0
+    while at + part.count <= count {
+      if self[at] == head, self[at..<(at + part.count)].elementsEqual(part) { return at }
+      at += 1
+    }
+    return nil
   }
 
   /// The components between dots.
   var components: [ArraySlice<UInt8>] { split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false) }
 
-  /// With every component that is a whole number replaced by `*`.
+  /// `*` for every component that is a whole number, and for the number of an `expert_1`.
   var generalised: [UInt8] {
-    Array(components.map { $0.isNumber ? [UInt8(ascii: "*")] : $0 }.joined(separator: [UInt8(ascii: ".")]))
+    let star = UInt8(ascii: "*")
+    let expert = Array("expert_".utf8)
+    let parts = components.map { part -> ArraySlice<UInt8> in
+      if part.isNumber { return [star] }
+      return part.starts(with: expert) && part.dropFirst(expert.count).isNumber ? (expert + [star])[...] : part
+    }
+    return Array(parts.joined(separator: [UInt8(ascii: ".")]))
   }
 }
 

@@ -53,16 +53,19 @@ struct RuleText: Sendable {
   }
 
   /// The renamings of one list, in order; nil when one cannot be read.
-  func renamings(_ number: [UInt8]) -> [Renaming]? {
+  ///
+  /// - Parameter scope: the path they are confined to, `.` for the base model.
+  func renamings(_ number: [UInt8], scope: ArraySlice<UInt8>?) -> [Renaming]? {
     guard let range = names[number] else { return nil }
-    let parsed = lines(range).map { Renaming(line: $0) }
+    let path = scope.map { $0.elementsEqual(".".utf8) ? [] : Array($0) }
+    let parsed = lines(range).map { Renaming(line: $0, scope: path) }
     return parsed.contains { $0 == nil } ? nil : parsed.compactMap(\.self)
   }
 }
 
 extension Renaming {
-  /// `KIND SCOPE PATTERN… => TARGET…`
-  fileprivate init?(line: ArraySlice<UInt8>) {
+  /// `KIND PATTERN… => TARGET…`
+  fileprivate init?(line: ArraySlice<UInt8>, scope: [UInt8]?) {
     var words = line.words[...]
     guard let letter = words.popFirst()?.first else { return nil }
     switch letter {
@@ -73,14 +76,8 @@ extension Renaming {
       guard let step = words.popFirst(), let number = Int(String(decoding: step, as: UTF8.self)) else { return nil }
       kind = .shift(number)
     }
-    guard let scope = words.popFirst(), let arrow = words.firstIndex(where: { $0.elementsEqual("=>".utf8) }) else {
-      return nil
-    }
-    if scope.elementsEqual("*".utf8) {
-      self.scope = nil
-    } else {
-      self.scope = scope.elementsEqual(".".utf8) ? [] : Array(scope)
-    }
+    guard let arrow = words.firstIndex(where: { $0.elementsEqual("=>".utf8) }) else { return nil }
+    self.scope = scope
     let parsed = words[..<arrow].map { NamePattern($0) }
     patterns = parsed.compactMap(\.self)
     // A target may be empty: the part of the name is removed.

@@ -55,6 +55,8 @@ public struct WeightPlan: Sendable {
   /// Tensors of routed experts that stay as they are, and their size in bytes.
   public var expertTensors: Int
   public var expertBytes: Int
+  /// Why no 4-bit form of this checkpoint could be loaded, in one line; nil when it can.
+  public var refusal: String?
   /// One line each, no full stop.
   public var warnings: [String]
 }

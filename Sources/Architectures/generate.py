@@ -12,6 +12,7 @@ scipy as well, or the classes that import them are missing from the result.
 
 import argparse
 import collections
+import itertools
 import os
 import sys
 
@@ -21,25 +22,23 @@ sys.dont_write_bytecode = True
 
 import survey  # noqa: E402  (the environment above must be set before transformers is imported)
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-RULES = os.path.join(HERE, "Rules", "rules.txt")
+RULES = os.path.join(survey.HERE, "Rules", "rules.txt")
 HEADER = """\
 # Which modules of each transformers class are quantized. Written by generate.py; do not edit.
 # transformers {transformers}, bitsandbytes {bitsandbytes}
 #
-# [names N]          renamings from checkpoint names to model names, applied in this order
-#   r SCOPE P… => T    rename: the first regular expression that matches is replaced by T
-#   g SCOPE P… => T…   rename pairs that count only when the first pattern occurs in the checkpoint
-#   + K SCOPE P => T   rename that adds K to the captured number
-#   c SCOPE P… => T…   conversion that merges, splits or permutes tensors: weights that cannot be packed
-#                      SCOPE: `*` anywhere, `.` the base model, else a path below the base model
-# [block N]          modules below a path; `*` stands for a whole number
+# [names N]          renamings from checkpoint names to model names, applied in this order; 0 is common to all
+#   r P… => T          rename: the first regular expression that matches is replaced by T
+#   g P… => T…         rename pairs that count only when the first pattern occurs in the checkpoint
+#   + K P => T         rename that adds K to the captured number
+#   c P… => T…         conversion that merges, splits or permutes tensors: their weights cannot be packed
+# [block N]          modules below a path; `*` stands for a whole number, `expert_*` for a numbered expert
 # [class NAME…]      classes with the same answer
-#   prefix P           base_model_prefix
-#   tie D              default of tie_word_embeddings: 0 or 1
-#   names N            index of the renamings (the common ones of names 0 always come last)
-#   @ N PATH           a block at a path
-#   KIND PATH NAME…    modules of one kind below a path (`.` for the root)
+#   prefix P ties      base_model_prefix (`-`: none); `ties` when tie_word_embeddings is true by default
+#   replaces-experts   the loader puts layers of its own in place of the stacked experts of a 4-bit checkpoint
+#   names N SCOPE      renamings of names below SCOPE only (`.`: the base model); without SCOPE of any name
+#   @ N PATH           a block at a path (`.`: the root)
+#   KIND PATH NAME…    modules of one kind below a path
 #     L nn.Linear, quantized                     C Conv1D, quantized after transposing
 #     o the output embedding                     t quantized unless tie_word_embeddings
 #     f in _keep_in_fp32_modules                 l the last parameter; `$` is the highest number there is
@@ -57,17 +56,20 @@ def grouped(entries):
     return [f"{kind} {parent} {' '.join(sorted(names))}" for (kind, parent), names in sorted(groups.items())]
 
 
+class Numbers(dict):
+    """Numbers its keys in the order in which they are first asked for."""
+
+    def __missing__(self, key):
+        self[key] = len(self) + 1
+        return self[key]
+
+
 class Writer:
     """Numbers blocks by content, so that shared towers and decoders are written once."""
 
     def __init__(self):
-        self.blocks = {}
-        self.uses = collections.Counter()
-
-    def block(self, lines):
-        key = tuple(lines)
-        self.blocks.setdefault(key, len(self.blocks) + 1)
-        return self.blocks[key]
+        self.blocks = Numbers()
+        self.names = Numbers()
 
     def body(self, entries, parts):
         """Lines for `entries`, with what lies below the sub-models at `parts` moved into blocks."""
@@ -80,8 +82,16 @@ class Writer:
             rest -= inside
             nested = [other[len(part) + 1 :] for other in parts if other.startswith(part + ".")]
             below = {(path[len(part) + 1 :], kind) for path, kind in inside}
-            lines.append(f"@ {self.block(self.body(below, nested))} {part}")
+            lines.append(f"@ {self.blocks[tuple(self.body(below, nested))]} {part}")
         return lines + grouped(rest)
+
+    def renamings(self, rows):
+        """Lines `names N SCOPE`, one for each run of (scope, row) with the same scope."""
+        lines = []
+        for scope, run in itertools.groupby(rows, key=lambda row: row[0]):
+            number = self.names[tuple(row for _, row in run)]
+            lines.append(f"names {number}" if scope is None else f"names {number} {scope}")
+        return lines
 
 
 def main():
@@ -92,23 +102,25 @@ def main():
 
     surveyed, failures = survey.survey(options.only)
     writer = Writer()
-    names = {}
-    common = survey.common_renamings()
+    bodies = {name: tuple(writer.body(answer.entries, answer.parts)) for name, answer in sorted(surveyed.items())}
+    uses = collections.Counter(bodies.values())
     groups = collections.defaultdict(list)
     for name, answer in sorted(surveyed.items()):
-        lines = [f"prefix {answer.prefix}"] if answer.prefix else []
-        lines.append(f"tie {int(answer.ties)}")
-        if answer.renamings:
-            index = names.setdefault(tuple(answer.renamings), len(names) + 1)
-            lines.append(f"names {index}")
-        lines += writer.body(answer.entries, answer.parts)
+        lines = [f"prefix {answer.prefix or '-'}" + (" ties" if answer.ties else "")]
+        lines += ["replaces-experts"] if answer.replaces_experts else []
+        lines += writer.renamings(answer.renamings)
+        body = bodies[name]
+        # A base model is a block of its heads; classes that differ in prefix or renamings only share one too.
+        shared = body in writer.blocks or uses[body] > 1 and sum(map(len, body)) > 100
+        lines += [f"@ {writer.blocks[body]} ."] if shared else body
         groups[tuple(lines)].append(name)
 
     out = [HEADER.format(**survey.versions()).rstrip()]
-    for index, rows in [(0, common)] + sorted((index, rows) for rows, index in names.items()):
-        out += [f"[names {index}]", *rows]
-    for lines, index in sorted(writer.blocks.items(), key=lambda item: item[1]):
-        out += [f"[block {index}]", *lines]
+    out += ["[names 0]", *(row for _, row in survey.common_renamings())]
+    for rows, number in writer.names.items():
+        out += [f"[names {number}]", *rows]
+    for lines, number in writer.blocks.items():
+        out += [f"[block {number}]", *lines]
     for lines, classes in sorted(groups.items(), key=lambda item: item[1]):
         out += [f"[class {' '.join(classes)}]", *lines]
     text = "\n".join(out) + "\n"
@@ -119,7 +131,7 @@ def main():
             file.write(text)
     print(
         f"{len(surveyed)} classes, {len(failures)} left out, {len(groups)} groups, {len(writer.blocks)} blocks, "
-        f"{len(names)} renaming lists, {len(text)} bytes",
+        f"{len(writer.names)} lists of renamings, {len(text)} bytes",
         file=sys.stderr,
     )
     if options.list:

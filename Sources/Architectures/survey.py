@@ -1,11 +1,13 @@
 """Asks transformers itself, class by class, what it would quantize."""
 
 import collections
+import concurrent.futures
 import contextlib
 import copy
 import dataclasses
 import importlib
 import inspect
+import multiprocessing
 import os
 import re
 import warnings
@@ -24,14 +26,18 @@ from transformers.core_model_loading import (
     WeightConverter,
 )
 from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+from transformers.models.auto import modeling_auto
 from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import get_keys_to_not_convert
+from transformers.quantizers.base import MODULES_TO_PATCH_FOR_QUANTIZATION, get_keys_to_not_convert
 
 import variants
 
 
 # Parameters on the meta device need no values, and setting them is half the time.
 nn.Linear.reset_parameters = lambda self: None
+
+
+HERE = os.path.dirname(os.path.abspath(__file__))
 
 
 @dataclasses.dataclass
@@ -41,15 +47,25 @@ class Answer:
     renamings: list
     entries: set  # {(pattern, kind)}
     parts: list  # paths of sub-models, outermost first
+    replaces_experts: bool = False
 
 
 def versions():
     return {"transformers": transformers.__version__, "bitsandbytes": bitsandbytes.__version__}
 
 
+# Names that a checkpoint gives as its class; encoders and decoders on their own are not among them.
+NAMES = re.compile(r"^(?!.*PreTrainedModel).*(For[A-Z]|Model$|LMHead|WithLM|WithProjection$|Backbone$|DPR)")
+
+
 def model_classes():
-    """{name: class} of every concrete PreTrainedModel that transformers defines."""
+    """({name: class} of the PreTrainedModel classes that transformers defines, {module: why it is missing})"""
     found, failures = {}, {}
+    automatic = set()
+    for attribute in dir(modeling_auto):
+        if attribute.endswith("MAPPING_NAMES"):
+            for names in getattr(modeling_auto, attribute).values():
+                automatic.update([names] if isinstance(names, str) else names)
     root = os.path.join(os.path.dirname(transformers.__file__), "models")
     for folder in sorted(os.listdir(root)):
         path = os.path.join(root, folder)
@@ -67,7 +83,7 @@ def model_classes():
             for name, value in vars(module).items():
                 if not (inspect.isclass(value) and issubclass(value, PreTrainedModel)):
                     continue
-                if value.__module__ == module_name and not name.endswith("PreTrainedModel"):
+                if value.__module__ == module_name and (name in automatic or NAMES.search(name)):
                     found[name] = value
     return found, failures
 
@@ -85,7 +101,9 @@ def build(cls, config):
 
 
 def generalised(path):
-    return ".".join("*" if part.isdigit() else part for part in path.split("."))
+    """`*` for every component that is a number, and for the number of an expert."""
+    parts = ("*" if part.isdigit() else re.sub(r"^expert_\d+$", "expert_*", part) for part in path.split("."))
+    return ".".join(parts)
 
 
 def last_marked(path):
@@ -144,7 +162,8 @@ def pattern_of(transform, index):
 
 
 def renaming_row(transform):
-    scope = "*" if transform.scope_prefix is None else transform.scope_prefix or "."
+    """(scope or None, line)"""
+    scope = None if transform.scope_prefix is None else transform.scope_prefix or "."
     order = sorted(range(len(transform.source_patterns)), key=lambda i: -len(transform.source_patterns[i]))
     sources = [pattern_of(transform, i) for i in order]
     targets = list(transform.target_patterns)
@@ -157,10 +176,10 @@ def renaming_row(transform):
         kind = "c"
     else:
         kind, targets = "r", targets[:1]
-    row = f"{kind} {scope} {' '.join(sources)} => {' '.join(targets)}"
+    row = f"{kind} {' '.join(sources)} => {' '.join(targets)}"
     if any(" " in text or not text for text in sources):
         raise ValueError(f"cannot write the renaming {row!r}")
-    return row.rstrip()
+    return scope, row.rstrip()
 
 
 def common_renamings():
@@ -171,7 +190,7 @@ def renamings(model):
     return [renaming_row(transform) for transform in get_model_conversion_mapping(model, add_legacy=False)]
 
 
-def merged(name, tied, untied):
+def merged(tied, untied):
     """Patterns of one class from its variants: lists of {path: kind} with and without tied embeddings."""
     seen = collections.defaultdict(set)
     for ties, found in [(True, found) for found in tied] + [(False, found) for found in untied]:
@@ -184,41 +203,61 @@ def merged(name, tied, untied):
             entries.add((pattern, letters.pop()))
         elif letters == {"L", "t"} and not {("L", True), ("t", False)} & answers:
             entries.add((pattern, "t"))
+        elif letters <= set("oftl"):
+            # Kept whatever the configuration, only not always for the same reason.
+            entries.add((pattern, next(kind for kind in "oflt" if kind in letters)))
         else:
-            entries |= distinguished(name, pattern, tied + untied)
+            tied_letters = {kind for kind, ties in answers if ties}
+            usual = "t" if tied_letters <= set("oftl") else "L"
+            entries |= distinguished(pattern, usual, untied if usual == "t" else tied + untied)
     return entries
 
 
-def distinguished(name, pattern, variants_found):
+def distinguished(pattern, usual, found):
     """One pattern whose modules differ in kind: by the number in the path, if that tells."""
     by_path = collections.defaultdict(set)
-    for found in variants_found:
-        for path, kind in found.items():
+    for kinds_found in found:
+        for path, kind in kinds_found.items():
             if generalised(path) == pattern:
                 by_path[path].add(kind)
     letters = {kind for kinds_here in by_path.values() for kind in kinds_here}
     if letters == {"L", "l"}:
-        return {(pattern, "L"), (next(last_marked(p) for p, k in by_path.items() if "l" in k), "l")}
+        return {(pattern, usual), (next(last_marked(p) for p, k in by_path.items() if "l" in k), "l")}
     if all(len(kinds_here) == 1 for kinds_here in by_path.values()):
         return {(path, kinds_here.copy().pop()) for path, kinds_here in by_path.items()}
     raise ValueError(f"{pattern} is {sorted(letters)}, depending on the configuration")
 
 
+CLASSES = {}
+FAILURES = {}
+
+
+def for_every_class(answer, only=None):
+    """{class name: answer(class name)}, sorted, by as many processes as there are processors."""
+    classes, failures = model_classes()
+    CLASSES.update(classes)
+    FAILURES.update(failures)
+    torch.set_num_threads(1)
+    names = [name for name in sorted(CLASSES) if not only or re.fullmatch(only, name)]
+    with concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context("fork")) as pool:
+        return dict(zip(names, pool.map(answer, names, chunksize=8)))
+
+
 def survey(only=None):
     """({class name: Answer}, {class name: reason it is missing})"""
-    classes, failures = model_classes()
-    surveyed = {}
-    for name, cls in sorted(classes.items()):
-        if only and not re.fullmatch(only, name):
-            continue
-        try:
-            surveyed[name] = ask(name, cls)
-        except Exception as error:
-            failures[name] = reason(error)
-    return surveyed, failures
+    answers = for_every_class(answered, only)
+    failures = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+    return {name: answer for name, answer in answers.items() if name not in failures}, FAILURES | failures
 
 
-def ask(name, cls):
+def answered(name):
+    try:
+        return ask(CLASSES[name])
+    except Exception as error:
+        return reason(error)
+
+
+def ask(cls):
     by_tie = {True: [], False: []}
     parts = {}
     answer = None
@@ -227,24 +266,31 @@ def ask(name, cls):
     def look(config):
         nonlocal answer
         model = build(cls, config)
-        ties = bool(getattr(model.config, "tie_word_embeddings", False))
+        ties = any(getattr(part, "tie_word_embeddings", False) for part in variants.sub_configurations(model.config))
         rows = renamings(model)
         if answer is None:
             answer = Answer(model.base_model_prefix, ties, rows, set(), [])
-        elif not set(rows) <= set(answer.renamings):
-            raise ValueError("the renamings depend on the configuration")
+        else:
+            # What another language model or tower adds; it does not match the names of the others.
+            answer.renamings += [row for row in rows if row not in answer.renamings]
+        if any(type(module).__name__ in MODULES_TO_PATCH_FOR_QUANTIZATION for module in model.modules()):
+            answer.replaces_experts = True
         parts.update(dict.fromkeys(generalised(path) for path in sub_models(model)))
         can_tie = any(getattr(part, "_tied_weights_keys", None) for part in model.modules())
         by_tie[ties].append(kinds(model))
         return ties, can_tie
 
-    for config in variants.configurations(cls):
+    for make_configuration in variants.configurations(cls):
+        first = answer is None
         try:
+            config = make_configuration()
             ties, can_tie = look(config)
         except Exception as error:
             problem = problem or error
+            if isinstance(error, ImportError):
+                break
             continue
-        if can_tie:
+        if can_tie and first:
             for make in (variants.shallow, copy.deepcopy):
                 try:
                     look(variants.with_ties(make(config), not ties))
@@ -255,6 +301,6 @@ def ask(name, cls):
         raise problem or ValueError("no configuration")
     for ties in (True, False):
         by_tie[ties] = by_tie[ties] or by_tie[not ties]
-    answer.entries = merged(name, by_tie[True], by_tie[False])
+    answer.entries = merged(by_tie[True], by_tie[False])
     answer.parts = list(parts)
     return answer
