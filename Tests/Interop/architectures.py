@@ -172,3 +172,7 @@ CASES = [
           "vision_config": {"depth": 2, "embed_dim": 64, "hidden_size": 64, "num_heads": 4, "mlp_ratio": 2}},
          run=False, long=True),
 ]
+
+
+def case(name: str) -> Case:
+    return next(case for case in CASES if case.name == name)

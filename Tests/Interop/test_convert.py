@@ -7,15 +7,11 @@ from bitsandbytes import functional
 
 import checkpoint
 import oracle
-from architectures import CASES
+from architectures import case
 from checkpoint import same
 from tool import REJECTED
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
-
-
-def case(name):
-    return next(case for case in CASES if case.name == name)
 
 
 def dequantized(weight, dtype):
@@ -88,6 +84,9 @@ def test_conv1d_comes_back_transposed(nibble, tmp_path):
         assert result[name].shape == tensor.shape, name
         if name in weights:
             assert same(result[name].T.contiguous(), dequantized(weights[name], tensor.dtype)), name
+    rows = nibble.json("inspect", four, "--stats", "--against", source)["tensors"]
+    errors = [row["stats"]["error"]["relativeMse"] for row in rows if row["scheme"]]
+    assert len(errors) == 8 and max(errors) < 0.02, "a square weight was compared without being transposed"
     loaded, information = transformers.GPT2LMHeadModel.from_pretrained(plain, output_loading_info=True)
     assert not any(information.values()), information
 

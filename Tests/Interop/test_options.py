@@ -7,14 +7,10 @@ from safetensors.torch import save_file
 
 import checkpoint
 import oracle
-from architectures import CASES, text
+from architectures import case, text
 
 BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
-
-
-def case(name):
-    return next(case for case in CASES if case.name == name)
 
 
 @pytest.fixture(scope="module")

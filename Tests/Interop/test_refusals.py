@@ -7,7 +7,7 @@ import pytest
 
 import checkpoint
 import oracle
-from architectures import CASES
+from architectures import case
 from tool import UNSUPPORTED
 
 METHODS = {
@@ -22,7 +22,7 @@ METHODS = {
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("refusals") / "source"
-    next(case for case in CASES if case.name == "llama").create().save_pretrained(folder)
+    case("llama").create().save_pretrained(folder)
     return folder
 
 

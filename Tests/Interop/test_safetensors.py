@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import safetensors
 
-from architectures import CASES
+from architectures import case
 
 # Bits per element of every dtype that safetensors 0.8 knows.
 BITS = {
@@ -75,7 +75,7 @@ def test_every_dtype_is_listed(every_dtype, nibble):
 @pytest.fixture(scope="module", params=[[], ["--max-shard-size=50KB"]], ids=["one file", "shards"])
 def quantized(request, nibble, tmp_path_factory):
     folder = tmp_path_factory.mktemp("quantized")
-    next(case for case in CASES if case.name == "qwen2").create().save_pretrained(folder / "source")
+    case("qwen2").create().save_pretrained(folder / "source")
     nibble.quantize(folder / "source", folder / "out", *request.param)
     return folder / "out"
 
