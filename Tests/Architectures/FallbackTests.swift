@@ -103,4 +103,14 @@ private func plan(
       #expect(result.skipModules.allSatisfy { SkipMatcher.isPlain(Array($0.utf8)) })
     }
   }
+
+  /// transformers replaces the stacked experts of Llama 4 when it loads a quantized checkpoint.
+  @Test func stackedExpertsThatTheLoaderReplacesAreRefused() throws {
+    let experts = try TensorInfo(
+      name: "language_model.model.layers.0.feed_forward.experts.gate_up_proj", type: .bf16, shape: [2, 4, 4])
+    let configuration = ModelConfiguration(architecture: "Llama4ForConditionalGeneration")
+    let dense = try matrix("language_model.model.layers.0.self_attn.q_proj.weight")
+    #expect(planWeights([experts, dense], configuration: configuration, target: .transformers5, keep: []).refusal != nil)
+    #expect(planWeights([dense], configuration: configuration, target: .transformers5, keep: []).refusal == nil)
+  }
 }
