@@ -33,11 +33,10 @@ public struct StagedDirectory: ~Copyable {
       throw Failure(.cannotCreate, "cannot open the parent directory '\(parentPath)': \(errorText())", file: path)
     }
     try Self.checkIsOutside(inputs, parent: parent.number, path: path)
-    let replaces = try Self.checkDestination(parent.number, name, path: path, replacing: replacing, inputs: inputs)
     let stagingName = ".\(name).nibble-partial"
     let staging = try Self.claim(parent.number, stagingName, path: path)
-    // Whatever a killed run left behind is of no use: nothing says how far it came.
-    try Self.removeFiles(staging.number, path: path)
+    let replaces = try Self.prepare(
+      staging.number, stagingName, parent.number, name, path: path, replacing: replacing, inputs: inputs)
     self.path = path
     self.name = name
     self.stagingName = stagingName
@@ -79,18 +78,30 @@ public struct StagedDirectory: ~Copyable {
       throw Failure(.io, "cannot make the directory durable (fsync): \(errorText())", file: path)
     }
     if replaces {
-      try exchange()
+      try replace()
     } else {
       guard SystemCall.succeeds({ unsafe renameat(parent.number, stagingName, parent.number, name) }) else {
         throw .output("cannot move the finished directory into place", file: path)
       }
+      isCommitted = true
     }
-    // From here on the new directory has its name: whatever fails now must not take it away.
-    isCommitted = true
-    if replaces { try removeReplaced() }
     guard nibble_full_sync(parent.number) == 0 else {
       throw Failure(.io, "cannot make the new name durable (fsync): \(errorText())", file: path)
     }
+  }
+
+  /// Puts the new directory in the place of the old one, then removes the old one.
+  private mutating func replace() throws(Failure) {
+    guard let old = Descriptor(at: parent.number, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
+      throw .output("cannot open the old directory", file: path)
+    }
+    // Locked, or the next run would take it, which then has the hidden name, for the leavings of a killed one.
+    _ = SystemCall.succeeds { flock(old.number, LOCK_EX) }
+    try exchange()
+    // From here on the new directory has its name: whatever fails now must not take it away.
+    isCommitted = true
+    try Self.removeFiles(old.number, path: path)
+    _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
   }
 
   /// Swaps the old directory with the new one.
@@ -110,14 +121,26 @@ public struct StagedDirectory: ~Copyable {
     _ = rename(oldName, stagingName)
   }
 
-  /// Removes the old directory, which now has the hidden name.
-  private func removeReplaced() throws(Failure) {
-    guard let old = Descriptor(at: parent.number, stagingName, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else { return }
-    try Self.removeFiles(old.number, path: path)
-    _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
-  }
-
   // MARK: - Before anything is written
+
+  /// Examines the destination and empties the hidden directory, which this run has locked: until then
+  /// another one may have been putting its own result there.
+  ///
+  /// - Returns: whether there is a directory to be replaced.
+  private static func prepare(
+    _ staging: Int32, _ stagingName: String, _ parent: Int32, _ name: String, path: String, replacing: Bool,
+    inputs: [FileIdentity]
+  ) throws(Failure) -> Bool {
+    do throws(Failure) {
+      let replaces = try checkDestination(parent, name, path: path, replacing: replacing, inputs: inputs)
+      // Whatever a killed run left behind is of no use: nothing says how far it came.
+      try removeFiles(staging, path: path)
+      return replaces
+    } catch {
+      _ = unsafe unlinkat(parent, stagingName, AT_REMOVEDIR)
+      throw error
+    }
+  }
 
   private static func split(_ path: String) throws(Failure) -> (parent: String, name: String) {
     var parts = path.split(separator: "/", omittingEmptySubsequences: true)

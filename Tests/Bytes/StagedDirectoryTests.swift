@@ -1,0 +1,171 @@
+import Bytes
+import Foundation
+import TestSupport
+import Testing
+
+/// A directory that appears whole or not at all.
+@Suite struct StagedDirectoryTests {
+  let directory: TemporaryDirectory
+  let out: String
+
+  init() throws {
+    directory = try TemporaryDirectory()
+    out = directory.path("out")
+  }
+
+  private func write(_ staged: borrowing StagedDirectory, _ name: String, _ bytes: [UInt8]) throws(Failure) {
+    let file = try staged.files.create(name)
+    try file.append(bytes)
+    #expect(file.size == bytes.count)
+    try file.finish()
+  }
+
+  private func commit(_ name: String, _ bytes: [UInt8], replacing: Bool = false) throws {
+    let staged = try StagedDirectory(path: out, replacing: replacing)
+    try write(staged, name, bytes)
+    try staged.commit()
+  }
+
+  @Test func appearsWhole() throws {
+    let staged = try StagedDirectory(path: out, replacing: false)
+    #expect(try directory.names == [".out.nibble-partial"])
+    let free = staged.freeBytes()
+    #expect((free ?? 0) > 0)
+    try write(staged, "config.json", [1, 2, 3])
+    try write(staged, "empty", [])
+    #expect(!FileManager.default.fileExists(atPath: out))
+    try staged.commit()
+    #expect(try directory.names == ["out"])
+    #expect(try directory.read("out/config.json") == [1, 2, 3] && directory.read("out/empty") == [])
+  }
+
+  private struct Stop: Error {}
+
+  @Test func vanishesOnError() throws {
+    #expect(throws: Stop.self) {
+      let staged = try StagedDirectory(path: out, replacing: false)
+      try write(staged, "config.json", [1])
+      throw Stop()
+    }
+    #expect(try directory.names.isEmpty)
+  }
+
+  @Test func isLocked() throws {
+    let first = try StagedDirectory(path: out, replacing: false)
+    let failure = try #require(throws: Failure.self) { _ = try StagedDirectory(path: out, replacing: true) }
+    #expect(failure.code == .locked && failure.file == out)
+    // What the first one made is still there.
+    try write(first, "a", [1])
+    try first.commit()
+    #expect(try directory.names == ["out"])
+    // The lock went with the first one.
+    try FileManager.default.removeItem(atPath: out)
+    try commit("config.json", [2])
+  }
+
+  @Test func leftoversAreRemoved() throws {
+    try FileManager.default.createDirectory(atPath: directory.path(".out.nibble-partial"), withIntermediateDirectories: false)
+    try directory.write(".out.nibble-partial/old", [9])
+    try commit("config.json", [1])
+    #expect(try FileManager.default.contentsOfDirectory(atPath: out) == ["config.json"])
+  }
+
+  @Test func replaces() throws {
+    try commit("config.json", [1])
+    let refused = try #require(throws: Failure.self) { try commit("config.json", [2]) }
+    #expect(refused.code == .cannotCreate && refused.message.contains("--force"))
+    #expect(try directory.read("out/config.json") == [1])
+    try commit("other.safetensors", [3], replacing: true)
+    #expect(try directory.names == ["out"] && FileManager.default.contentsOfDirectory(atPath: out) == ["other.safetensors"])
+    // Until it commits, the old one stays.
+    #expect(throws: Stop.self) {
+      let staged = try StagedDirectory(path: out, replacing: true)
+      try write(staged, "config.json", [4])
+      throw Stop()
+    }
+    #expect(try FileManager.default.contentsOfDirectory(atPath: out) == ["other.safetensors"])
+  }
+
+  @Test func fileNames() throws {
+    let staged = try StagedDirectory(path: out, replacing: false)
+    try write(staged, "a", [1])
+    for name in ["../a", "a/b", "", ".", "..", "a\u{0}b", "a\nb", "a\\b", String(repeating: "n", count: 256)] {
+      let failure = try #require(throws: Failure.self) { try write(staged, name, []) }
+      #expect(failure.code == .internal)
+    }
+    // Never over a file that is there.
+    let twice = try #require(throws: Failure.self) { try write(staged, "a", [2]) }
+    #expect(twice.code == .cannotCreate)
+    try staged.commit()
+  }
+
+  @Test func inputs() throws {
+    let model = try directory.makeDirectory("model")
+    let file = try directory.write("model/model.safetensors", [1])
+    let inputs = [try #require(FileIdentity(path: model))]
+    for path in [model, model + "/out", model + "/../model", directory.path + "/./model/sub"] {
+      _ = try directory.makeDirectory("model/empty")
+      let failure = try #require(throws: Failure.self) {
+        _ = try StagedDirectory(path: path, replacing: true, inputs: inputs)
+      }
+      #expect(failure.code == .cannotCreate, "\(path)")
+    }
+    let single = [try #require(FileIdentity(path: file))]
+    try FileManager.default.removeItem(atPath: model + "/empty")
+    let failure = try #require(throws: Failure.self) { _ = try StagedDirectory(path: model, replacing: true, inputs: single) }
+    #expect(failure.code == .cannotCreate && failure.message == "holds the input 'model.safetensors'")
+    #expect(try directory.names == ["model"] && directory.read("model/model.safetensors") == [1])
+  }
+}
+
+/// A file that appears whole or not at all.
+@Suite struct AtomicFileTests {
+  let directory: TemporaryDirectory
+
+  init() throws { directory = try TemporaryDirectory() }
+
+  private func write(_ name: String, _ bytes: [UInt8], replacing: Bool = false) throws {
+    let file = try AtomicFile(path: directory.path(name), size: bytes.count)
+    // From the back, one byte at a time.
+    for index in bytes.indices.reversed() { try bytes[index...index].withUnsafeBytes { try file.write(at: index, $0) } }
+    #expect(try directory.names.filter { !$0.hasPrefix(".") }.contains(name) == replacing)
+    try file.commit(replacing: replacing)
+  }
+
+  private struct Stop: Error {}
+
+  @Test func commits() throws {
+    try write("a", [1, 2, 3])
+    try write("empty", [])
+    #expect(try directory.names == ["a", "empty"] && directory.read("a") == [1, 2, 3])
+    try write("a", [4], replacing: true)
+    #expect(try directory.names == ["a", "empty"] && directory.read("a") == [4])
+  }
+
+  @Test func neverReplacesUnasked() throws {
+    let failure = try #require(throws: Failure.self) {
+      let file = try AtomicFile(path: directory.path("a"), size: 1)
+      try directory.write("a", [7])
+      try file.commit()
+    }
+    #expect(failure.code == .cannotCreate)
+    #expect(try directory.names == ["a"] && directory.read("a") == [7])
+  }
+
+  @Test func vanishes() throws {
+    #expect(throws: Stop.self) {
+      let file = try AtomicFile(path: directory.path("a"), size: 100)
+      try [1, 2].withUnsafeBytes { try file.write(at: 0, $0) }
+      throw Stop()
+    }
+    #expect(try directory.names.isEmpty)
+  }
+
+  @Test func places() throws {
+    for path in [directory.path("no/such/a"), directory.path("a\nb"), "/", ".."] {
+      let failure = try #require(throws: Failure.self) { _ = try AtomicFile(path: path, size: 1) }
+      #expect(failure.code == .cannotCreate, "\(path)")
+    }
+    #expect(try directory.names.isEmpty)
+  }
+}
