@@ -86,6 +86,10 @@ public struct Quantize: Sendable {
     if preparation.narrowed > 0 {
       warnings.append("\(preparation.narrowed) F64 weights are narrowed to F32 before they are quantized")
     }
+    if preparation.widened > 0 {
+      warnings.append(
+        "\(preparation.widened) F16 weights are stored as F32, in which the model class computes with them")
+    }
     if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
     warnings += storageWarnings(model)
     return CheckpointRun(
@@ -165,6 +169,7 @@ private struct Preparation {
   let dequantized: DequantizedSource
   var steps: [Step] = []
   var narrowed = 0
+  var widened = 0
   private var conversions: [Int: FloatType] = [:]
   private var transposed: Set<Int> = []
 
@@ -173,6 +178,13 @@ private struct Preparation {
   mutating func add(_ index: Int, _ disposition: Disposition) throws(Failure) {
     let info = dequantized.tensors[index]
     var origin = dequantized.origin(of: index)
+    if disposition == .keep(.fp32Module), info.type == .f16, case .stored(let stored) = origin {
+      // Their products overflow f16; the loader widens such weights of a 16-bit checkpoint, but takes those
+      // of a quantized one as they are stored.
+      conversions[index] = .f32
+      widened += 1
+      origin = .derived([stored])
+    }
     guard disposition == .quantize || disposition == .quantizeTransposed else {
       steps.append(Step(tensor: index, action: .copy, origin: origin))
       return
