@@ -35,8 +35,10 @@ def test_damage_equals_that_of_bitsandbytes(questions, nibble, tmp_path, capsys)
             print(f"  sql-llama {name:12} exact {result['exact']}/{result['questions']}, loss {result['loss']:.6f}")
 
     plain, theirs, mine = (results[name] for name in folders)
-    assert abs(mine["loss"] - theirs["loss"]) <= 1e-3
+    # NF4 costs 3e-4 here: two quantizations that are meant to be one agree far closer than that.
+    assert abs(mine["loss"] - theirs["loss"]) <= 1e-5
     assert abs(mine["exact"] - theirs["exact"]) <= 1
+    assert len(set(mine["wrong"]) ^ set(theirs["wrong"])) <= 1
     # The fixture is worth something only while it answers well, not perfectly, and shows damage.
     assert 0.80 <= plain["exact"] / plain["questions"] <= 0.97
     assert mine["loss"] > plain["loss"]

@@ -8,6 +8,9 @@ struct DigestCheck {
   let jobs: Int
   let style: Progress.Style
 
+  /// Small enough for the ring to stay in a cache between reading and hashing.
+  static let pieceBytes = 128 * 1024
+
   func run(_ path: String, _ directory: InputDirectory?, _ result: inout Verify.Result) throws(Failure) {
     if let directory {
       try findExtraFiles(directory, &result)
@@ -163,7 +166,7 @@ struct DigestCheck {
 
     mutating func next() -> Piece? {
       guard file < sizes.count else { return nil }
-      let end = min(position + OrderedRun.pieceBytes, sizes[file])
+      let end = min(position + DigestCheck.pieceBytes, sizes[file])
       let piece = Piece(file: file, range: position..<end)
       position = end
       if end == sizes[file] {
@@ -175,7 +178,7 @@ struct DigestCheck {
   }
 
   @safe private final class Buffer: @unchecked Sendable {
-    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: OrderedRun.pieceBytes, alignment: 64)
+    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: DigestCheck.pieceBytes, alignment: 64)
     deinit { unsafe bytes.deallocate() }
   }
 
