@@ -51,7 +51,8 @@ import Testing
   @Test func otherThings() throws {
     mkfifo(directory.path("pipe"), 0o644)
     for (path, code) in [
-      (directory.path("pipe"), Failure.Code.malformed), (directory.path, .malformed), ("/dev/null", .malformed), (directory.path("no"), .missing),
+      (directory.path("pipe"), Failure.Code.malformed), (directory.path, .malformed), ("/dev/null", .malformed),
+      (directory.path("no"), .missing),
       (directory.path("pipe/x"), .missing),
     ] {
       let failure = try #require(throws: Failure.self) { _ = try InputFile(path: path) }
@@ -81,17 +82,22 @@ import Testing
     mkfifo(directory.path("pipe"), 0o644)
     try makeLink("link", to: "a")
     let input = try InputDirectory(path: directory.path)
-    #expect(try input.entries().map { Array($0.name.utf8) } == [".hidden", "a", "b", "e\u{301}", "link", "pipe", "sub", "é"].map { Array($0.utf8) })
+    #expect(
+      try input.entries().map { Array($0.name.utf8) }
+        == [".hidden", "a", "b", "e\u{301}", "link", "pipe", "sub", "é"].map { Array($0.utf8) })
     #expect(try input.entries().map(\.kind) == [.file, .file, .file, .file, .link, .other, .directory, .file])
     #expect(try input.names().count == 6)
-    #expect(input.contains("a") && input.contains("sub") && !input.contains("no") && !input.contains("../\(directory.path)") && !input.contains(""))
+    #expect(
+      input.contains("a") && input.contains("sub") && !input.contains("no") && !input.contains("../\(directory.path)")
+        && !input.contains(""))
     #expect(InputDirectory.exists(at: directory.path) && !InputDirectory.exists(at: directory.path("a")))
     let failure = try #require(throws: Failure.self) { _ = try InputDirectory(path: directory.path("no")) }
     #expect(failure.code == .missing)
   }
 
   @Test(arguments: [
-    "../x", "..", ".", "", "/etc/passwd", "sub/a", "a/", "a\u{0}b", "a\nb", "a\u{7f}", "..\\x", "C:\\x", String(repeating: "n", count: 256),
+    "../x", "..", ".", "", "/etc/passwd", "sub/a", "a/", "a\u{0}b", "a\nb", "a\u{7f}", "..\\x", "C:\\x",
+    String(repeating: "n", count: 256),
   ])
   func names(_ name: String) throws {
     try directory.write("a", [])
@@ -102,7 +108,10 @@ import Testing
     #expect(failure.code == .malformed && failure.message.contains("is not a plain file name"))
   }
 
-  @Test(arguments: ["a", "model-00001-of-00002.safetensors", ".x", "...", "-x", "%2e%2e", "~", "é", "a b", String(repeating: "n", count: 255)])
+  @Test(arguments: [
+    "a", "model-00001-of-00002.safetensors", ".x", "...", "-x", "%2e%2e", "~", "é", "a b",
+    String(repeating: "n", count: 255),
+  ])
   func plainNames(_ name: String) throws {
     try directory.write(name, [3])
     #expect(InputDirectory.isPlainComponent(name))
@@ -127,14 +136,17 @@ import Testing
     mkfifo(directory.path("models--a--b/blobs/ffff"), 0o644)
     try makeLink("models--a--b/blobs/eeee", to: "../secret")
     for (name, target) in [
-      ("good", "../../blobs/0123abcd"), ("name", "../../blobs/NOTHEX"), ("up", "../../secret"), ("far", "../../blobs/../secret"),
-      ("pipe", "../../blobs/ffff"), ("chain", "../../blobs/eeee"), ("gone", "../../blobs/aaaa"), ("absolute", directory.path("models--a--b/blobs/0123abcd")),
+      ("good", "../../blobs/0123abcd"), ("name", "../../blobs/NOTHEX"), ("up", "../../secret"),
+      ("far", "../../blobs/../secret"),
+      ("pipe", "../../blobs/ffff"), ("chain", "../../blobs/eeee"), ("gone", "../../blobs/aaaa"),
+      ("absolute", directory.path("models--a--b/blobs/0123abcd")),
     ] { try makeLink("models--a--b/snapshots/89ab/\(name)", to: target) }
     let input = try InputDirectory(path: snapshot)
     #expect(try input.open("good").contents(limit: 1) == [1])
     #expect(try input.open("good").name == "good")
     for (name, code) in [
-      ("name", Failure.Code.malformed), ("up", .malformed), ("far", .malformed), ("pipe", .malformed), ("absolute", .malformed), ("gone", .missing),
+      ("name", Failure.Code.malformed), ("up", .malformed), ("far", .malformed), ("pipe", .malformed),
+      ("absolute", .malformed), ("gone", .missing),
       ("chain", .missing),
     ] {
       let failure = try #require(throws: Failure.self) { _ = try input.open(name) }

@@ -64,7 +64,8 @@ import Testing
   }
 
   @Test func leftoversAreRemoved() throws {
-    try FileManager.default.createDirectory(atPath: directory.path(".out.nibble-partial"), withIntermediateDirectories: false)
+    try FileManager.default.createDirectory(
+      atPath: directory.path(".out.nibble-partial"), withIntermediateDirectories: false)
     try directory.write(".out.nibble-partial/old", [9])
     try commit("config.json", [1])
     #expect(try FileManager.default.contentsOfDirectory(atPath: out) == ["config.json"])
@@ -76,7 +77,8 @@ import Testing
     #expect(refused.code == .cannotCreate && refused.message.contains("--force"))
     #expect(try directory.read("out/config.json") == [1])
     try commit("other.safetensors", [3], replacing: true)
-    #expect(try directory.names == ["out"] && FileManager.default.contentsOfDirectory(atPath: out) == ["other.safetensors"])
+    #expect(
+      try directory.names == ["out"] && FileManager.default.contentsOfDirectory(atPath: out) == ["other.safetensors"])
     // Until it commits, the old one stays.
     #expect(throws: Stop.self) {
       let staged = try StagedDirectory(path: out, replacing: true)
@@ -112,7 +114,9 @@ import Testing
     }
     let single = [try #require(FileIdentity(path: file))]
     try FileManager.default.removeItem(atPath: model + "/empty")
-    let failure = try #require(throws: Failure.self) { _ = try StagedDirectory(path: model, replacing: true, inputs: single) }
+    let failure = try #require(throws: Failure.self) {
+      _ = try StagedDirectory(path: model, replacing: true, inputs: single)
+    }
     #expect(failure.code == .cannotCreate && failure.message == "holds the input 'model.safetensors'")
     #expect(try directory.names == ["model"] && directory.read("model/model.safetensors") == [1])
   }

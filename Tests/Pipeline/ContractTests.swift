@@ -25,14 +25,16 @@ import Testing
 
   /// Verifies `out` with some tensors and some of `config.json` changed, and the manifest left out or kept.
   private func verify(
-    _ base: String = "out", keepsManifest: Bool = false, against: Bool = false, config: (inout JSONValue) -> Void = { _ in },
+    _ base: String = "out", keepsManifest: Bool = false, against: Bool = false,
+    config: (inout JSONValue) -> Void = { _ in },
     tensors change: (inout [SafetensorsBuilder.Tensor]) -> Void = { _ in }
   ) throws -> Verify.Result {
     let bytes = try directory.read("\(base)/model.safetensors")
     let header = try SafetensorsHeader(ofFile: bytes)
     var tensors = header.tensors.indices.map { index in
       let info = header.tensors[index]
-      return SafetensorsBuilder.Tensor(info.name.string, info.type.name, info.shape, Array(bytes[header.range(of: index)]))
+      return SafetensorsBuilder.Tensor(
+        info.name.string, info.type.name, info.shape, Array(bytes[header.range(of: index)]))
     }
     change(&tensors)
     try? FileManager.default.removeItem(atPath: directory.path("changed"))
@@ -45,7 +47,9 @@ import Testing
       var copy = bytes
       for (index, tensor) in tensors.enumerated() { copy.replaceSubrange(header.range(of: index), with: tensor.data) }
       try directory.write("changed/model.safetensors", copy)
-      for name in ["nibble-manifest.json", "checksums.xxh128"] { try directory.write("changed/\(name)", directory.read("\(base)/\(name)")) }
+      for name in ["nibble-manifest.json", "checksums.xxh128"] {
+        try directory.write("changed/\(name)", directory.read("\(base)/\(name)"))
+      }
       try directory.write("changed/config.json", directory.read("\(base)/config.json"))
     } else {
       try directory.write("changed/model.safetensors", SafetensorsBuilder(tensors).bytes)
@@ -80,7 +84,9 @@ import Testing
   static let silent: [Silent] = [
     Silent(testDescription: "flipped code", suffix: "", change: { $0[100] ^= 1 }),
     Silent(testDescription: "absmax zeroed", suffix: ".absmax", change: { for i in $0.indices { $0[i] = 0 } }),
-    Silent(testDescription: "plain absmax zeroed", suffix: ".absmax", base: "plain", change: { for i in $0.indices { $0[i] = 0 } }),
+    Silent(
+      testDescription: "plain absmax zeroed", suffix: ".absmax", base: "plain",
+      change: { for i in $0.indices { $0[i] = 0 } }),
     Silent(
       testDescription: "nested_absmax NaN", suffix: ".nested_absmax", change: { $0.replaceSubrange(0..<4, with: nan) },
       message: "nested_absmax 0 is not a finite positive number"),
@@ -88,12 +94,15 @@ import Testing
       testDescription: "nested_absmax negative", suffix: ".nested_absmax", change: { $0[3] |= 0x80 },
       message: "nested_absmax 0 is not a finite positive number"),
     Silent(
-      testDescription: "plain absmax infinite", suffix: ".absmax", base: "plain", change: { $0.replaceSubrange(8..<12, with: [0, 0, 0x80, 0x7F]) },
+      testDescription: "plain absmax infinite", suffix: ".absmax", base: "plain",
+      change: { $0.replaceSubrange(8..<12, with: [0, 0, 0x80, 0x7F]) },
       message: "absmax 2 is not a finite positive number"),
     Silent(
       testDescription: "nested_quant_map", suffix: ".nested_quant_map", change: { $0[40] ^= 1 },
       message: "nested_quant_map is not the signed dynamic map of bitsandbytes"),
-    Silent(testDescription: "quant_map", suffix: ".quant_map", change: { $0[5] ^= 1 }, message: "quant_map is not that of NF4"),
+    Silent(
+      testDescription: "quant_map", suffix: ".quant_map", change: { $0[5] ^= 1 },
+      message: "quant_map is not that of NF4"),
     Silent(
       testDescription: "shape of as many values", suffix: ".quant_state.bitsandbytes__nf4",
       change: { $0 = Array(String(decoding: $0, as: UTF8.self).replacing("[64, 64]", with: "[32,128]").utf8) }),
@@ -142,29 +151,57 @@ import Testing
   }
 
   static let badSettings: [Setting] = [
-    Setting(testDescription: "no quantization_config", message: "is a 4-bit weight, but there is no quantization_config", change: { $0["quantization_config"] = nil }),
-    Setting(testDescription: "other method", message: "quant_method is 'gptq', but the weights are those of bitsandbytes", change: with("quant_method", "gptq")),
+    Setting(
+      testDescription: "no quantization_config", message: "is a 4-bit weight, but there is no quantization_config",
+      change: { $0["quantization_config"] = nil }),
+    Setting(
+      testDescription: "other method", message: "quant_method is 'gptq', but the weights are those of bitsandbytes",
+      change: with("quant_method", "gptq")),
     Setting(testDescription: "no load_in_4bit", message: "load_in_4bit is not true", change: with("load_in_4bit", nil)),
-    Setting(testDescription: "load_in_4bit false", message: "load_in_4bit is not true", change: with("load_in_4bit", false)),
-    Setting(testDescription: "other code", message: "is nf4, bnb_4bit_quant_type says fp4", change: with("bnb_4bit_quant_type", "fp4")),
-    Setting(testDescription: "no code, whose default is fp4", message: "is nf4, bnb_4bit_quant_type says fp4", change: with("bnb_4bit_quant_type", nil)),
-    Setting(testDescription: "plain", message: "is stored with double quantization, bnb_4bit_use_double_quant says false", change: with("bnb_4bit_use_double_quant", false)),
-    Setting(testDescription: "no word on nesting", message: "is stored with double quantization, bnb_4bit_use_double_quant says false", change: with("bnb_4bit_use_double_quant", nil)),
-    Setting(testDescription: "other storage", message: "holds its codes as U8, bnb_4bit_quant_storage says bfloat16", change: with("bnb_4bit_quant_storage", "bfloat16")),
-    Setting(testDescription: "quantized module that is listed", message: "is a 4-bit weight, but llm_int8_skip_modules leaves 'model.layers.0.self_attn.q_proj' in floating point",
+    Setting(
+      testDescription: "load_in_4bit false", message: "load_in_4bit is not true", change: with("load_in_4bit", false)),
+    Setting(
+      testDescription: "other code", message: "is nf4, bnb_4bit_quant_type says fp4",
+      change: with("bnb_4bit_quant_type", "fp4")),
+    Setting(
+      testDescription: "no code, whose default is fp4", message: "is nf4, bnb_4bit_quant_type says fp4",
+      change: with("bnb_4bit_quant_type", nil)),
+    Setting(
+      testDescription: "plain", message: "is stored with double quantization, bnb_4bit_use_double_quant says false",
+      change: with("bnb_4bit_use_double_quant", false)),
+    Setting(
+      testDescription: "no word on nesting",
+      message: "is stored with double quantization, bnb_4bit_use_double_quant says false",
+      change: with("bnb_4bit_use_double_quant", nil)),
+    Setting(
+      testDescription: "other storage", message: "holds its codes as U8, bnb_4bit_quant_storage says bfloat16",
+      change: with("bnb_4bit_quant_storage", "bfloat16")),
+    Setting(
+      testDescription: "quantized module that is listed",
+      message:
+        "is a 4-bit weight, but llm_int8_skip_modules leaves 'model.layers.0.self_attn.q_proj' in floating point",
       change: with("llm_int8_skip_modules", ["lm_head", "model.layers.0.self_attn.q_proj"])),
-    Setting(testDescription: "quantized module listed by its end", message: "leaves 'model.layers.1.mlp.down_proj' in floating point",
+    Setting(
+      testDescription: "quantized module listed by its end",
+      message: "leaves 'model.layers.1.mlp.down_proj' in floating point",
       change: with("llm_int8_skip_modules", ["lm_head", "mlp.down_proj"])),
-    Setting(testDescription: "module in floating point that is not listed", message: "is in floating point, but llm_int8_skip_modules does not list 'lm_head'",
+    Setting(
+      testDescription: "module in floating point that is not listed",
+      message: "is in floating point, but llm_int8_skip_modules does not list 'lm_head'",
       change: with("llm_int8_skip_modules", [])),
-    Setting(testDescription: "list that is none", message: "llm_int8_skip_modules is not a list of strings", change: with("llm_int8_skip_modules", "lm_head")),
-    Setting(testDescription: "list of numbers", message: "llm_int8_skip_modules is not a list of strings", change: with("llm_int8_skip_modules", [1])),
+    Setting(
+      testDescription: "list that is none", message: "llm_int8_skip_modules is not a list of strings",
+      change: with("llm_int8_skip_modules", "lm_head")),
+    Setting(
+      testDescription: "list of numbers", message: "llm_int8_skip_modules is not a list of strings",
+      change: with("llm_int8_skip_modules", [1])),
   ]
 
   @Test(arguments: badSettings)
   func badSetting(_ row: Setting) throws {
     let result = try verify(config: row.change)
-    #expect(result.problems.contains { $0.problem.contains(row.message) && $0.file == "config.json" }, "\(result.problems)")
+    #expect(
+      result.problems.contains { $0.problem.contains(row.message) && $0.file == "config.json" }, "\(result.problems)")
   }
 
   @Test func harmlessSettings() throws {

@@ -8,7 +8,10 @@ import Testing
 
 /// The tensors that take the place of a weight.
 @Suite struct FourBitSchemeTests {
-  static let shapes = [[1, 1], [1, 63], [64, 64], [65, 1], [7, 9], [4096, 4096], [11008, 4096], [5120, 13824], [3, 100_003], [1 << 16, 1 << 15]]
+  static let shapes = [
+    [1, 1], [1, 63], [64, 64], [65, 1], [7, 9], [4096, 4096], [11008, 4096], [5120, 13824], [3, 100_003],
+    [1 << 16, 1 << 15],
+  ]
 
   struct Options: Sendable, CustomTestStringConvertible {
     var code: FourBitCode
@@ -42,7 +45,9 @@ import Testing
     if options.nested {
       #expect(outputs.count == 6)
       #expect(named["m.weight.absmax"]?.type == .u8 && named["m.weight.absmax"]?.shape == [blocks])
-      #expect(named["m.weight.nested_absmax"]?.type == .f32 && named["m.weight.nested_absmax"]?.shape == [(blocks + 255) / 256])
+      #expect(
+        named["m.weight.nested_absmax"]?.type == .f32
+          && named["m.weight.nested_absmax"]?.shape == [(blocks + 255) / 256])
       #expect(named["m.weight.nested_quant_map"]?.type == .f32 && named["m.weight.nested_quant_map"]?.shape == [256])
     } else {
       #expect(outputs.count == 4)

@@ -16,25 +16,31 @@ import Testing
 
   static let examples = [
     Example(
-      testDescription: "plain nf4", text: #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [7, 9]}"#,
+      testDescription: "plain nf4",
+      text: #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [7, 9]}"#,
       state: QuantState(code: .nf4, blockSize: 64, type: .bf16, shape: [7, 9])),
     Example(
-      testDescription: "plain fp4", text: #"{"quant_type": "fp4", "blocksize": 64, "dtype": "float16", "shape": [7, 9]}"#,
+      testDescription: "plain fp4",
+      text: #"{"quant_type": "fp4", "blocksize": 64, "dtype": "float16", "shape": [7, 9]}"#,
       state: QuantState(code: .fp4, blockSize: 64, type: .f16, shape: [7, 9])),
     Example(
-      testDescription: "plain of float32", text: #"{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [7, 64]}"#,
+      testDescription: "plain of float32",
+      text: #"{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [7, 64]}"#,
       state: QuantState(code: .nf4, blockSize: 64, type: .f32, shape: [7, 64])),
     Example(
       testDescription: "nested nf4",
-      text: #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [7, 9], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.359375}"#,
+      text:
+        #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [7, 9], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.359375}"#,
       state: QuantState(code: .nf4, blockSize: 64, type: .bf16, shape: [7, 9], nestedOffset: 2.359375)),
     Example(
       testDescription: "nested with a small offset",
-      text: #"{"quant_type": "fp4", "blocksize": 64, "dtype": "float16", "shape": [7, 9], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.384185791015625e-06}"#,
+      text:
+        #"{"quant_type": "fp4", "blocksize": 64, "dtype": "float16", "shape": [7, 9], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.384185791015625e-06}"#,
       state: QuantState(code: .fp4, blockSize: 64, type: .f16, shape: [7, 9], nestedOffset: 2.384185791015625e-06)),
     Example(
       testDescription: "nested with a long offset",
-      text: #"{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [7, 64], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.7074131965637207}"#,
+      text:
+        #"{"quant_type": "nf4", "blocksize": 64, "dtype": "float32", "shape": [7, 64], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 2.7074131965637207}"#,
       state: QuantState(code: .nf4, blockSize: 64, type: .f32, shape: [7, 64], nestedOffset: 2.7074131965637207)),
   ]
 
@@ -48,8 +54,10 @@ import Testing
 
   /// The place that is kept is large enough for every offset, and does not depend on it.
   @Test(arguments: [
-    0, -0.0, 1, -1, 0.1, .leastNonzeroMagnitude, -.leastNonzeroMagnitude, .leastNormalMagnitude, .leastNormalMagnitude.nextDown,
-    -.leastNormalMagnitude.nextDown, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, -2.384185791015625e-06, Float(1) / 3, 123456.789,
+    0, -0.0, 1, -1, 0.1, .leastNonzeroMagnitude, -.leastNonzeroMagnitude, .leastNormalMagnitude,
+    .leastNormalMagnitude.nextDown,
+    -.leastNormalMagnitude.nextDown, .greatestFiniteMagnitude, -.greatestFiniteMagnitude, -2.384185791015625e-06,
+    Float(1) / 3, 123456.789,
   ])
   func reservedLength(_ offset: Float) throws {
     var state = QuantState(code: .nf4, blockSize: 64, type: .bf16, shape: [4096, 11008], nestedOffset: offset)
@@ -71,8 +79,14 @@ import Testing
     (#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16"}"#, "no valid 'shape'"),
     (#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [-1]}"#, "no valid 'shape'"),
     (#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1], "x": 1}"#, "has the key 'x'"),
-    (#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1], "nested_offset": 1}"#, "no valid 'nested_blocksize'"),
-    (#"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1], "nested_blocksize": 256}"#, "nested_dtype is not float32"),
+    (
+      #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1], "nested_offset": 1}"#,
+      "no valid 'nested_blocksize'"
+    ),
+    (
+      #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1], "nested_blocksize": 256}"#,
+      "nested_dtype is not float32"
+    ),
     (
       #"{"quant_type": "nf4", "blocksize": 64, "dtype": "bfloat16", "shape": [1], "nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": "1"}"#,
       "no valid 'nested_offset'"

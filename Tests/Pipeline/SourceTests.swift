@@ -15,7 +15,9 @@ import Testing
   init() throws { directory = try TemporaryDirectory() }
 
   /// Reads a tensor in pieces of every kind and compares with the whole.
-  private func expectPieces(_ source: any TensorSource, _ index: Int, _ whole: [UInt8], sourceLocation: SourceLocation = #_sourceLocation) throws {
+  private func expectPieces(
+    _ source: any TensorSource, _ index: Int, _ whole: [UInt8], sourceLocation: SourceLocation = #_sourceLocation
+  ) throws {
     #expect(try source.bytes(index) == whole, sourceLocation: sourceLocation)
     let width = source.tensors[index].type.bitWidth / 8
     var generator = SplitMix64(seed: 5)
@@ -52,7 +54,9 @@ import Testing
 
   @Test func converted() throws {
     let values: [Float] = [0, -0.0, 1, -1.5, 65504, -65504, 1e-8, .infinity, -.infinity, 3.140625]
-    let base = try MemorySource([.init("w", "F32", [10], TestModel.bytes(of: values, as: "F32")), .init("i", "I32", [1], [1, 0, 0, 0])])
+    let base = try MemorySource([
+      .init("w", "F32", [10], TestModel.bytes(of: values, as: "F32")), .init("i", "I32", [1], [1, 0, 0, 0]),
+    ])
     let source = try ConvertedSource(base, [0: .f16])
     #expect(source.tensors[0].type == .f16 && source.tensors[1].type == .i32)
     try expectPieces(source, 0, TestModel.bytes(of: values, as: "F16"))
@@ -70,7 +74,9 @@ import Testing
     for start in [0, 1000, 1400] {
       let failure = try #require(throws: Failure.self) { _ = try source.bytes(0, start..<2000) }
       #expect(failure.code == .malformed && failure.tensor == "w")
-      #expect(failure.message.hasPrefix("element 700 is ") && failure.message.hasSuffix("beyond the range of float16"), "\(failure)")
+      #expect(
+        failure.message.hasPrefix("element 700 is ") && failure.message.hasSuffix("beyond the range of float16"),
+        "\(failure)")
     }
     _ = try source.bytes(0, 0..<1400)
     _ = try source.bytes(0, 1402..<2000)
@@ -81,7 +87,10 @@ import Testing
   @Test(arguments: ["BF16", "F16", "F32"], [true, false])
   func dequantized(_ type: String, _ nested: Bool) throws {
     // More than 256 blocks, and a last one that is not full.
-    let model = TestModel([TestModel.tensor("a.x_proj.weight", type, [131, 301], seed: 3), TestModel.tensor("a.norm.weight", type, [7], seed: 4)])
+    let model = TestModel([
+      TestModel.tensor("a.x_proj.weight", type, [131, 301], seed: 3),
+      TestModel.tensor("a.norm.weight", type, [7], seed: 4),
+    ])
     let path = try model.write(to: directory)
     for (blockSize, code) in [(32, Quantize.Code.nf4), (64, .fp4), (4096, .nf4)] {
       var quantize = Quantize()
@@ -99,7 +108,8 @@ import Testing
       try expectPieces(source, index, whole)
       // Near the values that were quantized.
       let original = Self.floats(model.tensors[0].data, type)
-      let error = zip(original, Self.floats(whole, type)).map { ($0 - $1) * ($0 - $1) }.reduce(0, +) / Float(original.count)
+      let error =
+        zip(original, Self.floats(whole, type)).map { ($0 - $1) * ($0 - $1) }.reduce(0, +) / Float(original.count)
       #expect(error < (blockSize == 4096 ? 0.02 : 0.015) && error > 0.0001, "\(error)")
       let plain = try #require(source.tensors.firstIndex { $0.name == "a.norm.weight" })
       #expect(try source.bytes(plain) == model.tensors[1].data)

@@ -14,14 +14,18 @@ import Testing
       tensors.map { name, bytes in
         name.hasSuffix("proj.weight")
           ? SafetensorsBuilder.Tensor(name, "BF16", [bytes / 2], [])
-          : SafetensorsBuilder.Tensor(name, bytes % 4 == 0 ? "F32" : bytes % 2 == 0 ? "F16" : "U8", [bytes / (bytes % 4 == 0 ? 4 : bytes % 2 == 0 ? 2 : 1)], [])
+          : SafetensorsBuilder.Tensor(
+            name, bytes % 4 == 0 ? "F32" : bytes % 2 == 0 ? "F16" : "U8",
+            [bytes / (bytes % 4 == 0 ? 4 : bytes % 2 == 0 ? 2 : 1)], [])
       })
     let steps = tensors.enumerated().map { index, tensor in
-      Step(tensor: index, action: tensor.name.hasSuffix("proj.weight") ? .quantize(.bf16) : .copy, origin: .stored(index))
+      Step(
+        tensor: index, action: tensor.name.hasSuffix("proj.weight") ? .quantize(.bf16) : .copy, origin: .stored(index))
     }
     let format = try #require(FourBitFormat(code: .nf4, blockSize: 64))
     return try StepLayout(maxShardBytes: limit).plan(
-      steps, source: source, stored: source, scheme: FourBitScheme(format: format, usesDoubleQuantization: true, storage: .u8))
+      steps, source: source, stored: source,
+      scheme: FourBitScheme(format: format, usesDoubleQuantization: true, storage: .u8))
   }
 
   private func names(_ plan: OutputPlan) -> [[String]] {
@@ -30,22 +34,32 @@ import Testing
 
   @Test func layersInNumericOrder() throws {
     let plan = try plan(
-      [("embed.weight", 64), ("layers.10.a", 64), ("layers.9.a", 64), ("layers.2.a", 64), ("layers.2.b.7.c", 64), ("head.weight", 64)],
+      [
+        ("embed.weight", 64), ("layers.10.a", 64), ("layers.9.a", 64), ("layers.2.a", 64), ("layers.2.b.7.c", 64),
+        ("head.weight", 64),
+      ],
       limit: 1 << 20)
-    #expect(names(plan) == [["embed.weight", "layers.2.a", "layers.2.b.7.c", "layers.9.a", "layers.10.a", "head.weight"]])
+    #expect(
+      names(plan) == [["embed.weight", "layers.2.a", "layers.2.b.7.c", "layers.9.a", "layers.10.a", "head.weight"]])
     #expect(plan.shards.map(\.name) == ["model.safetensors"])
   }
 
   @Test func quantizedWeightsFirstInTheirLayer() throws {
-    let plan = try plan([("layers.0.norm", 64), ("layers.0.proj.weight", 8192), ("layers.1.norm", 64), ("layers.1.proj.weight", 8192)], limit: 1 << 20)
+    let plan = try plan(
+      [("layers.0.norm", 64), ("layers.0.proj.weight", 8192), ("layers.1.norm", 64), ("layers.1.proj.weight", 8192)],
+      limit: 1 << 20)
     #expect(names(plan) == [["layers.0.proj.weight", "layers.0.norm", "layers.1.proj.weight", "layers.1.norm"]])
   }
 
   /// Whatever fills no multiple of 64 bytes goes to the end of its file, widest elements first.
   @Test func oddSizesAtTheEnd() throws {
     let plan = try plan(
-      [("layers.0.odd", 3), ("layers.0.half", 10), ("layers.0.norm", 64), ("layers.1.wide", 12), ("layers.1.proj.weight", 8192)], limit: 1 << 20)
-    #expect(names(plan) == [["layers.0.norm", "layers.1.proj.weight", "layers.1.wide", "layers.0.half", "layers.0.odd"]])
+      [
+        ("layers.0.odd", 3), ("layers.0.half", 10), ("layers.0.norm", 64), ("layers.1.wide", 12),
+        ("layers.1.proj.weight", 8192),
+      ], limit: 1 << 20)
+    #expect(
+      names(plan) == [["layers.0.norm", "layers.1.proj.weight", "layers.1.wide", "layers.0.half", "layers.0.odd"]])
     var offset = 0
     for step in plan.steps {
       for output in try plan.outputs(of: step) {
@@ -60,7 +74,9 @@ import Testing
   /// A layer that fits a file is not cut; one that does not is cut between weights, never inside one.
   @Test(arguments: [1, 100, 4000, 6000, 7000, 13_000, 20_000, 1 << 20])
   func shardSizes(_ limit: Int) throws {
-    let tensors = (0..<5).flatMap { [("l.\($0).proj.weight", 8192), ("l.\($0).q_proj.weight", 2048), ("l.\($0).norm", 128)] }
+    let tensors = (0..<5).flatMap {
+      [("l.\($0).proj.weight", 8192), ("l.\($0).q_proj.weight", 2048), ("l.\($0).norm", 128)]
+    }
     let plan = try plan(tensors, limit: limit)
     #expect(plan.shards.map(\.steps).reduce(into: 0) { $0 = $1.lowerBound == $0 ? $1.upperBound : -1 } == tensors.count)
     for shard in plan.shards {
@@ -92,8 +108,10 @@ import Testing
   }
 
   @Test(arguments: [
-    ("model.layers.12.mlp.up_proj.weight", "model.layers", 12), ("h.0.attn.weight", "h", 0), ("lm_head.weight", "lm_head.weight", -1),
-    ("0.weight", "0.weight", -1), ("a.99999999999999999999.b", "a.99999999999999999999.b", -1), ("a..b", "a..b", -1), ("", "", -1),
+    ("model.layers.12.mlp.up_proj.weight", "model.layers", 12), ("h.0.attn.weight", "h", 0),
+    ("lm_head.weight", "lm_head.weight", -1),
+    ("0.weight", "0.weight", -1), ("a.99999999999999999999.b", "a.99999999999999999999.b", -1), ("a..b", "a..b", -1),
+    ("", "", -1),
     ("a.-1.b", "a.-1.b", -1),
   ])
   func layerOfAName(_ name: String, _ stack: String, _ number: Int) {

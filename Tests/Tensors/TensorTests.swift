@@ -5,8 +5,10 @@ import Testing
 @Suite struct ElementTypeTests {
   /// Names and widths in bits, as safetensors 0.8 has them.
   static let table: [(String, Int)] = [
-    ("BOOL", 8), ("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6), ("U8", 8), ("I8", 8), ("F8_E5M2", 8), ("F8_E4M3", 8), ("F8_E8M0", 8),
-    ("F8_E4M3FNUZ", 8), ("F8_E5M2FNUZ", 8), ("I16", 16), ("U16", 16), ("F16", 16), ("BF16", 16), ("I32", 32), ("U32", 32), ("F32", 32),
+    ("BOOL", 8), ("F4", 4), ("F6_E2M3", 6), ("F6_E3M2", 6), ("U8", 8), ("I8", 8), ("F8_E5M2", 8), ("F8_E4M3", 8),
+    ("F8_E8M0", 8),
+    ("F8_E4M3FNUZ", 8), ("F8_E5M2FNUZ", 8), ("I16", 16), ("U16", 16), ("F16", 16), ("BF16", 16), ("I32", 32),
+    ("U32", 32), ("F32", 32),
     ("C64", 64), ("F64", 64), ("I64", 64), ("U64", 64),
   ]
 
@@ -28,8 +30,10 @@ import Testing
   static let half = 1 << 62
 
   @Test(arguments: [
-    ([], ElementType.f32, 1, 4), ([0], .f64, 0, 0), ([3], .u8, 3, 3), ([2, 3], .bf16, 6, 12), ([2, 0, 5], .f32, 0, 0), ([4], .f4, 4, 2),
-    ([4], .f6e2m3, 4, 3), ([8, 3], .f6e3m2, 24, 18), ([0, 1 << 59], .u8, 0, 0), ([1 << 40, 1 << 19], .u8, 1 << 59, 1 << 59),
+    ([], ElementType.f32, 1, 4), ([0], .f64, 0, 0), ([3], .u8, 3, 3), ([2, 3], .bf16, 6, 12), ([2, 0, 5], .f32, 0, 0),
+    ([4], .f4, 4, 2),
+    ([4], .f6e2m3, 4, 3), ([8, 3], .f6e3m2, 24, 18), ([0, 1 << 59], .u8, 0, 0),
+    ([1 << 40, 1 << 19], .u8, 1 << 59, 1 << 59),
     ([3, 0], .f4, 0, 0),
   ])
   func counts(_ shape: [Int], _ type: ElementType, _ elements: Int, _ bytes: Int) throws {
@@ -38,10 +42,14 @@ import Testing
   }
 
   @Test(arguments: [
-    ([half, 2], ElementType.u8, "overflows"), ([half, half], .u8, "overflows"), ([1 << 60], .f64, "overflows"), ([0, half, half], .u8, "overflows"),
-    ([half, half, 0], .u8, "overflows"), ([half, 0, half], .u8, "overflows"), ([4_194_305, 4_194_305, 211_106_198_978_564], .f32, "overflows"),
-    ([-1], .u8, "negative dimension"), ([2, -1], .u8, "negative dimension"), ([0, -1], .u8, "negative dimension"), ([.min], .u8, "negative dimension"),
-    ([3], .f4, "is 12 bits, not a whole number of bytes"), ([1], .f6e2m3, "is 6 bits"), ([3, 3], .f6e3m2, "is 54 bits"),
+    ([half, 2], ElementType.u8, "overflows"), ([half, half], .u8, "overflows"), ([1 << 60], .f64, "overflows"),
+    ([0, half, half], .u8, "overflows"),
+    ([half, half, 0], .u8, "overflows"), ([half, 0, half], .u8, "overflows"),
+    ([4_194_305, 4_194_305, 211_106_198_978_564], .f32, "overflows"),
+    ([-1], .u8, "negative dimension"), ([2, -1], .u8, "negative dimension"), ([0, -1], .u8, "negative dimension"),
+    ([.min], .u8, "negative dimension"),
+    ([3], .f4, "is 12 bits, not a whole number of bytes"), ([1], .f6e2m3, "is 6 bits"),
+    ([3, 3], .f6e3m2, "is 54 bits"),
   ])
   func refused(_ shape: [Int], _ type: ElementType, _ message: String) throws {
     let failure = try #require(throws: Failure.self) { _ = try TensorInfo(name: "t", type: type, shape: shape) }

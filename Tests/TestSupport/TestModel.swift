@@ -2,7 +2,8 @@
 public struct TestModel: Sendable {
   public var tensors: [SafetensorsBuilder.Tensor]
   /// Raw JSON; nil leaves the file out.
-  public var config: String? = "{\"architectures\": [\"TestForCausalLM\"], \"model_type\": \"test\", \"dtype\": \"bfloat16\"}"
+  public var config: String? =
+    "{\"architectures\": [\"TestForCausalLM\"], \"model_type\": \"test\", \"dtype\": \"bfloat16\"}"
   /// Files beside the weights.
   public var sideFiles: [(name: String, text: String)] = []
 

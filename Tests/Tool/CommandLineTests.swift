@@ -29,8 +29,13 @@ import Testing
 
   /// Every option that has a default says so.
   @Test(arguments: [
-    ("quantize", ["--scheme", "--block-size", "--no-double-quant", "--quant-storage", "--compute-dtype", "--target",
-      "--max-shard-size", "--jobs"]),
+    (
+      "quantize",
+      [
+        "--scheme", "--block-size", "--no-double-quant", "--quant-storage", "--compute-dtype", "--target",
+        "--max-shard-size", "--jobs",
+      ]
+    ),
     ("convert", ["--dtype", "--max-shard-size", "--jobs"]), ("inspect", ["--jobs"]), ("verify", ["--jobs"]),
   ])
   func helpNamesDefaults(_ verb: String, _ options: [String]) throws {
@@ -53,7 +58,8 @@ import Testing
     let run = try Tool.run("--version")
     #expect(run.status == 0 && run.error == "")
     #expect(
-      run.output.wholeMatch(of: /nibble \d+\.\d+\.\d+ \(Swift 6\.\d+( or newer)?, SIMD [A-Z0-9_]+\)\n/) != nil, "\(run.output)")
+      run.output.wholeMatch(of: /nibble \d+\.\d+\.\d+ \(Swift 6\.\d+( or newer)?, SIMD [A-Z0-9_]+\)\n/) != nil,
+      "\(run.output)")
   }
 
   // MARK: - Mistakes
@@ -82,7 +88,9 @@ import Testing
     Mistake("quantize", "m", "-o", "--json", says: "option '-o' needs a value"),
     Mistake("quantize", "m", "-o", "o", "--keep", "--json", says: "option '--keep' needs a value"),
     Mistake("inspect", "m", "--json=yes", says: "option '--json' takes no value"),
-    Mistake("quantize", "m", "-o", "o", "--block-size", "63", says: "63 is not one of 32, 64, 128, 256, 512, 1024, 2048, 4096"),
+    Mistake(
+      "quantize", "m", "-o", "o", "--block-size", "63", says: "63 is not one of 32, 64, 128, 256, 512, 1024, 2048, 4096"
+    ),
     Mistake("quantize", "m", "-o", "o", "--block-size", "8192", says: "8192 is not one of"),
     Mistake("quantize", "m", "-o", "o", "--block-size", "x", says: "'x' is not a number"),
     Mistake("quantize", "m", "-o", "o", "--scheme", "nf5", says: "'nf5' is not one of nf4, fp4; did you mean 'nf4'?"),
@@ -109,7 +117,9 @@ import Testing
   func mistake(_ row: Mistake) throws {
     let run = try Tool.run(row.words)
     #expect(run.status == 2)
-    #expect(run.errorLines.count == 1 && run.error.hasPrefix("nibble: error: ") && run.error.contains(row.message), "\(run.error)")
+    #expect(
+      run.errorLines.count == 1 && run.error.hasPrefix("nibble: error: ") && run.error.contains(row.message),
+      "\(run.error)")
     #expect(run.warnings.isEmpty)
     expectPrintable(run.error)
     if !row.words.contains("--json") { #expect(run.output == "") }
@@ -153,7 +163,9 @@ import Testing
     }
   }
 
-  @Test(arguments: [("5GB", 5_000_000_000), ("5GiB", 5 << 30), ("1.5kB", 1500), ("4096", 4096), ("512MiB", 512 << 20), ("1b", 1)])
+  @Test(arguments: [
+    ("5GB", 5_000_000_000), ("5GiB", 5 << 30), ("1.5kB", 1500), ("4096", 4096), ("512MiB", 512 << 20), ("1b", 1),
+  ])
   func sizes(_ text: String, _ bytes: Int) throws {
     var model = TestModel(layers: 1)
     model.config = nil

@@ -61,7 +61,8 @@ struct Refusal: Sendable {
       return
     }
     #expect(json.object?.count == 1, sourceLocation: sourceLocation)
-    #expect(error.object?.keys.map { $0 } == ["code", "file", "tensor", "offset", "message"], sourceLocation: sourceLocation)
+    #expect(
+      error.object?.keys.map { $0 } == ["code", "file", "tensor", "offset", "message"], sourceLocation: sourceLocation)
     #expect(error["code"]?.int == Int(status), sourceLocation: sourceLocation)
     if let file { #expect(error["file"]?.string == file, sourceLocation: sourceLocation) }
     if let tensor { #expect(error["tensor"]?.string == tensor, sourceLocation: sourceLocation) }
@@ -89,5 +90,7 @@ func expectPrintable(_ text: String, _ sourceLocation: SourceLocation = #_source
     0...9, 0xB...0x1F, 0x7F...0x9F, 0x200B...0x200F, 0x2028...0x202E, 0x2060...0x206F, 0xFEFF...0xFEFF,
   ]
   let bad = text.unicodeScalars.first { scalar in hidden.contains { $0.contains(scalar.value) } }
-  #expect(bad == nil, "U+\(String(bad?.value ?? 0, radix: 16)) in \(text.debugDescription.prefix(300))", sourceLocation: sourceLocation)
+  #expect(
+    bad == nil, "U+\(String(bad?.value ?? 0, radix: 16)) in \(text.debugDescription.prefix(300))",
+    sourceLocation: sourceLocation)
 }

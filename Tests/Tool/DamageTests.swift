@@ -59,11 +59,12 @@ import Testing
         number = round / 2 % files.count
       } else {
         var position = Int.random(in: 0..<total, using: &generator)
-        number = contents.firstIndex { bytes in
-          if position < bytes.count { return true }
-          position -= bytes.count
-          return false
-        } ?? 0
+        number =
+          contents.firstIndex { bytes in
+            if position < bytes.count { return true }
+            position -= bytes.count
+            return false
+          } ?? 0
       }
       var bytes = contents[number]
       let offset = Int.random(in: 0..<bytes.count, using: &generator)
@@ -78,7 +79,9 @@ import Testing
         // What follows is a consequence: a quant_state that is no JSON, an index that disagrees.
         #expect(found.first?.file == name, "\(damage): \(found)")
       }
-      if name.hasSuffix(".safetensors"), let header = try? SafetensorsHeader(ofFile: contents[number]), offset >= header.dataStart {
+      if name.hasSuffix(".safetensors"), let header = try? SafetensorsHeader(ofFile: contents[number]),
+        offset >= header.dataStart
+      {
         let index = header.tensors.indices.first { header.range(of: $0).contains(offset) }
         let hit = try #require(index.map { header.tensors[$0].name.string })
         #expect(found.first?.tensor == hit, "\(damage): \(found)")
@@ -114,7 +117,8 @@ import Testing
     // What version control keeps is named, and no fault.
     try directory.write("out/.git/config", making: [1])
     let run = try Tool.run("verify", out)
-    #expect(run.status == 0 && run.output.contains("not checked: '.git', which the manifest does not list"), "\(run.output)")
+    #expect(
+      run.status == 0 && run.output.contains("not checked: '.git', which the manifest does not list"), "\(run.output)")
   }
 
   @Test func swappedShards() throws {
@@ -160,7 +164,8 @@ import Testing
     let bytes = try directory.read("out/checksums.xxh128")
     try directory.write("elsewhere", bytes)
     try FileManager.default.removeItem(atPath: out + "/checksums.xxh128")
-    try FileManager.default.createSymbolicLink(atPath: out + "/checksums.xxh128", withDestinationPath: directory.path("elsewhere"))
+    try FileManager.default.createSymbolicLink(
+      atPath: out + "/checksums.xxh128", withDestinationPath: directory.path("elsewhere"))
     #expect(try problems().contains { $0.file == "checksums.xxh128" })
   }
 
@@ -188,9 +193,13 @@ import Testing
     BadManifest("truncated", "JSON text ends") { String($0.prefix(1)) },
     BadManifest("array", "expected") { _ in "[]" },
     BadManifest("other format", "is not a manifest of Nibble") { $0.replacing("nibble-manifest\",", with: "x\",") },
-    BadManifest("no files", "lists no file") { _ in "{\"format\":\"nibble-manifest\",\"version\":1,\"files\":{},\"tensors\":{}}" },
+    BadManifest("no files", "lists no file") { _ in
+      "{\"format\":\"nibble-manifest\",\"version\":1,\"files\":{},\"tensors\":{}}"
+    },
     BadManifest("no members", "has no 'format'") { _ in "{}" },
-    BadManifest("member twice", "key 'version' occurs twice") { $0.replacing("\"version\": 1,", with: "\"version\": 1, \"version\": 1,") },
+    BadManifest("member twice", "key 'version' occurs twice") {
+      $0.replacing("\"version\": 1,", with: "\"version\": 1, \"version\": 1,")
+    },
     BadManifest("path", "'../x' cannot be a file", adding("\"../x\"")),
     BadManifest("absolute path", "'/etc/passwd' cannot be a file", adding("\"/etc/passwd\"")),
     BadManifest("NUL in a name", "cannot be a file", adding("\"a\\u0000b\"")),
@@ -200,19 +209,25 @@ import Testing
     BadManifest("digest too short", "needs 'size' and 'xxh128'") {
       $0.replacing(/"xxh128": "[0-9a-f]{32}"/, with: "\"xxh128\": \"00\"", maxReplacements: 1)
     },
-    BadManifest("negative size", "needs 'size' and 'xxh128'") { $0.replacing(/"size": \d+/, with: "\"size\": -1", maxReplacements: 1) },
+    BadManifest("negative size", "needs 'size' and 'xxh128'") {
+      $0.replacing(/"size": \d+/, with: "\"size\": -1", maxReplacements: 1)
+    },
     BadManifest("size beyond 64 bits", "needs 'size' and 'xxh128'") {
       $0.replacing(/"size": \d+/, with: "\"size\": 99999999999999999999", maxReplacements: 1)
     },
     BadManifest("tensor digest", "needs 'file', 'offset', 'bytes' and 'xxh3'") {
       $0.replacing(/"xxh3": "[0-9a-f]{16}"/, with: "\"xxh3\": \"zzzzzzzzzzzzzzzz\"", maxReplacements: 1)
     },
-    BadManifest("tensor beyond its file", "lies beyond the") { $0.replacing(/"offset": \d+/, with: "\"offset\": 9223372036854775807", maxReplacements: 1) },
+    BadManifest("tensor beyond its file", "lies beyond the") {
+      $0.replacing(/"offset": \d+/, with: "\"offset\": 9223372036854775807", maxReplacements: 1)
+    },
     BadManifest("tensor in no file", "is not listed") {
       $0.replacing("{\"file\": \"model-00001", with: "{\"file\": \"model-00009", maxReplacements: 1)
     },
     BadManifest("unknown algorithm", "algorithm") { $0.replacing("\"sha256\"", with: "\"md5\"") },
-    BadManifest("SHA-256 too short", "digest") { $0.replacing(/"digest": "[0-9a-f]{64}"/, with: "\"digest\": \"00\"", maxReplacements: 1) },
+    BadManifest("SHA-256 too short", "digest") {
+      $0.replacing(/"digest": "[0-9a-f]{64}"/, with: "\"digest\": \"00\"", maxReplacements: 1)
+    },
     BadManifest("trailing text", "expected the end") { $0 + "x" },
     BadManifest("other version", "version 2, known is 1") { $0.replacing("\"version\": 1,", with: "\"version\": 2,") },
   ]
@@ -266,7 +281,8 @@ import Testing
     other.tensors.removeLast()
     other.tensors.append(TestModel.tensor("new.weight", "BF16", [4], seed: 9))
     let found = try problems("--against", other.write(to: directory, "other"))
-    #expect(found.contains { $0.tensor == "lm_head.weight" } && found.contains { $0.tensor == "new.weight" }, "\(found)")
+    #expect(
+      found.contains { $0.tensor == "lm_head.weight" } && found.contains { $0.tensor == "new.weight" }, "\(found)")
     try directory.write("broken/model.safetensors", making: [1, 2, 3])
     #expect(try Tool.run("verify", out, "--against", directory.path("broken")).status == 65)
   }
@@ -282,7 +298,8 @@ import Testing
         "{\"a\":{\"dtype\":\"U8\",\"shape\":[1024],\"data_offsets\":[0,1024]}}" + String(repeating: " ", count: 68),
         [UInt8](repeating: 0, count: 1024))
       for lane in 0..<2 {
-        bytes.replaceSubrange(256 + 64 * lane..<264 + 64 * lane, with: SafetensorsBuilder.littleEndian(high[lane] << 32 | secret[lane]))
+        bytes.replaceSubrange(
+          256 + 64 * lane..<264 + 64 * lane, with: SafetensorsBuilder.littleEndian(high[lane] << 32 | secret[lane]))
       }
       return bytes
     }
@@ -299,9 +316,11 @@ import Testing
     let start =
       "{\"format\":\"nibble-manifest\",\"version\":1,\"tensors\":{},\"files\":{\"model.safetensors\":"
       + "{\"size\":\(one.count),\"xxh128\":\"\(digest(one))\"}}"
-    let resources = ",\"resources\":[{\"name\":\"model.safetensors\",\"algorithm\":\"sha256\",\"digest\":\"\(sha256(one))\"}]"
+    let resources =
+      ",\"resources\":[{\"name\":\"model.safetensors\",\"algorithm\":\"sha256\",\"digest\":\"\(sha256(one))\"}]"
     for (bytes, manifest, status) in [
-      (one, start + "}", Int32(0)), (two, start + "}", 0), (one, start + resources + "}", 0), (two, start + resources + "}", 1),
+      (one, start + "}", Int32(0)), (two, start + "}", 0), (one, start + resources + "}", 0),
+      (two, start + resources + "}", 1),
     ] {
       try directory.write("pair/model.safetensors", making: bytes)
       try directory.write("m.json", Array(manifest.utf8))

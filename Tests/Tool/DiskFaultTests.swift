@@ -22,7 +22,9 @@ import Testing
     let disk = try SmallDisk("size=1m")
     let run = try Tool.run("quantize", directory.path("model"), "-o", disk.path + "/out", "--json", "--quiet")
     Refusal(status: 74, message: "bytes) are free there").check(run, "quantize")
-    #expect(run.error.contains(/needs 1\.\d MB \(1\d{6} bytes\), but only 1\.0 MB \(1048576 bytes\) are free there/), "\(run.error)")
+    #expect(
+      run.error.contains(/needs 1\.\d MB \(1\d{6} bytes\), but only 1\.0 MB \(1048576 bytes\) are free there/),
+      "\(run.error)")
     #expect(try disk.names.isEmpty)
     // The plan alone needs no room; a disk twice as large has room.
     #expect(try Tool.run("quantize", directory.path("model"), "-o", disk.path + "/out", "--dry-run").status == 0)
@@ -46,7 +48,8 @@ import Testing
     try disk.fill(leaving: 1 << 20)
     process.signal(SIGCONT)
     let run = try process.wait()
-    Refusal(status: 74, message: "model.safetensors: cannot write: No space left on device, at offset ").check(run, verb)
+    Refusal(status: 74, message: "model.safetensors: cannot write: No space left on device, at offset ").check(
+      run, verb)
     #expect(try disk.names == ["filler"])
     #expect(try Snapshot(directory.path) == before)
   }
@@ -74,17 +77,21 @@ import Testing
         through: ["/bin/sh", "-c", "ulimit -f \(blocks); exec \"$0\" \"$@\""])
     }
     let failed = try run(100)
-    Refusal(status: 74, message: "model.safetensors: cannot write: File too large, at offset ").check(failed, "quantize")
+    Refusal(status: 74, message: "model.safetensors: cannot write: File too large, at offset ").check(
+      failed, "quantize")
     #expect(try directory.names == ["model"])
     #expect(try run(100_000).status == 0)
   }
 
   // MARK: - Standard output
 
-  @Test(.enabled(if: FileManager.default.fileExists(atPath: "/dev/full"), "needs /dev/full"), arguments: [
-    ["--help"], ["--version"], ["quantize", "--help"], ["inspect", "MODEL"], ["inspect", "MODEL", "--json"], ["verify", "MODEL"],
-    ["verify", "MODEL", "--json"], ["quantize", "MODEL", "-o", "OUT"], ["convert", "MODEL", "-o", "OUT", "--json"],
-  ])
+  @Test(
+    .enabled(if: FileManager.default.fileExists(atPath: "/dev/full"), "needs /dev/full"),
+    arguments: [
+      ["--help"], ["--version"], ["quantize", "--help"], ["inspect", "MODEL"], ["inspect", "MODEL", "--json"],
+      ["verify", "MODEL"],
+      ["verify", "MODEL", "--json"], ["quantize", "MODEL", "-o", "OUT"], ["convert", "MODEL", "-o", "OUT", "--json"],
+    ])
   func fullStandardOutput(_ words: [String]) throws {
     let model = try TestModel(layers: 1).write(to: directory)
     let arguments = words.map { $0 == "MODEL" ? model : $0 == "OUT" ? directory.path("out") : $0 }

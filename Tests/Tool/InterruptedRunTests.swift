@@ -28,7 +28,8 @@ import Testing
   /// One BF16 matrix of zeros.
   static func writeZeros(_ directory: TemporaryDirectory, _ name: String, rows: Int, columns: Int) throws {
     let size = 2 * rows * columns
-    let member = SafetensorsBuilder.member("model.layers.0.mlp.up_proj.weight", "BF16", "[\(rows),\(columns)]", "[0,\(size)]")
+    let member = SafetensorsBuilder.member(
+      "model.layers.0.mlp.up_proj.weight", "BF16", "[\(rows),\(columns)]", "[0,\(size)]")
     let header = SafetensorsBuilder.file("{\(member)}" + String(repeating: " ", count: 7 - (member.utf8.count + 1) % 8))
     try directory.write(name, making: [])
     try directory.writeSparse(name, header, size: header.count + size)
@@ -109,7 +110,8 @@ import Testing
   @Test func secondRunIsRefused() throws {
     let first = try startAndPause("quantize")
     let second = try Tool.run("quantize", model, "-o", out, "--json", "--quiet")
-    Refusal(status: 75, message: "another run is writing it ('.out.nibble-partial' is locked)").check(second, "quantize")
+    Refusal(status: 75, message: "another run is writing it ('.out.nibble-partial' is locked)").check(
+      second, "quantize")
     #expect(second.seconds < 5)
     // Another output is no business of the first run.
     #expect(try Tool.run("quantize", model, "-o", directory.path("out2"), "--quiet").status == 0)

@@ -17,7 +17,8 @@ struct MemoryTests {
     #expect(run.status == 0, "\(run.error)", sourceLocation: sourceLocation)
     #expect(run.residentBytes > 1 << 20, "not measured", sourceLocation: sourceLocation)
     #expect(
-      run.residentBytes <= Self.limit, "\(arguments.prefix(2)): \(run.residentBytes >> 20) MiB", sourceLocation: sourceLocation)
+      run.residentBytes <= Self.limit, "\(arguments.prefix(2)): \(run.residentBytes >> 20) MiB",
+      sourceLocation: sourceLocation)
     print("memory: \(arguments[0]) \(run.residentBytes >> 20) MiB in \((run.seconds * 100).rounded() / 100) s")
   }
 

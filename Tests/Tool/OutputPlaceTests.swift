@@ -34,7 +34,9 @@ import Testing
     #expect(try Snapshot(directory.path) == before, sourceLocation: sourceLocation)
   }
 
-  private func expectWritten(_ out: String, options: [String] = [], sourceLocation: SourceLocation = #_sourceLocation) throws {
+  private func expectWritten(_ out: String, options: [String] = [], sourceLocation: SourceLocation = #_sourceLocation)
+    throws
+  {
     let run = try Tool.run(["quantize", model, "-o", out] + options, sourceLocation: sourceLocation)
     #expect(run.status == 0, "\(run.error)", sourceLocation: sourceLocation)
     #expect(try Tool.run("verify", out).status == 0, sourceLocation: sourceLocation)
@@ -118,7 +120,8 @@ import Testing
 
   @Test func symbolicLinks() throws {
     let target = try directory.makeDirectory("target")
-    for (name, destination) in [("link", target), ("dangling", "nowhere"), ("loop", "loop"), ("passwd", "/etc/passwd")] {
+    for (name, destination) in [("link", target), ("dangling", "nowhere"), ("loop", "loop"), ("passwd", "/etc/passwd")]
+    {
       try FileManager.default.createSymbolicLink(atPath: directory.path(name), withDestinationPath: destination)
       for options in [[], ["--force"]] {
         try expectRefused(directory.path(name), "already exists and is a symbolic link", options: options)
@@ -194,7 +197,9 @@ import Testing
     }
     let run = try Tool.run("quantize", model, "-o", out, "--force")
     #expect(try Tool.run("verify", out).status == 0, "\(run.error)")
-    for place in [out, directory.path(".out.nibble-partial")] { _ = Machine.succeeds(["chattr", "-i", place + "/notes.txt"]) }
+    for place in [out, directory.path(".out.nibble-partial")] {
+      _ = Machine.succeeds(["chattr", "-i", place + "/notes.txt"])
+    }
     try expectWritten(out, options: ["--force"])
   }
 }

@@ -10,15 +10,19 @@ import Testing
   init() throws { directory = try TemporaryDirectory() }
 
   static let hostile = [
-    "\u{1b}[31mred", "\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\", "\u{1b}]52;c;aGk=\u{7}", "\u{1b}]0;title\u{7}", "\u{1b}P1;2q\u{1b}\\",
-    "c1\u{9b}31m", "bell\u{7}", "back\u{8}space", "carriage\rreturn", "line\nnibble: error: forged", "x\nok: 1 tensors", "tab\tbed", "del\u{7f}",
-    "nul\u{0}l", "\u{202e}reversed", "\u{2066}isolated\u{2069}", "zero\u{200b}width", "\u{feff}mark", "line\u{2028}separator", "quote\"d",
+    "\u{1b}[31mred", "\u{1b}]8;;http://x\u{1b}\\link\u{1b}]8;;\u{1b}\\", "\u{1b}]52;c;aGk=\u{7}", "\u{1b}]0;title\u{7}",
+    "\u{1b}P1;2q\u{1b}\\",
+    "c1\u{9b}31m", "bell\u{7}", "back\u{8}space", "carriage\rreturn", "line\nnibble: error: forged", "x\nok: 1 tensors",
+    "tab\tbed", "del\u{7f}",
+    "nul\u{0}l", "\u{202e}reversed", "\u{2066}isolated\u{2069}", "zero\u{200b}width", "\u{feff}mark",
+    "line\u{2028}separator", "quote\"d",
     "back\\slash", "%n%s%@", "\\(x)", "é", "e\u{301}", "😀", "\u{e0041}tag", "soft\u{ad}hyphen", "",
   ]
 
   private func write(_ names: [String], type: String = "U8") throws -> String {
     let tensors = names.map { SafetensorsBuilder.Tensor(escaped($0), type, [2], [1, 2]) }
-    let builder = SafetensorsBuilder(tensors, metadata: "{\(names.map { "\"\(escaped($0))\":\"\(escaped($0))\"" }.joined(separator: ","))}")
+    let builder = SafetensorsBuilder(
+      tensors, metadata: "{\(names.map { "\"\(escaped($0))\":\"\(escaped($0))\"" }.joined(separator: ","))}")
     try directory.write("model/model.safetensors", making: builder.bytes)
     return directory.path("model")
   }
@@ -34,7 +38,9 @@ import Testing
     }.joined()
   }
 
-  @Test(arguments: [["inspect"], ["inspect", "--raw"], ["inspect", "--metadata"], ["inspect", "--stats"], ["verify"]])
+  @Test(arguments: [
+    ["inspect"], ["inspect", "--raw"], ["inspect", "--metadata"], ["inspect", "--stats"], ["verify"],
+  ])
   func text(_ words: [String]) throws {
     let path = try write(Self.hostile)
     let run = try Tool.run(words + [path])
@@ -44,7 +50,9 @@ import Testing
     // One line for each name, whatever is in it.
     if words[0] == "inspect", !words.contains("--metadata") {
       #expect(run.output.split(separator: "\n", omittingEmptySubsequences: false).count == Self.hostile.count + 3)
-      #expect(run.output.contains("\\u{1b}[31mred") && run.output.contains("%n%s%@") && run.output.contains("\\u{202e}reversed"))
+      #expect(
+        run.output.contains("\\u{1b}[31mred") && run.output.contains("%n%s%@")
+          && run.output.contains("\\u{202e}reversed"))
     }
   }
 
@@ -105,7 +113,8 @@ import Testing
     let name = String(repeating: "n", count: 1_000_000)
     try directory.write(
       "bad/model.safetensors",
-      making: SafetensorsBuilder.file("{\"\(name)\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,4]}}", [1, 2, 3, 4]))
+      making: SafetensorsBuilder.file(
+        "{\"\(name)\":{\"dtype\":\"U8\",\"shape\":[3],\"data_offsets\":[0,4]}}", [1, 2, 3, 4]))
     let run = try Tool.run("inspect", directory.path("bad"))
     #expect(run.status == 65 && run.error.utf8.count <= 4096 && run.error.contains("(1000000 bytes)"))
     let json = try Tool.run("inspect", directory.path("bad"), "--json")

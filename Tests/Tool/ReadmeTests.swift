@@ -14,7 +14,8 @@ import Testing
   static let build = URL(fileURLWithPath: Tool.debugBuild).resolvingSymlinksInPath().path
   static let needsBuild = "needs the Swift compiler and the debug build in .build/debug"
   static let canBuild =
-    Machine.program("swiftc") != nil && FileManager.default.fileExists(atPath: build + "/Modules/Safetensors.swiftmodule")
+    Machine.program("swiftc") != nil
+    && FileManager.default.fileExists(atPath: build + "/Modules/Safetensors.swiftmodule")
 
   /// The fenced block behind `<!-- compiled: NAME -->`.
   private func example(_ name: String) throws -> String {
@@ -27,13 +28,17 @@ import Testing
   /// Compiles an example against one library product and gives the path of the program.
   private func compile(_ name: String, _ targets: [String]) throws -> String {
     let source = try directory.write("main.swift", Array(try example(name).utf8))
-    var command = [try #require(Machine.program("swiftc")), "-swift-version", "6", "-o", directory.path("example"), source]
+    var command = [
+      try #require(Machine.program("swiftc")), "-swift-version", "6", "-o", directory.path("example"), source,
+    ]
     command += ["-I", Self.build + "/Modules"]
     for target in targets {
       let folder = "\(Self.build)/\(target).build"
       let map = folder + "/module.modulemap"
       if FileManager.default.fileExists(atPath: map) { command += ["-Xcc", "-fmodule-map-file=\(map)"] }
-      command += try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".o") }.map { folder + "/" + $0 }
+      command += try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".o") }.map {
+        folder + "/" + $0
+      }
     }
     command += ["-Xcc", "-fmodule-map-file=\(Tool.repository)/Formats/CNettle/module.modulemap"]
     #if os(Linux)

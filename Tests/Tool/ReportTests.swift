@@ -39,9 +39,12 @@ import Testing
     #expect(done["output"]?.string == out)
     #expect(
       done["files"]?.array?.map(\.string) == [
-        "checksums.xxh128", "config.json", "model.safetensors", "modeling_x.py", "nibble-manifest.json", "tokenizer.json",
+        "checksums.xxh128", "config.json", "model.safetensors", "modeling_x.py", "nibble-manifest.json",
+        "tokenizer.json",
       ])
-    #expect(try FileManager.default.contentsOfDirectory(atPath: out).sorted() == (done["files"]?.array ?? []).map { $0.string ?? "" })
+    #expect(
+      try FileManager.default.contentsOfDirectory(atPath: out).sorted()
+        == (done["files"]?.array ?? []).map { $0.string ?? "" })
     // Four weights become six tensors each; an embedding, a head and two norms stay.
     #expect(done["tensors"]?.int == 4 * 6 + 4)
     let parameters = 4 * 64 * 64 + 2 * 32 * 64 + 2 * 64
@@ -165,7 +168,10 @@ import Testing
     let lines = try Tool.run("inspect", out).output.split(separator: "\n")
     #expect(lines.count == 1 + 8 + 1)
     #expect(lines[0].hasPrefix("tensor"))
-    #expect(lines.contains { $0.hasPrefix("model.layers.0.mlp.down_proj.weight") && $0.contains("NF4") && $0.contains("[64, 64]") })
+    #expect(
+      lines.contains {
+        $0.hasPrefix("model.layers.0.mlp.down_proj.weight") && $0.contains("NF4") && $0.contains("[64, 64]")
+      })
     #expect(lines.last?.contains("bits per parameter") == true)
   }
 }

@@ -15,8 +15,14 @@ struct SystemCallFaultTests {
   init() throws {
     directory = try TemporaryDirectory()
     model = try TestModel(layers: 1).write(
-      to: directory, "model", shards: [[TestModel.tensor("a.x_proj.weight", "BF16", [64, 64], seed: 1)],
-        [TestModel.tensor("b.x_proj.weight", "BF16", [64, 64], seed: 2), TestModel.tensor("b.norm.weight", "BF16", [64], seed: 3)]])
+      to: directory, "model",
+      shards: [
+        [TestModel.tensor("a.x_proj.weight", "BF16", [64, 64], seed: 1)],
+        [
+          TestModel.tensor("b.x_proj.weight", "BF16", [64, 64], seed: 2),
+          TestModel.tensor("b.norm.weight", "BF16", [64], seed: 3),
+        ],
+      ])
     out = directory.path("out")
     try #require(try Tool.run("quantize", model, "-o", out, "--max-shard-size", "4kB").status == 0)
     reference = try Snapshot(out)
@@ -49,7 +55,8 @@ struct SystemCallFaultTests {
 
   static let faults = [
     Fault(call: "write", error: "EIO"), Fault(call: "write", error: "ENOSPC"), Fault(call: "write", error: "EDQUOT"),
-    Fault(call: "fsync", error: "EIO"), Fault(call: "renameat,renameat2", error: "EIO"), Fault(call: "mkdirat", error: "EIO"),
+    Fault(call: "fsync", error: "EIO"), Fault(call: "renameat,renameat2", error: "EIO"),
+    Fault(call: "mkdirat", error: "EIO"),
     Fault(call: "pread64", error: "EIO"),
   ]
 
@@ -82,7 +89,8 @@ struct SystemCallFaultTests {
   @Test func failedSyncIsNotRepeated() throws {
     let log = directory.path("log")
     let run = try run(injecting: "fsync:error=EIO:when=1", log: log)
-    #expect(run.status == 74 && run.error.contains("cannot make it durable (fsync): Input/output error"), "\(run.error)")
+    #expect(
+      run.status == 74 && run.error.contains("cannot make it durable (fsync): Input/output error"), "\(run.error)")
     let calls = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n").filter { $0.contains("fsync(") }
     #expect(calls.count == 1 && calls[0].contains("INJECTED"), "\(calls)")
   }
@@ -125,12 +133,16 @@ struct SystemCallFaultTests {
   }
 
   /// Nothing outside the model directory is opened, run or connected to, whatever an index or a link says.
-  @Test(arguments: HostileDirectory.safetensors.filter { $0.exitCode == 65 && ($0.name.hasPrefix("weight_map") || $0.name.contains("link")) })
+  @Test(
+    arguments: HostileDirectory.safetensors.filter {
+      $0.exitCode == 65 && ($0.name.hasPrefix("weight_map") || $0.name.contains("link"))
+    })
   func staysInside(_ row: HostileDirectory) throws {
     let path = try row.make(in: directory.makeDirectory("d"))
     let log = directory.path("log")
     let run = try Tool.run(
-      ["inspect", path], through: ["strace", "-f", "-qq", "-y", "-o", log, "-e", "trace=open,openat,openat2,execve,connect,socket"])
+      ["inspect", path],
+      through: ["strace", "-f", "-qq", "-y", "-o", log, "-e", "trace=open,openat,openat2,execve,connect,socket"])
     #expect(run.status == 65)
     let calls = try String(contentsOfFile: log, encoding: .utf8).split(separator: "\n")
     #expect(calls.filter { $0.contains("execve(") }.count == 1)
@@ -138,7 +150,9 @@ struct SystemCallFaultTests {
     var opened = 0
     for call in calls where call.contains("open") && !call.contains("= -1") {
       guard let result = call.split(separator: "<").last?.split(separator: ">").first else { continue }
-      let isSystem = ["/usr/", "/lib", "/proc/", "/sys/", "/dev/", "/etc/ld.so", "/opt/", "/etc/localtime"].contains { result.hasPrefix($0) }
+      let isSystem = ["/usr/", "/lib", "/proc/", "/sys/", "/dev/", "/etc/ld.so", "/opt/", "/etc/localtime"].contains {
+        result.hasPrefix($0)
+      }
       let isLibrary = result.hasSuffix(".so") || result.contains(".so.")
       #expect(isSystem || isLibrary || result.hasPrefix(directory.path("d")), "\(call)")
       #expect(!["/etc/passwd", "/etc/shadow", "/etc/hostname"].contains(String(result)))

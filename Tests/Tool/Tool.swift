@@ -162,7 +162,8 @@ final class ToolProcess {
     let end = status & 0x7F
     let code = end == 0 ? (status >> 8) & 0xFF : 128 + end
     let texts = try ["1", "2"].map { name in
-      FileManager.default.fileExists(atPath: directory.path(name)) ? String(decoding: try directory.read(name), as: UTF8.self) : ""
+      FileManager.default.fileExists(atPath: directory.path(name))
+        ? String(decoding: try directory.read(name), as: UTF8.self) : ""
     }
     let crashes: Set<Int32> = [132, 133, 134, 135, 136, 137, 139, 153]
     if end != 0 || crashes.contains(code), !(allowsKill && code == 137) {
