@@ -17,7 +17,7 @@ RELEASE_FLAGS := $(SWIFT_FLAGS)
 else
 # g++ for the C++ headers that the kernels include; clang comes with Swift.
 BUILD_PACKAGES := g++ libhwy-dev libxxhash-dev nettle-dev
-TEST_PACKAGES := xxhash
+TEST_PACKAGES := xxhash strace util-linux e2fsprogs
 SWIFT_FLAGS :=
 # The run path lets the same binary find the libraries that `make dist` lays beside it. It is an
 # RPATH, not a RUNPATH, because it must also serve what those libraries ask for in turn.

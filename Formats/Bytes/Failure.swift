@@ -25,6 +25,8 @@ public struct Failure: Error, Sendable, Equatable {
     case hangup = 129
     case interrupted = 130
     case terminated = 143
+    /// Nobody reads the output any more, as behind `| head`.
+    case brokenPipe = 141
   }
 
   public var code: Code

@@ -26,7 +26,7 @@ public struct StandardStream: Sendable {
           let count = SystemCall.value { unsafe Darwin.write(descriptor, rest.baseAddress, rest.count) }
         #endif
         guard let count else {
-          failure = Failure(.io, "cannot write: \(errorText())", file: name)
+          failure = Failure(errno == EPIPE ? .brokenPipe : .io, "cannot write: \(errorText())", file: name)
           return
         }
         done += count

@@ -34,6 +34,8 @@ do throws(Failure) {
   status = try run(words)
 } catch {
   status = error.code.rawValue
+  // Behind `| head` there is nobody left to tell.
+  if error.code == .brokenPipe { exitProcess(status) }
   try? StandardStream.error.write("nibble: error: \(error)\n")
   if words.prefix(while: { $0 != "--" }).contains("--json") { try? StandardStream.output.write(error.json + "\n") }
 }

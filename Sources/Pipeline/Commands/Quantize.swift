@@ -186,7 +186,7 @@ private struct Preparation {
       origin = .derived([stored])
     }
     guard disposition == .quantize || disposition == .quantizeTransposed else {
-      steps.append(Step(tensor: index, action: .copy, origin: origin))
+      steps.append(Step(tensor: index, action: .copy, origin: origin, mustBeFinite: true))
       return
     }
     // Counts in the trainers' kernels are 32-bit.

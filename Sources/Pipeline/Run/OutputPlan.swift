@@ -24,6 +24,8 @@ struct Step: Sendable {
   var tensor: Int
   var action: Action
   var origin: Origin
+  /// Values that are copied are looked at too: NaN or infinity in a weight means a broken checkpoint.
+  var mustBeFinite = false
 }
 
 /// Everything about the output that can be known without reading data: every name, shape, size and

@@ -65,7 +65,10 @@ struct Piece: Sendable {
     codeCount = 0
     let target = unsafe UnsafeMutableRawBufferPointer(rebasing: values[..<valueCount])
     try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target)
-    guard case .quantize(let type) = step.action, let format = scheme?.format else { return }
+    guard case .quantize(let type) = step.action, let format = scheme?.format else {
+      if step.mustBeFinite { try checkFinite(piece) }
+      return
+    }
     let count = valueCount / type.byteCount
     let start = piece.range.lowerBound / type.byteCount
     codeCount = format.packedByteCount(count)
@@ -76,9 +79,31 @@ struct Piece: Sendable {
       try unsafe format.quantize(
         input, as: type, codes: UnsafeMutableRawBufferPointer(rebasing: codes[..<codeCount]), absmax: blocks)
     } catch {
-      throw Failure(
-        .malformed, "element \(start + error.index) is \(error.value), only finite values can be quantized",
-        tensor: piece.work.info.name.string)
+      throw nonFinite(error.value, at: start + error.index, piece)
     }
+  }
+
+  private func checkFinite(_ piece: Piece) throws(Failure) {
+    guard let type = FloatType(piece.work.info.type) else { return }
+    var statistics = ValueStatistics()
+    unsafe statistics.add(input, as: type)
+    if statistics.finite == statistics.count { return }
+    // Rare enough to look for it one by one.
+    for index in 0..<statistics.count {
+      var value: Float = 0
+      unsafe withUnsafeMutableBytes(of: &value) { output in
+        let one = unsafe UnsafeRawBufferPointer(rebasing: input[index * type.byteCount..<(index + 1) * type.byteCount])
+        // Nothing is too large for f32.
+        try? unsafe convert(one, from: type, to: .f32, into: output)
+      }
+      if value.isFinite { continue }
+      throw nonFinite(value, at: piece.range.lowerBound / type.byteCount + index, piece)
+    }
+  }
+
+  private func nonFinite(_ value: Float, at index: Int, _ piece: Piece) -> Failure {
+    Failure(
+      .malformed, "element \(index) is \(value), a model to be quantized must be finite",
+      tensor: piece.work.info.name.string)
   }
 }
