@@ -38,15 +38,7 @@ struct Planner {
       if dispositions[index] == .keep(.unknown) { unknown.append(index) }
       if target == .transformers4 { alsoSkip(placement, index) }
     }
-    // The output embedding and its like are linear layers even when a tied weight is not in the file.
-    for (path, kind) in rule.kinds where kind == .outputEmbedding || kind == .tied && ties {
-      if path.contains(UInt8(ascii: "*")) {
-        if kind == .tied { skipped.formUnion(expanded(path)) }
-      } else if !placements.contains(where: { $0.module?.starts(with: path + [UInt8(ascii: ".")]) == true }) {
-        // With modules below it, this path is a container in the model at hand, a layer in another of its class.
-        skipped.insert(path)
-      }
-    }
+    skipAbsent(rule, placements, ties: ties)
     for (index, module) in modules.enumerated() {
       if let module, dispositions[index].isKept { skipped.insert(module) }
     }
@@ -96,6 +88,19 @@ struct Planner {
       if let last = candidates.max(by: { $0.numbers.lexicographicallyPrecedes($1.numbers) }) { found.insert(last) }
     }
     return found
+  }
+
+  /// The output embedding and its like are linear layers even when a tied weight is not in the file.
+  private mutating func skipAbsent(_ rule: ClassRule, _ placements: [Placement], ties: Bool) {
+    let stored = Set(placements.compactMap { $0.module?.generalised })
+    for (path, kind) in rule.kinds where [.outputEmbedding, .last].contains(kind) || kind == .tied && ties {
+      if path.contains(UInt8(ascii: "*")) {
+        if kind == .tied || kind == .outputEmbedding && !stored.contains(path) { skipped.formUnion(expanded(path)) }
+      } else if !stored.contains(where: { $0.starts(with: path + [UInt8(ascii: ".")]) }) {
+        // With modules below it, this path is a container in the model at hand, a layer in another of its class.
+        skipped.insert(path)
+      }
+    }
   }
 
   /// What transformers 4 takes for linear besides: routers, subclasses, and modules under the checkpoint's names.

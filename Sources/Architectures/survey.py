@@ -119,7 +119,7 @@ def kinds(model):
             linears[path] = module
     tied = {key for pair in (model.all_tied_weights_keys or {}).items() for key in pair}
     last = list(model.named_parameters())[-1][0]
-    output = model.get_output_embeddings()
+    output = next((path for path, module in model.named_modules() if module is model.get_output_embeddings()), None)
     weights = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if parameter.dim() == 2 and name.endswith(".weight"):
@@ -133,7 +133,7 @@ def kinds(model):
             found[path] = "C" if isinstance(module, Conv1D) else "L"
         elif type(module) is not nn.Linear and not isinstance(module, Conv1D):
             found[path] = "S"
-        elif module is output:
+        elif output is not None and (path == output or path.startswith(output + ".")):
             found[path] = "o"
         elif path + ".weight" in tied:
             found[path] = "t"
@@ -297,8 +297,8 @@ def ask(cls):
                     break
                 except Exception:
                     continue
-    if answer is None:
-        raise problem or ValueError("no configuration")
+    if not by_tie[True] and not by_tie[False]:
+        raise problem
     for ties in (True, False):
         by_tie[ties] = by_tie[ties] or by_tie[not ties]
     answer.entries = merged(by_tie[True], by_tie[False])
