@@ -90,7 +90,8 @@ public final class InputFile: Sendable {
     guard let status = descriptor.status else { throw .input("cannot examine", file: name) }
     let now = FileIdentity(status)
     guard now == identity else {
-      throw Failure(.io, "was changed while it was being read (\(identity.size) bytes then, \(now.size) now)", file: name)
+      throw Failure(
+        .io, "was changed while it was being read (\(identity.size) bytes then, \(now.size) now)", file: name)
     }
   }
 

@@ -188,7 +188,8 @@ public struct StagedDirectory: ~Copyable {
     }
     // --force must not be able to empty somebody's home directory.
     if let other = existing.first(where: { $0.kind == .directory || $0.kind == .other }) {
-      throw Failure(.cannotCreate, "holds '\(other.name)', which is not a file; remove the directory yourself", file: path)
+      throw Failure(
+        .cannotCreate, "holds '\(other.name)', which is not a file; remove the directory yourself", file: path)
     }
     guard existing.contains(where: { $0.name == "config.json" || $0.name.hasSuffix(".safetensors") }) else {
       throw Failure(.cannotCreate, "is not a checkpoint; remove the directory yourself", file: path)

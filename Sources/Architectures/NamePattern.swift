@@ -48,7 +48,14 @@ struct NamePattern: Sendable {
   func match(_ text: [UInt8], at position: Int) -> Match? {
     var matcher = Matcher(text: text)
     var end = 0
-    guard matcher.any(of: alternatives, at: position, then: { _, stop in end = stop; return true }) else { return nil }
+    guard
+      matcher.any(
+        of: alternatives, at: position,
+        then: { _, stop in
+          end = stop
+          return true
+        })
+    else { return nil }
     return Match(range: position..<end, group: matcher.group)
   }
 }

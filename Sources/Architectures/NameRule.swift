@@ -20,7 +20,9 @@ enum NameRule {
     }
     let isInLayer = components.contains { $0.isNumber }
     if !isInLayer, heads.contains(where: { last.elementsEqual($0.utf8) }) { return .keep(.outputEmbedding) }
-    if routers.contains(where: { last.elementsEqual($0.utf8) }) || components.contains(where: { contains($0, "router") }) {
+    if routers.contains(where: { last.elementsEqual($0.utf8) })
+      || components.contains(where: { contains($0, "router") })
+    {
       return .keep(.router)
     }
     if components.contains(where: { $0.elementsEqual("experts".utf8) }) { return .keep(.expert) }

@@ -105,7 +105,8 @@ struct Planner {
 
   /// What transformers 4 takes for linear besides: routers, subclasses, and modules under the checkpoint's names.
   private mutating func alsoSkip(_ placement: Placement, _ index: Int) {
-    guard dispositions[index].isKept, let kind = placement.kind, kind.isLinear || kind == .linearSubclass || kind == .router,
+    guard dispositions[index].isKept, let kind = placement.kind,
+      kind.isLinear || kind == .linearSubclass || kind == .router,
       let module = Placer.module(of: names[index])
     else { return }
     skipped.insert(module)
@@ -135,14 +136,16 @@ struct Planner {
     for index in unknown {
       if let module = placements[index].module, SkipMatcher.isPlain(module) { matcher.insert(module) }
     }
-    let accidents = Set(modules.indices.filter { !dispositions[$0].isKept && (modules[$0].map(matcher.matches) ?? false) })
+    let accidents = Set(
+      modules.indices.filter { !dispositions[$0].isKept && (modules[$0].map(matcher.matches) ?? false) })
     if accidents.isEmpty {
       for index in unknown {
         if let module = placements[index].module, SkipMatcher.isPlain(module) { skipped.insert(module) }
       }
     }
     warnings.append(
-      "\(unknown.count) weights belong to no known module of the model and stay as they are, '\(tensors[first].name.string)' first")
+      "\(unknown.count) weights belong to no known module of the model and stay as they are, '\(tensors[first].name.string)' first"
+    )
   }
 
   /// Modules whose weight a conversion makes stay float, whole: also what the checkpoint stores of them under
@@ -162,7 +165,9 @@ struct Planner {
       dispositions[index] = NameRule.disposition(of: module, tensors[index])
       if target == .transformers4, dispositions[index] == .keep(.expert) { dispositions[index] = .quantize }
       // An embedding is a matrix, but no linear layer: the loader leaves it alone without being told.
-      guard tensors[index].isMatrix, SkipMatcher.isPlain(module), dispositions[index] != .keep(.notLinear) else { continue }
+      guard tensors[index].isMatrix, SkipMatcher.isPlain(module), dispositions[index] != .keep(.notLinear) else {
+        continue
+      }
       modules[index] = module
       if dispositions[index].isKept { skipped.insert(module) }
     }
@@ -212,7 +217,8 @@ struct Planner {
     }
     if count > 0 {
       warnings.append(
-        "\(count) linear weights stay as they are because the end of their names matches a skipped module, '\(first)' first")
+        "\(count) linear weights stay as they are because the end of their names matches a skipped module, '\(first)' first"
+      )
     }
   }
 
@@ -241,9 +247,11 @@ extension Disposition {
   }
 }
 
-extension Array<UInt8> {
+extension [UInt8] {
   /// The components that are whole numbers, in order.
-  fileprivate var numbers: [Int] { components.compactMap { $0.isNumber ? Int(String(decoding: $0, as: UTF8.self)) : nil } }
+  fileprivate var numbers: [Int] {
+    components.compactMap { $0.isNumber ? Int(String(decoding: $0, as: UTF8.self)) : nil }
+  }
 }
 
 extension Keep {

@@ -74,7 +74,7 @@ struct Renaming: Sendable {
   }
 }
 
-extension Array<UInt8> {
+extension [UInt8] {
   func firstOccurrence(of part: [UInt8]) -> Int? {
     guard let head = part.first else { return 0 }
     var at = 0

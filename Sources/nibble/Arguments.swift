@@ -64,7 +64,8 @@ struct Arguments {
     guard let text = text(option) else { return nil }
     guard let number = Int(text), allowed.contains(number) else {
       throw Failure(
-        .usage, "option '\(option.name)': '\(text)' is not a number from \(allowed.lowerBound) to \(allowed.upperBound)")
+        .usage, "option '\(option.name)': '\(text)' is not a number from \(allowed.lowerBound) to \(allowed.upperBound)"
+      )
     }
     return number
   }

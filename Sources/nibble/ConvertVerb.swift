@@ -13,7 +13,8 @@ enum ConvertVerb: Verb {
   static let example = ["nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16"]
 
   private static let type = Option(
-    "--dtype", value: "DTYPE", "keep, bfloat16, float16 or float32 (default:", "keep); a value too large for float16 is an error")
+    "--dtype", value: "DTYPE", "keep, bfloat16, float16 or float32 (default:",
+    "keep); a value too large for float16 is an error")
 
   static let options = [Option.output, type, .maxShardSize] + Option.writing
 

@@ -16,7 +16,8 @@ enum InspectVerb: Verb {
 
   private static let raw = Option("--raw", "list what is physically there")
   private static let tensor = Option("--tensor", value: "GLOB", "only tensors of these names")
-  private static let stats = Option("--stats", "min, max, mean, standard deviation, fraction of", "zeros, NaN and infinity counts")
+  private static let stats = Option(
+    "--stats", "min, max, mean, standard deviation, fraction of", "zeros, NaN and infinity counts")
   private static let against = Option(
     "--against", value: "DIR", "with --stats: how far 4-bit weights are from", "those of this checkpoint")
   private static let metadata = Option("--metadata", "the files' own metadata instead of tensors")
@@ -30,7 +31,9 @@ enum InspectVerb: Verb {
     inspect.tensor = arguments.text(tensor)
     inspect.wantsStatistics = arguments.has(stats)
     inspect.against = arguments.text(against)
-    if inspect.against != nil, !inspect.wantsStatistics { throw Failure(.usage, "option '--against' goes with '--stats'") }
+    if inspect.against != nil, !inspect.wantsStatistics {
+      throw Failure(.usage, "option '--against' goes with '--stats'")
+    }
     if inspect.isRaw, inspect.against != nil {
       throw Failure(.usage, "options '--raw' and '--against' exclude each other: raw codes have no values to compare")
     }

@@ -26,7 +26,8 @@ struct Option: Sendable {
   static let help = Option("--help", short: "-h", "this text")
   static let output = Option("--output", short: "-o", value: "DIR", "the directory to create (required)")
   static let maxShardSize = Option("--max-shard-size", value: "SIZE", "data per shard, 5GB or 5GiB (default: 5GB)")
-  static let sha256 = Option("--sha256", "add SHA-256 of every file to the manifest:", "xxHash finds damage, not forgery")
+  static let sha256 = Option(
+    "--sha256", "add SHA-256 of every file to the manifest:", "xxHash finds damage, not forgery")
 
   /// Of every verb that writes a checkpoint.
   static let writing = [sha256, force, dryRun, jobs, quiet, json, help]

@@ -18,20 +18,27 @@ enum QuantizeVerb: Verb {
   private static let noDoubleQuant = Option(
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
   private static let quantStorage = Option(
-    "--quant-storage", value: "DTYPE", "uint8, bfloat16, float16 or float32: what the", "packed codes are stored as (default: uint8);",
+    "--quant-storage", value: "DTYPE", "uint8, bfloat16, float16 or float32: what the",
+    "packed codes are stored as (default: uint8);",
     "FSDP wants the dtype of training")
   private static let computeDtype = Option(
-    "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader", "computes in (default: bfloat16)")
+    "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader",
+    "computes in (default: bfloat16)")
   private static let keep = Option(
-    "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits, such as", "'model.layers.*.mlp.down_proj'; 'towers' means",
+    "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits, such as",
+    "'model.layers.*.mlp.down_proj'; 'towers' means",
     "vision and audio towers, projectors and heads")
   private static let target = Option(
-    "--target", value: "NAME", "transformers-5 (default: experts stay in 16", "bits) or transformers-4 (experts stored one by", "one are quantized)")
+    "--target", value: "NAME", "transformers-5 (default: experts stay in 16",
+    "bits) or transformers-4 (experts stored one by", "one are quantized)")
   private static let forceRequantize = Option(
     "--force-requantize", "accept a 4-bit SOURCE: dequantize it first")
 
   static let options =
-    [Option.output, scheme, blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target, forceRequantize, .maxShardSize]
+    [
+      Option.output, scheme, blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target, forceRequantize,
+      .maxShardSize,
+    ]
     + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {

@@ -61,9 +61,11 @@ import Testing
 }
 
 @Suite struct RenamingTests {
-  private func renamed(_ rows: String, _ name: String, prefix: String = "model", scope: String? = nil) throws -> String? {
+  private func renamed(_ rows: String, _ name: String, prefix: String = "model", scope: String? = nil) throws -> String?
+  {
     let head = scope.map { "names 1 \($0)" } ?? "names 1"
-    let text = RuleText(bytes: Array("[names 0]\n[names 1]\n\(rows)\n[class A]\nprefix \(prefix)\n\(head)\nN . x\n".utf8))
+    let text = RuleText(
+      bytes: Array("[names 0]\n[names 1]\n\(rows)\n[class A]\nprefix \(prefix)\n\(head)\nN . x\n".utf8))
     let rule = try #require(ClassRule(architecture: "A", text: text))
     let found = try #require(rule.renamings.first).applied(to: Array(name.utf8), basePrefix: rule.prefix)
     return found.map { String(decoding: $0.name, as: UTF8.self) }
@@ -71,7 +73,9 @@ import Testing
 
   @Test func targets() throws {
     #expect(try renamed("r ^language_model.lm_head => lm_head", "language_model.lm_head.weight") == "lm_head.weight")
-    #expect(try renamed("r layers.(\\d+).fc1 => layers.\\1.mlp.fc1", "decoder.layers.3.fc1.bias") == "decoder.layers.3.mlp.fc1.bias")
+    #expect(
+      try renamed("r layers.(\\d+).fc1 => layers.\\1.mlp.fc1", "decoder.layers.3.fc1.bias")
+        == "decoder.layers.3.mlp.fc1.bias")
     #expect(try renamed("+ 1 queries\\.(\\d+) => layers.\\1.query", "queries.9") == "layers.10.query")
     #expect(try renamed("g a b => b c", "x.b.w") == "x.c.w")
     #expect(try renamed("r ^ => model.", "x.w") == "model.x.w")

@@ -28,7 +28,8 @@ private func plan(
       given == [
         "model.embed_tokens.weight": .keep(.notLinear), "model.layers.0.attn.wqkv.weight": .quantize,
         "model.layers.0.ffn.gate.weight": .keep(.router), "model.layers.0.ffn.experts.3.up.weight": .keep(.expert),
-        "model.layers.0.norm.weight": .keep(.notLinear), "lm_head.weight": .keep(.outputEmbedding), "odd": .keep(.notLinear),
+        "model.layers.0.norm.weight": .keep(.notLinear), "lm_head.weight": .keep(.outputEmbedding),
+        "odd": .keep(.notLinear),
       ])
     #expect(result.skipModules == ["lm_head", "model.layers.0.ffn.experts.3.up", "model.layers.0.ffn.gate"])
     #expect(result.warnings.count == 1)
@@ -67,7 +68,9 @@ private func plan(
     #expect(five["layers.0.up.weight"] == .quantize)
     #expect(result.skipModules == ["layers.0.underscore", "lm_head", "score"])
     #expect(result.warnings.count == 2)
-    #expect(try plan(names, "NovelModel", .transformers4, keep: ["score"]).dispositions["layers.0.underscore.weight"] == .quantize)
+    #expect(
+      try plan(names, "NovelModel", .transformers4, keep: ["score"]).dispositions["layers.0.underscore.weight"]
+        == .quantize)
   }
 
   @Test func aGlobThatMatchesNothingWarns() throws {
@@ -78,7 +81,9 @@ private func plan(
   @Test func onlyFloatMatricesAreQuantized() throws {
     let configuration = ModelConfiguration(architecture: "LlamaForCausalLM")
     let name = TensorName("model.layers.0.mlp.up_proj.weight")
-    for (type, shape) in [(ElementType.u8, [4, 4]), (.f8e4m3, [4, 4]), (.bf16, [4, 4, 1]), (.bf16, [4]), (.bf16, [0, 4])] {
+    for (type, shape) in [
+      (ElementType.u8, [4, 4]), (.f8e4m3, [4, 4]), (.bf16, [4, 4, 1]), (.bf16, [4]), (.bf16, [0, 4]),
+    ] {
       let tensor = try TensorInfo(name: name, type: type, shape: shape)
       let plan = planWeights([tensor], configuration: configuration, target: .transformers5, keep: [])
       #expect(plan.dispositions == [.keep(.notLinear)])
@@ -94,7 +99,8 @@ private func plan(
   /// Names are data from outside: they must reach neither the skip list as patterns nor take long.
   @Test func hostileNames() throws {
     let names = [
-      ".weight", "weight", "a(b.weight", "model.layers.0.(.*).weight", "..weight", String(repeating: "a.", count: 50_000) + "weight",
+      ".weight", "weight", "a(b.weight", "model.layers.0.(.*).weight", "..weight",
+      String(repeating: "a.", count: 50_000) + "weight",
       "model.layers.99999999999999999999.mlp.up_proj.weight",
     ]
     for architecture in ["LlamaForCausalLM", "NovelModel", "Qwen2VLForConditionalGeneration"] {
@@ -110,7 +116,8 @@ private func plan(
       name: "language_model.model.layers.0.feed_forward.experts.gate_up_proj", type: .bf16, shape: [2, 4, 4])
     let configuration = ModelConfiguration(architecture: "Llama4ForConditionalGeneration")
     let dense = try matrix("language_model.model.layers.0.self_attn.q_proj.weight")
-    #expect(planWeights([experts, dense], configuration: configuration, target: .transformers5, keep: []).refusal != nil)
+    #expect(
+      planWeights([experts, dense], configuration: configuration, target: .transformers5, keep: []).refusal != nil)
     #expect(planWeights([dense], configuration: configuration, target: .transformers5, keep: []).refusal == nil)
   }
 }

@@ -27,8 +27,10 @@ private let cases = [
   PatternCase(pattern: "(^|model\\.)layers\\.", text: "model.layers.0", match: "model.layers.", group: "model."),
   PatternCase(pattern: "(^|model\\.)layers\\.", text: "layers.0", match: "layers.", group: ""),
   PatternCase(pattern: "^(?:(?!timm_model\\.))(.+)", text: "stem.conv", match: "stem.conv", group: "stem.conv"),
-  PatternCase(pattern: ".experts..*\\.w1.weight(?!\\w)", text: "mlp.experts.7.w1.weight", match: ".experts.7.w1.weight"),
-  PatternCase(pattern: "encoder\\.(.+)\\.linear_q", text: "encoder.a.b.linear_q", match: "encoder.a.b.linear_q", group: "a.b"),
+  PatternCase(
+    pattern: ".experts..*\\.w1.weight(?!\\w)", text: "mlp.experts.7.w1.weight", match: ".experts.7.w1.weight"),
+  PatternCase(
+    pattern: "encoder\\.(.+)\\.linear_q", text: "encoder.a.b.linear_q", match: "encoder.a.b.linear_q", group: "a.b"),
   PatternCase(pattern: "conv2d[123]\\.", text: "conv2d4.x conv2d2.y", match: "conv2d2."),
   PatternCase(pattern: "(convolution|sconv)\\.weight(?!_)", text: "k_sconv.weight_proj", match: nil),
   PatternCase(pattern: "^", text: "anything", match: ""),

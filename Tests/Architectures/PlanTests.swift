@@ -48,7 +48,9 @@ let planCases: [PlanCase] = [
   PlanCase(
     architecture: "Qwen2ForCausalLM", ties: true,
     quantized: [llamaLayer],
-    kept: [("model.embed_tokens.weight", .notLinear), ("model.layers.{0,1}.self_attn.{q,k,v}_proj.bias 1", .notLinear)],
+    kept: [
+      ("model.embed_tokens.weight", .notLinear), ("model.layers.{0,1}.self_attn.{q,k,v}_proj.bias 1", .notLinear),
+    ],
     skipped: ["lm_head"], note: "tied, no head in the file"),
   PlanCase(
     architecture: "LlamaForCausalLM", keep: ["model.layers.*.mlp.down_proj"],
@@ -65,17 +67,20 @@ let planCases: [PlanCase] = [
     architecture: "LlamaModel", quantized: ["layers.{0,1}.self_attn.q_proj.weight"],
     kept: [("embed_tokens.weight", .notLinear)], skipped: [], note: "no head"),
   PlanCase(
-    architecture: "OlmoModel", quantized: ["layers.{0,1,9,10}.mlp.gate_proj.weight", "layers.{0,1,9}.mlp.down_proj.weight"],
+    architecture: "OlmoModel",
+    quantized: ["layers.{0,1,9,10}.mlp.gate_proj.weight", "layers.{0,1,9}.mlp.down_proj.weight"],
     kept: [("layers.10.mlp.down_proj.weight", .lastParameter)], skipped: ["layers.10.mlp.down_proj"],
     note: "the last layer's last weight, by number"),
   PlanCase(
     architecture: "T5ForConditionalGeneration", ties: false,
     quantized: [
-      "encoder.block.{0,1}.layer.0.SelfAttention.{q,k,v,o}.weight", "decoder.block.0.layer.1.EncDecAttention.{q,k,v,o}.weight",
+      "encoder.block.{0,1}.layer.0.SelfAttention.{q,k,v,o}.weight",
+      "decoder.block.0.layer.1.EncDecAttention.{q,k,v,o}.weight",
       "encoder.block.{0,1}.layer.1.DenseReluDense.{wi_0,wi_1}.weight",
     ],
     kept: [
-      ("shared.weight", .notLinear), ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", .notLinear),
+      ("shared.weight", .notLinear),
+      ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", .notLinear),
       ("encoder.block.{0,1}.layer.1.DenseReluDense.wo.weight", .fp32Module), ("lm_head.weight", .outputEmbedding),
     ],
     skipped: [
@@ -105,12 +110,16 @@ let planCases: [PlanCase] = [
     skipped: ["lm_head"], note: "experts one by one"),
   PlanCase(
     architecture: "MixtralForCausalLM", quantized: ["model.layers.{0,1}.self_attn.{q,k,v,o}_proj.weight"],
-    kept: [("model.layers.{0,1}.mlp.experts.{gate_up_proj,down_proj} 3", .expert), ("model.layers.{0,1}.mlp.gate.weight", .router)],
+    kept: [
+      ("model.layers.{0,1}.mlp.experts.{gate_up_proj,down_proj} 3", .expert),
+      ("model.layers.{0,1}.mlp.gate.weight", .router),
+    ],
     skipped: ["lm_head"], note: "experts fused"),
   PlanCase(
     architecture: "MixtralForCausalLM", target: .transformers4,
     quantized: [
-      "model.layers.0.self_attn.{q,k,v,o}_proj.weight", "model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w2,w3}.weight",
+      "model.layers.0.self_attn.{q,k,v,o}_proj.weight",
+      "model.layers.0.block_sparse_moe.experts.{0,1}.{w1,w2,w3}.weight",
     ],
     kept: [("model.layers.0.block_sparse_moe.gate.weight", .router), ("lm_head.weight", .outputEmbedding)],
     skipped: ["lm_head", "model.layers.0.block_sparse_moe.gate"], note: "experts one by one"),
@@ -121,7 +130,8 @@ let planCases: [PlanCase] = [
       "model.layers.1.mlp.{gate,up,down}_proj.weight",
     ],
     kept: [
-      ("model.layers.0.mlp.experts.{0,1}.{gate,up,down}_proj.weight", .expert), ("model.layers.0.mlp.gate.weight", .router),
+      ("model.layers.0.mlp.experts.{0,1}.{gate,up,down}_proj.weight", .expert),
+      ("model.layers.0.mlp.gate.weight", .router),
     ],
     skipped: ["lm_head"], note: "one layer dense"),
   PlanCase(
@@ -151,7 +161,8 @@ let planCases: [PlanCase] = [
   PlanCase(
     architecture: "ViTForImageClassification",
     quantized: [
-      "vit.encoder.layer.0.attention.attention.{query,key,value}.weight", "vit.encoder.layer.0.intermediate.dense.weight",
+      "vit.encoder.layer.0.attention.attention.{query,key,value}.weight",
+      "vit.encoder.layer.0.intermediate.dense.weight",
       "classifier.weight",
     ],
     kept: [("classifier.bias 1", .notLinear), ("vit.embeddings.position_embeddings 3", .notLinear)], skipped: [],
@@ -186,7 +197,8 @@ let planCases: [PlanCase] = [
     quantized: ["transformer.h.0.{self_attention.query_key_value,self_attention.dense,mlp.dense_h_to_4h}.weight"],
     kept: [("transformer.word_embeddings.weight", .notLinear)], skipped: ["lm_head"]),
   PlanCase(
-    architecture: "PhiForCausalLM", quantized: ["model.layers.0.{self_attn.q_proj,self_attn.dense,mlp.fc1,mlp.fc2}.weight"],
+    architecture: "PhiForCausalLM",
+    quantized: ["model.layers.0.{self_attn.q_proj,self_attn.dense,mlp.fc1,mlp.fc2}.weight"],
     kept: [("lm_head.weight", .outputEmbedding), ("lm_head.bias 1", .notLinear)], skipped: ["lm_head"]),
   PlanCase(
     architecture: "NomicBertModel",

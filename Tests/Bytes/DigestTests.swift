@@ -113,7 +113,9 @@ struct DigestVector: Sendable, CustomTestStringConvertible {
     for bad in ["", "0", "00000000000000fg", "+0000000000000ff", " 0000000000000ff", "000000000000000ff", "００００００００"] {
       #expect(XXH3Digest(hexadecimal: bad) == nil, "\(bad)")
     }
-    for bad in ["00000000000000010000000000abcdeg", "00000000000000010000000000abcde", "-0000000000000010000000000abcdef"] {
+    for bad in [
+      "00000000000000010000000000abcdeg", "00000000000000010000000000abcde", "-0000000000000010000000000abcdef",
+    ] {
       #expect(XXH128Digest(hexadecimal: bad) == nil, "\(bad)")
     }
   }

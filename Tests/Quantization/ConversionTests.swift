@@ -164,7 +164,8 @@ extension KernelTests {
       }
       var random = Random(10)
       for _ in 0..<20000 {
-        let value = random.normal() * Double(sign: .plus, exponent: Int.random(in: -28...17, using: &random), significand: 1)
+        let value =
+          random.normal() * Double(sign: .plus, exponent: Int.random(in: -28...17, using: &random), significand: 1)
         #expect(Values([value], as: .f16).bytes == bytes([UInt64(Float16(value).bitPattern)], as: .f16))
       }
     }

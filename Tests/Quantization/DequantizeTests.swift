@@ -33,10 +33,13 @@ extension KernelTests {
         let codes = (0..<format.packedByteCount(count)).map { _ in UInt8.random(in: 0...255, using: &random) }
         // Ordinary, subnormal in 16 bits, overflowing, and what a damaged file may hold.
         let absmax: [[Float]] = [
-          [0.03, 1.7, -0.25, 0], [3e-6, 0x1p-133, 6e-8, 2e-38], [7e4, 3.4e38, 65520, 65519], [.nan, .infinity, -.infinity, 1],
+          [0.03, 1.7, -0.25, 0], [3e-6, 0x1p-133, 6e-8, 2e-38], [7e4, 3.4e38, 65520, 65519],
+          [.nan, .infinity, -.infinity, 1],
         ]
         for absmax in absmax {
-          for elements in [0..<count, 0..<1, 1..<2, 5..<5, count - 1..<count, 3..<count - 2, blockSize - 1..<2 * blockSize + 1] {
+          for elements in [
+            0..<count, 0..<1, 1..<2, 5..<5, count - 1..<count, 3..<count - 2, blockSize - 1..<2 * blockSize + 1,
+          ] {
             let expected = dequantize(codes, absmax, elements, as: c.type, format, byReference: true)
             let found = Target.with(c.target) {
               dequantize(codes, absmax, elements, as: c.type, format, byReference: false)
@@ -45,7 +48,8 @@ extension KernelTests {
               let worst = zip(found, expected).enumerated().first { $1.0 != $1.1 }?.offset ?? 0
               let range = worst / 32 * 32..<min(worst / 32 * 32 + 32, found.count)
               Issue.record(
-                "block size \(blockSize), elements \(elements), absmax \(absmax), from byte \(range.lowerBound): got \(found[range].hex); expected \(expected[range].hex)")
+                "block size \(blockSize), elements \(elements), absmax \(absmax), from byte \(range.lowerBound): got \(found[range].hex); expected \(expected[range].hex)"
+              )
             }
           }
         }

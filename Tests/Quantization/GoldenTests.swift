@@ -29,7 +29,8 @@ struct Golden: Sendable {
   static let file: Golden = {
     let path =
       ProcessInfo.processInfo.environment["NIBBLE_GOLDEN"]
-      ?? URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../fixtures/quantization/golden.bin").path
+      ?? URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../fixtures/quantization/golden.bin")
+      .path
     guard let data = FileManager.default.contents(atPath: path) else { fatalError("cannot read \(path)") }
     return Golden(Array(data))
   }()
@@ -42,7 +43,9 @@ struct Golden: Sendable {
     }
     func floats(_ count: Int) -> [Float] {
       take(count * 4).withUnsafeBytes { bytes in
-        (0..<count).map { Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * 4, as: UInt32.self))) }
+        (0..<count).map {
+          Float(bitPattern: UInt32(littleEndian: bytes.loadUnaligned(fromByteOffset: $0 * 4, as: UInt32.self)))
+        }
       }
     }
     while position < bytes.count {

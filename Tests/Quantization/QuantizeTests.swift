@@ -72,7 +72,9 @@ extension KernelTests {
         // FP4 tells zero from a product that vanishes.
         if c.code == .fp4 {
           let vanishing = Double(sign: .plus, exponent: -150, significand: absmax)
-          for (index, factor) in [1, 1 - step, 1 + step, -1].enumerated() { block[4 + 7 * 4 + index] = vanishing * factor }
+          for (index, factor) in [1, 1 - step, 1 + step, -1].enumerated() {
+            block[4 + 7 * 4 + index] = vanishing * factor
+          }
         }
         values += block.map { max(-absmax, min(absmax, $0)) }
       }

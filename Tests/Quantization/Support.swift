@@ -91,9 +91,10 @@ struct Quantized: Equatable {
   var codes: [UInt8]
   var absmax: [Float]
 
-  typealias Function = @Sendable (
-    UnsafeRawBufferPointer, FloatType, FourBitFormat, UnsafeMutableRawBufferPointer, UnsafeMutableBufferPointer<Float>
-  ) throws -> Void
+  typealias Function =
+    @Sendable (
+      UnsafeRawBufferPointer, FloatType, FourBitFormat, UnsafeMutableRawBufferPointer, UnsafeMutableBufferPointer<Float>
+    ) throws -> Void
 
   static let kernel: Function = { values, type, format, codes, absmax in
     try format.quantize(values, as: type, codes: codes, absmax: absmax)

@@ -1,9 +1,8 @@
-import TestSupport
-import Testing
-
 // The README's example, from here …
 import Safetensors
 import Tensors
+import TestSupport
+import Testing
 
 /// Copies one tensor of a checkpoint, without loading the rest, into a file of its own.
 func copyTensor(_ name: TensorName, from source: String, to path: String) throws {

@@ -54,7 +54,9 @@ struct FourBitWeight: Sendable {
         return index
       }
       guard stateInfo.type == .u8, stateInfo.byteCount <= 65_536 else {
-        throw Failure(.malformed, "its quant_state is \(stateInfo.type.name) of \(stateInfo.byteCount) bytes, expected U8 of up to 65536")
+        throw Failure(
+          .malformed,
+          "its quant_state is \(stateInfo.type.name) of \(stateInfo.byteCount) bytes, expected U8 of up to 65536")
       }
       let state = try QuantState(parsing: try checkpoint.bytes(of: stateText))
       guard state.code == code, let format = FourBitFormat(code: code, blockSize: state.blockSize) else {
@@ -70,7 +72,8 @@ struct FourBitWeight: Sendable {
       let packed = format.packedByteCount(info.elementCount)
       guard stored[codes].byteCount == packed else {
         throw Failure(
-          .malformed, "has \(stored[codes].byteCount) bytes of codes, the quant_state's shape \(state.shape) needs \(packed)")
+          .malformed,
+          "has \(stored[codes].byteCount) bytes of codes, the quant_state's shape \(state.shape) needs \(packed)")
       }
       let blocks = format.blockCount(info.elementCount)
       quantMap = try part(".quant_map", [.f32, .f16, .bf16], [[16]])

@@ -16,7 +16,9 @@ struct ConvertedSource: TensorSource {
     for (index, target) in targets {
       let info = tensors[index]
       guard info.type.isFloat else {
-        throw Failure(.unsupported, "is \(info.type.name), which cannot be converted to \(target.torchName)", tensor: info.name.string)
+        throw Failure(
+          .unsupported, "is \(info.type.name), which cannot be converted to \(target.torchName)",
+          tensor: info.name.string)
       }
       tensors[index] = try TensorInfo(name: info.name, type: target.elementType, shape: info.shape)
       conversions[index] = (info.type, target)

@@ -68,9 +68,13 @@ struct DequantizedSource: TensorSource {
     let firstBlock = start / format.blockSize / group * group
     let blocks = firstBlock..<format.blockCount(end)
     let origin = firstBlock * format.blockSize
-    let codes = try ScratchBuffer(logical.checkpoint, weight.codes, at: origin / 2, count: format.packedByteCount(end - origin))
+    let codes = try ScratchBuffer(
+      logical.checkpoint, weight.codes, at: origin / 2, count: format.packedByteCount(end - origin))
     let absmax = try absmaxValues(of: weight, blocks)
-    defer { extendLifetime(codes); extendLifetime(absmax) }
+    defer {
+      extendLifetime(codes)
+      extendLifetime(absmax)
+    }
     unsafe format.dequantize(
       codes: codes.bytes, absmax: absmax.floats, elements: start - origin..<end - origin, into: destination,
       as: type)
@@ -78,17 +82,23 @@ struct DequantizedSource: TensorSource {
 
   private func absmaxValues(of weight: FourBitWeight, _ blocks: Range<Int>) throws(Failure) -> ScratchBuffer {
     let checkpoint = logical.checkpoint
-    guard let nestedAbsmax = weight.nestedAbsmax, let map = weight.nestedQuantMap, let offset = weight.state.nestedOffset
+    guard let nestedAbsmax = weight.nestedAbsmax, let map = weight.nestedQuantMap,
+      let offset = weight.state.nestedOffset
     else {
       return try ScratchBuffer(checkpoint, weight.absmax, at: 4 * blocks.lowerBound, count: 4 * blocks.count)
     }
     let codes = try ScratchBuffer(checkpoint, weight.absmax, at: blocks.lowerBound, count: blocks.count)
     let group = DoubleQuantization.blockSize
     let nested = try ScratchBuffer(
-      checkpoint, nestedAbsmax, at: 4 * (blocks.lowerBound / group), count: 4 * DoubleQuantization.blockCount(blocks.count))
+      checkpoint, nestedAbsmax, at: 4 * (blocks.lowerBound / group),
+      count: 4 * DoubleQuantization.blockCount(blocks.count))
     let mapValues = try ScratchBuffer(checkpoint, map, at: 0, count: 1024)
     let result = ScratchBuffer(byteCount: 4 * blocks.count)
-    defer { extendLifetime(codes); extendLifetime(nested); extendLifetime(mapValues) }
+    defer {
+      extendLifetime(codes)
+      extendLifetime(nested)
+      extendLifetime(mapValues)
+    }
     unsafe DoubleQuantization.dequantize(
       codes: codes.bytes.assumingMemoryBound(to: UInt8.self), nestedAbsmax: nested.floats, map: Array(mapValues.floats),
       offset: offset, blocks: 0..<blocks.count, into: result.mutableFloats)

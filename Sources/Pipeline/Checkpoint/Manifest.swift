@@ -71,7 +71,8 @@ struct Manifest: Sendable {
       tensor.file = number
       let (end, overflow) = tensor.offset.addingReportingOverflow(tensor.byteCount)
       guard !overflow, end <= files[number].size else {
-        throw Failure(.malformed, "lies beyond the \(files[number].size) bytes of '\(file)'", tensor: tensor.name.string)
+        throw Failure(
+          .malformed, "lies beyond the \(files[number].size) bytes of '\(file)'", tensor: tensor.name.string)
       }
       tensors.append(tensor)
     }
@@ -80,7 +81,8 @@ struct Manifest: Sendable {
   private mutating func parseFiles(_ reader: inout JSONReader, _ numbers: inout [String: Int]) throws(Failure) {
     try reader.enterObject()
     while let (name, offset) = try reader.nextMember() {
-      guard InputDirectory.isPlainComponent(name), name != ManifestWriter.name, name != ManifestWriter.checksumsName else {
+      guard InputDirectory.isPlainComponent(name), name != ManifestWriter.name, name != ManifestWriter.checksumsName
+      else {
         throw Failure(.malformed, "'\(name)' cannot be a file of the checkpoint", offset: offset)
       }
       guard numbers.updateValue(files.count, forKey: name) == nil else {
@@ -108,7 +110,8 @@ struct Manifest: Sendable {
         let count = entry["bytes"]?.int, count >= 0,
         let digest = entry["xxh3"]?.string.flatMap({ XXH3Digest(hexadecimal: $0) })
       else {
-        throw Failure(.malformed, "needs 'file', 'offset', 'bytes' and 'xxh3' (16 digits)", tensor: name, offset: offset)
+        throw Failure(
+          .malformed, "needs 'file', 'offset', 'bytes' and 'xxh3' (16 digits)", tensor: name, offset: offset)
       }
       pending.append((Tensor(name: TensorName(name), file: 0, offset: start, byteCount: count, xxh3: digest), file))
     }
@@ -121,7 +124,10 @@ struct Manifest: Sendable {
       let entry = try reader.object()
       guard let name = entry["name"]?.string, let number = numbers[name], entry["algorithm"]?.string == "sha256",
         let digest = entry["digest"]?.string, digest.utf8.count == 64, files[number].sha256 == nil
-      else { throw Failure(.malformed, "a resource needs 'name', 'algorithm' sha256 and 'digest' (64 digits)", offset: offset) }
+      else {
+        throw Failure(
+          .malformed, "a resource needs 'name', 'algorithm' sha256 and 'digest' (64 digits)", offset: offset)
+      }
       files[number].sha256 = digest
     }
   }

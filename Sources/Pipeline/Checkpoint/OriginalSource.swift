@@ -23,7 +23,8 @@ struct OriginalSource: Sendable {
     if info.shape == shape, !(isReversed && transposed.contains(index)) { return values }
     guard isReversed else {
       throw Failure(
-        .malformed, "has shape \(shape) here, \(info.shape) in the checkpoint to compare with", tensor: info.name.string)
+        .malformed, "has shape \(shape) here, \(info.shape) in the checkpoint to compare with", tensor: info.name.string
+      )
     }
     return try TransposedSource(values, [index])
   }

@@ -69,7 +69,9 @@ struct ContractCheck {
       return result.add(file: name, "quant_method is '\(method)', but the weights are those of bitsandbytes")
     }
     if weights.isEmpty { return }
-    if settings["load_in_4bit"]?.bool != true { result.add(file: name, "load_in_4bit is not true: nothing loads in 4 bits") }
+    if settings["load_in_4bit"]?.bool != true {
+      result.add(file: name, "load_in_4bit is not true: nothing loads in 4 bits")
+    }
     let defaults = (type: "fp4", nested: false, storage: "uint8")
     let type = settings["bnb_4bit_quant_type"]?.string ?? defaults.type
     let nested = settings["bnb_4bit_use_double_quant"]?.bool ?? defaults.nested
@@ -87,7 +89,8 @@ struct ContractCheck {
       let stored = checkpoint.tensors[weight.codes].type
       let expected = Quantize.Storage(rawValue: storage)?.elementType
       if stored != expected {
-        result.add(file: name, tensor: tensor, "holds its codes as \(stored.name), bnb_4bit_quant_storage says \(storage)")
+        result.add(
+          file: name, tensor: tensor, "holds its codes as \(stored.name), bnb_4bit_quant_storage says \(storage)")
       }
     }
     if settings["bnb_4bit_compute_dtype"]?.string == nil {
@@ -96,7 +99,9 @@ struct ContractCheck {
   }
 
   /// A quantized module that is listed, or a linear one in floating point that is not, breaks loading.
-  private func checkSkipList(_ config: JSONValue, _ weights: [FourBitWeight], _ result: inout Verify.Result) throws(Failure) {
+  private func checkSkipList(_ config: JSONValue, _ weights: [FourBitWeight], _ result: inout Verify.Result)
+    throws(Failure)
+  {
     guard let settings = config["quantization_config"], settings["load_in_4bit"]?.bool == true else { return }
     guard let list = settings["llm_int8_skip_modules"], !list.isNull else {
       if !weights.isEmpty {

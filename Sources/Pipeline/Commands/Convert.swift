@@ -33,9 +33,10 @@ public struct Convert: Sendable {
         .unsupported, "is quantized (\(name)); its dtype cannot be changed, only its shards (--dtype keep)",
         file: model.checkpoint.path)
     }
-    let dequantized = try target.map { target throws(Failure) in
-      try DequantizedSource(model.logical, for: target)
-    } ?? DequantizedSource(model.logical)
+    let dequantized =
+      try target.map { target throws(Failure) in
+        try DequantizedSource(model.logical, for: target)
+      } ?? DequantizedSource(model.logical)
     // 4-bit weights of `Conv1D` are [out, in]; otherwise they are [in, out].
     let transposed: Set<Int> = method == .fourBit ? model.transposedWeights.filter(dequantized.isFourBit) : []
     var conversions: [Int: FloatType] = [:]

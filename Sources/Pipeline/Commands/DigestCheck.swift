@@ -103,7 +103,8 @@ struct DigestCheck {
         let isManifest = file == ManifestWriter.name
         result.add(
           file: isManifest ? file : name,
-          isManifest ? "is not what \(name) says: \(known), not \(digest)"
+          isManifest
+            ? "is not what \(name) says: \(known), not \(digest)"
             : "gives '\(file)' the digest \(digest), the manifest \(known)")
         continue
       }

@@ -161,7 +161,9 @@ struct Table {
   var text: String {
     var widths = head.map(\.count)
     for row in rows {
-      for (column, cell) in row.enumerated() where column < widths.count { widths[column] = max(widths[column], cell.count) }
+      for (column, cell) in row.enumerated() where column < widths.count {
+        widths[column] = max(widths[column], cell.count)
+      }
     }
     var text = ""
     for row in [head] + rows {

@@ -51,7 +51,9 @@ struct SourceCheck {
       throw Failure(.malformed, "is \(info.type.name) in \(against), which cannot be quantized")
     }
     if type != weight.state.type {
-      result.add(tensor: info.name, "the quant_state's dtype is \(weight.state.type.torchName), in \(against) it is \(type.torchName)")
+      result.add(
+        tensor: info.name,
+        "the quant_state's dtype is \(weight.state.type.torchName), in \(against) it is \(type.torchName)")
     }
     let work = TensorWork(
       Step(tensor: index, action: .quantize(type), origin: .derived([])), info,
@@ -85,7 +87,10 @@ struct SourceCheck {
     let absmax = unsafe UnsafeBufferPointer(work.absmax)
     let stored = try ScratchBuffer(
       checkpoint, weight.absmax, at: 0, count: checkpoint.tensors[weight.absmax].byteCount)
-    defer { extendLifetime(stored); extendLifetime(work) }
+    defer {
+      extendLifetime(stored)
+      extendLifetime(work)
+    }
     guard let offset = weight.state.nestedOffset, let nestedAbsmax = weight.nestedAbsmax else {
       let isEqual = unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(absmax))
       return isEqual ? nil : "absmax is not that of the weights in \(against)"
@@ -96,7 +101,10 @@ struct SourceCheck {
     let nested = unsafe NestedAbsmax(absmax, offset: offset)
     let storedNested = try ScratchBuffer(
       checkpoint, nestedAbsmax, at: 0, count: checkpoint.tensors[nestedAbsmax].byteCount)
-    defer { extendLifetime(nested); extendLifetime(storedNested) }
+    defer {
+      extendLifetime(nested)
+      extendLifetime(storedNested)
+    }
     guard unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(nested.codes)),
       unsafe storedNested.bytes.elementsEqual(UnsafeRawBufferPointer(nested.absmax))
     else { return "absmax or nested_absmax is not that of the weights in \(against)" }

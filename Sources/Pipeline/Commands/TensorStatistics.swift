@@ -54,8 +54,14 @@ public struct TensorStatistics: Sendable {
     guard value.isFinite, value != 0 else { return value == 0 ? "0" : "inf" }
     var exponent = 0
     var magnitude = abs(value)
-    while magnitude >= 9.9995 { magnitude /= 10; exponent += 1 }
-    while magnitude < 0.99995 { magnitude *= 10; exponent -= 1 }
+    while magnitude >= 9.9995 {
+      magnitude /= 10
+      exponent += 1
+    }
+    while magnitude < 0.99995 {
+      magnitude *= 10
+      exponent -= 1
+    }
     let digits = (magnitude * 1000).rounded()
     let sign = value < 0 ? "-" : ""
     // Read back from decimal digits, so that no rounding of a product shows.
@@ -129,7 +135,8 @@ struct StatisticsScan {
     try stream.run(cursor) { piece, slot throws(Failure) in
       let info = source.tensors[piece.item]
       let width = info.type.bitWidth / 8
-      let values = try ScratchBuffer(source, piece.item, at: piece.elements.lowerBound * width, count: piece.elements.count * width)
+      let values = try ScratchBuffer(
+        source, piece.item, at: piece.elements.lowerBound * width, count: piece.elements.count * width)
       let floats = try Self.floats(values, info)
       defer { extendLifetime(floats) }
       var statistics = ValueStatistics()
@@ -186,7 +193,8 @@ struct StatisticsScan {
         try unsafe narrow(values.bytes, to: .f32, into: result.mutableBytes)
       }
     } catch {
-      throw Failure(.malformed, "element \(error.index) of a piece is \(error.value), beyond float32", tensor: info.name.string)
+      throw Failure(
+        .malformed, "element \(error.index) of a piece is \(error.value), beyond float32", tensor: info.name.string)
     }
     return result
   }

@@ -125,7 +125,8 @@ extension Verify.Result {
       "problems": .array(
         problems.map { problem in
           .object([
-            "file": problem.file.map(JSONValue.string) ?? .null, "tensor": problem.tensor.map(JSONValue.string) ?? .null,
+            "file": problem.file.map(JSONValue.string) ?? .null,
+            "tensor": problem.tensor.map(JSONValue.string) ?? .null,
             "problem": .string(problem.problem),
           ])
         }),

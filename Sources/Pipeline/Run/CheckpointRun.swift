@@ -86,7 +86,9 @@ struct CheckpointRun {
     for step in plan.steps { needed += 400 * (step.action == .copy ? 1 : 6) + 2 * plan.info(of: step).name.byteCount }
     for name in model.sideFiles { needed += try model.sideFile(name).size }
     if let free, free < needed {
-      throw Failure(.io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there", file: path)
+      throw Failure(
+        .io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there",
+        file: path)
     }
   }
 

@@ -30,14 +30,16 @@ struct ManifestWriter {
   private func writeManifest(_ file: inout HashedFile) throws(Failure) {
     var out = BufferedText()
     out.text = "{\n  \"format\": \"nibble-manifest\",\n  \"version\": 1,\n"
-    out.text += "  \"generator\": \"nibble \(nibbleVersion)\",\n  \"operation\": \(operation.jsonText),\n  \"options\": {"
+    out.text +=
+      "  \"generator\": \"nibble \(nibbleVersion)\",\n  \"operation\": \(operation.jsonText),\n  \"options\": {"
     for (index, option) in options.enumerated() {
       out.text += "\(index == 0 ? "" : ",")\n    \(option.key.jsonText): \(option.value.text(.line))"
     }
     out.text += "\n  },\n  \"files\": {"
     let sorted = files.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
     for (index, entry) in sorted.enumerated() {
-      out.text += "\(index == 0 ? "" : ",")\n    \(entry.name.jsonText): {\"size\": \(entry.size), \"xxh128\": \"\(entry.xxh128)\"}"
+      out.text +=
+        "\(index == 0 ? "" : ",")\n    \(entry.name.jsonText): {\"size\": \(entry.size), \"xxh128\": \"\(entry.xxh128)\"}"
     }
     out.text += "\n  },\n  \"tensors\": {"
     try out.flush(to: &file)
@@ -47,7 +49,8 @@ struct ManifestWriter {
       for step in plan.steps[shard.steps] {
         for output in try plan.outputs(of: step) {
           let digest = outputDigests[position]
-          out.text += "\(position == 0 ? "" : ",")\n    \(output.name.string.jsonText): {\"file\": \(shard.name.jsonText), "
+          out.text +=
+            "\(position == 0 ? "" : ",")\n    \(output.name.string.jsonText): {\"file\": \(shard.name.jsonText), "
           out.text += "\"offset\": \(offset), \"bytes\": \(output.byteCount), \"xxh3\": \"\(digest)\"}"
           offset += output.byteCount
           position += 1

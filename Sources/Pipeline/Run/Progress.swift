@@ -61,7 +61,8 @@ public final class Progress: Sendable {
     let room = min(40, StandardStream.error.columns - activity.count - facts.count - 6)
     guard room >= 8 else { return "\(activity)\(facts)" }
     let filled = Int(Double(room) * fraction)
-    return "\(activity) [\(String(repeating: "=", count: filled))\(String(repeating: " ", count: room - filled))]\(facts)"
+    return
+      "\(activity) [\(String(repeating: "=", count: filled))\(String(repeating: " ", count: room - filled))]\(facts)"
   }
 
   private func clock(_ seconds: Double) -> String {

@@ -88,7 +88,10 @@ final class ShardWriter {
     let absmax = unsafe UnsafeBufferPointer(work.absmax)
     let outputs = try scheme.outputs(for: work.info, type: type)
     let nested = scheme.usesDoubleQuantization ? unsafe NestedAbsmax(absmax) : nil
-    defer { extendLifetime(nested); extendLifetime(work) }
+    defer {
+      extendLifetime(nested)
+      extendLifetime(work)
+    }
     for (part, output) in zip(scheme.parts, outputs) {
       switch part {
       case .codes: break
@@ -100,7 +103,9 @@ final class ShardWriter {
       case .quantState:
         let text = scheme.state(of: work.info, type: type, offset: nested?.offset ?? 0).text
         let padding = output.byteCount - text.utf8.count
-        guard padding >= 0 else { throw Failure(.internal, "the quant_state outgrew its place", tensor: output.name.string) }
+        guard padding >= 0 else {
+          throw Failure(.internal, "the quant_state outgrew its place", tensor: output.name.string)
+        }
         try appendTensor(Array(text.utf8) + Array(repeating: UInt8(ascii: " "), count: padding))
       }
     }
