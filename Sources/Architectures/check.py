@@ -143,7 +143,7 @@ def main():
             root = os.path.dirname(os.path.dirname(survey.HERE))
             subprocess.run(
                 # Optimized: a debug build takes five times as long as everything before it.
-                ["swift", "test", "-c", "release", "-Xswiftc", "-enable-testing", "--filter", "RulesAgainstTransformers"],
+                "swift test -c release -Xswiftc -enable-testing --filter RulesAgainstTransformers".split(),
                 cwd=root,
                 env={**os.environ, "NIBBLE_ARCHITECTURE_CASES": path},
                 check=True,

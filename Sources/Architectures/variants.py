@@ -156,8 +156,9 @@ EACH_LAYER = {
 }
 
 # Models of a language model and a tower of any kind: parts to put in place of the default ones, by class.
+ANY_LANGUAGE_MODEL = r"(Llava|VipLlava|InternVL|Idefics[23]|AyaVision|GotOcr2|Mistral3|VideoLlava|Ovis2).*"
 PARTS = [
-    (r"(Llava|VipLlava|InternVL|Idefics[23]|AyaVision|GotOcr2|Mistral3|VideoLlava|Ovis2).*", "text_config", "Phi3Config", {}),
+    (ANY_LANGUAGE_MODEL, "text_config", "Phi3Config", {}),
     (r"(Llava|InternVL|Mistral3).*", "text_config", "Qwen3MoeConfig", {}),
     (r"(Blip2|InstructBlip).*", "text_config", "T5Config", {"feed_forward_proj": "gated-gelu"}),
     (r"(Blip2|InstructBlip).*", "text_config", "LlamaConfig", {}),
@@ -167,7 +168,9 @@ PARTS = [
 ]
 # The same for the models of an encoder and a decoder.
 PAIRS = {
-    "EncoderDecoderConfig": [("BertConfig", "BertConfig"), ("RobertaConfig", "RobertaConfig"), ("BertConfig", "GPT2Config")],
+    "EncoderDecoderConfig": [
+        ("BertConfig", "BertConfig"), ("RobertaConfig", "RobertaConfig"), ("BertConfig", "GPT2Config"),
+    ],
     "SpeechEncoderDecoderConfig": [
         ("Wav2Vec2Config", "BertConfig"), ("Wav2Vec2Config", "MBartConfig"), ("Wav2Vec2Config", "Speech2Text2Config"),
         ("HubertConfig", "BertConfig"), ("Wav2Vec2Config", "BartConfig"),
