@@ -6,6 +6,8 @@ cd "$(dirname "$0")/../.."
 tarball=$1 kind=${2:-glibc}
 case $(uname -s) in Linux) ;; *) echo "dist: not tried, the tarball is for Linux"; exit 0 ;; esac
 
+# The loader's own path is fixed in the binary; the two libraries are found through its defaults.
+loader=$(readelf -p .interp .build/release/nibble | awk '/ld-/ { print $NF }')
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 if [ "$kind" = debian ]; then
@@ -14,8 +16,6 @@ if [ "$kind" = debian ]; then
   debootstrap --variant=minbase "$release" "$root" >/dev/null
 else
   mkdir -p "$root/tmp"
-  # The loader's own path is fixed in the binary; the two libraries are found through its defaults.
-  loader=$(readelf -p .interp .build/release/nibble | awk '/ld-/ { print $NF }')
   for file in "$loader" "$(ldconfig -p | awk '$1 == "libc.so.6" { print $NF; exit }')" \
     "$(ldconfig -p | awk '$1 == "libm.so.6" { print $NF; exit }')"; do
     mkdir -p "$root$(dirname "$file")"
@@ -28,17 +28,19 @@ folder=$(basename "$tarball" .tar.gz)
 mkdir -p "$root/model"
 cp fixtures/sql-llama/*.json fixtures/sql-llama/*.safetensors "$root/model/"
 
-# The loader finds $ORIGIN through /proc. Where that cannot be mounted it is told, which tries all but that.
+# The loader finds $ORIGIN, and Swift its arguments, through /proc. Where that cannot be mounted, as in a
+# container without the right to, the root's own loader runs the tool from outside.
 mkdir -p "$root/proc"
 [ "$(id -u)" = 0 ] && namespace="unshare --mount --pid --fork" || namespace="unshare --map-root-user --mount --pid --fork"
 enter='mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
 if $namespace sh -c 'mount -t proc proc "$0/proc"' "$root" 2>/dev/null; then
   inside() { $namespace sh -c "$enter" "$root" "/opt/$folder/nibble" "$@"; }
 else
-  echo "dist: /proc cannot be mounted here, so \$ORIGIN is given"
-  inside() { LD_ORIGIN_PATH="/opt/$folder" chroot "$root" "/opt/$folder/nibble" "$@"; }
+  echo "dist: /proc cannot be mounted here, so the tool is not shut into its root"
+  libraries="$root/opt/$folder:$root/lib/$(uname -m)-linux-gnu:$root/lib64"
+  inside() { (cd "$root" && "./$loader" --inhibit-cache --library-path "$libraries" "opt/$folder/nibble" "$@"); }
 fi
 inside --version
-inside quantize /model -o /tmp/quantized --quiet
-inside verify /tmp/quantized --quiet
+inside quantize model -o tmp/quantized --quiet
+inside verify tmp/quantized --quiet
 echo "dist: $folder runs in an empty root ($kind)"

@@ -69,6 +69,7 @@ public struct Quantize: Sendable {
     let weights = planWeights(
       dequantized.tensors, configuration: model.configuration,
       target: target == .transformers5 ? .transformers5 : .transformers4, keep: keep.map(Keep.init))
+    if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
     var preparation = Preparation(dequantized)
     for (index, disposition) in weights.dispositions.enumerated() {
       try preparation.add(index, disposition)
