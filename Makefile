@@ -16,7 +16,7 @@ SWIFT_FLAGS := -Xcc -I$(HOMEBREW)/include -Xlinker -L$(HOMEBREW)/lib
 RELEASE_FLAGS := $(SWIFT_FLAGS)
 else
 # g++ for the C++ headers that the kernels include; clang comes with Swift.
-BUILD_PACKAGES := g++ libhwy-dev libxxhash-dev nettle-dev
+BUILD_PACKAGES := g++ libhwy-dev libopenblas0 libxxhash-dev nettle-dev
 TEST_PACKAGES := xxhash strace util-linux e2fsprogs
 SWIFT_FLAGS :=
 # The run path lets the same binary find the libraries that `make dist` lays beside it. It is an

@@ -58,6 +58,12 @@ let package = Package(
       linkerSettings: [.linkedLibrary("hwy")]),
     library("Quantization", ["Kernels"]),
     .target(
+      name: "COpenBLAS", path: "Sources/COpenBLAS", cSettings: [.treatAllWarnings(as: .error)],
+      linkerSettings: [
+        .linkedFramework("Accelerate", .when(platforms: [.macOS])), .linkedLibrary("dl", .when(platforms: [.linux])),
+      ]),
+    library("Adapters", ["COpenBLAS", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization"]),
+    .target(
       name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),
     .target(
@@ -65,7 +71,7 @@ let package = Package(
       exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
-      ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"]),
+      ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Adapters", "Architectures"]),
     .executableTarget(
       name: "nibble",
       dependencies: ["Pipeline", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],
@@ -78,6 +84,7 @@ let package = Package(
     tests("Tensors", ["Tensors", "Bytes"]),
     tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
+    tests("Adapters", ["Adapters", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Architectures", ["Architectures", "Tensors", "Bytes"]),
     tests("Pipeline", ["Pipeline", "Safetensors", "Tensors", "JSON", "Bytes", "Quantization"]),
     tests("Tool", ["Safetensors", "Tensors", "JSON", "Bytes"]),

@@ -36,7 +36,7 @@ struct Placer {
 
   func place(_ name: [UInt8]) -> Placement {
     guard name.count <= Self.longestName else { return Placement() }
-    let (renamed, conversion) = renamed(name)
+    let (renamed, conversion, _) = renamed(name)
     var key = withBasePrefix(renamed)
     var placement = Placement()
     if let conversion {
@@ -63,15 +63,15 @@ struct Placer {
     key.count > weight.count && key.suffix(weight.count).elementsEqual(weight) ? Array(key.dropLast(weight.count)) : nil
   }
 
-  private func kind(of key: [UInt8]) -> ModuleKind? {
+  func kind(of key: [UInt8]) -> ModuleKind? {
     if let module = Self.module(of: key), let kind = rule.kind(of: module), kind != .expert { return kind }
     return rule.kind(of: key) == .expert ? .expert : nil
   }
 
-  private func isKnown(_ key: [UInt8]) -> Bool { kind(of: key) != nil }
+  func isKnown(_ key: [UInt8]) -> Bool { kind(of: key) != nil }
 
   /// All renamings in order, then at most one conversion.
-  private func renamed(_ name: [UInt8]) -> (name: [UInt8], conversion: Renaming?) {
+  func renamed(_ name: [UInt8]) -> (name: [UInt8], conversion: Renaming?, pattern: Int) {
     var key = name
     for (index, renaming) in rule.renamings.enumerated() where renaming.kind != .conversion {
       guard let (next, pattern) = renaming.applied(to: key, basePrefix: rule.prefix) else { continue }
@@ -79,13 +79,13 @@ struct Placer {
       key = next
     }
     for renaming in rule.renamings where renaming.kind == .conversion {
-      if let (next, _) = renaming.applied(to: key, basePrefix: rule.prefix) { return (next, renaming) }
+      if let (next, pattern) = renaming.applied(to: key, basePrefix: rule.prefix) { return (next, renaming, pattern) }
     }
-    return (key, nil)
+    return (key, nil, 0)
   }
 
   /// The base model's prefix is taken away or put in front when that makes a parameter's name of it.
-  private func withBasePrefix(_ key: [UInt8]) -> [UInt8] {
+  func withBasePrefix(_ key: [UInt8]) -> [UInt8] {
     let prefix = rule.prefix
     if prefix.isEmpty { return key }
     if key.starts(with: prefix), key.count > prefix.count {
@@ -100,7 +100,7 @@ struct Placer {
     // transformers looks for the first `weight` that ends a word, and takes that for the packed codes.
     let isAmbiguous = Self.module(of: key)?.components.contains { $0.suffix(6).elementsEqual("weight".utf8) }
     if isAmbiguous == true { return false }
-    let (renamed, conversion) = renamed(name + Self.statistics)
+    let (renamed, conversion, _) = renamed(name + Self.statistics)
     guard conversion == nil, renamed.suffix(Self.statistics.count).elementsEqual(Self.statistics) else { return false }
     return withBasePrefix(Array(renamed.dropLast(Self.statistics.count))) == key
   }

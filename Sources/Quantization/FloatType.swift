@@ -10,6 +10,20 @@ public enum FloatType: String, Sendable, CaseIterable {
     }
   }
 
+  /// The attribute of the `torch` module.
+  public var torchName: String {
+    switch self {
+    case .bf16: "bfloat16"
+    case .f16: "float16"
+    case .f32: "float32"
+    }
+  }
+
+  public init?(torchName: String) {
+    guard let type = Self.allCases.first(where: { $0.torchName == torchName }) else { return nil }
+    self = type
+  }
+
   /// The value of `nibble_float_type` in the kernels' header.
   var kernelValue: Int32 {
     switch self {

@@ -46,6 +46,20 @@ typedef struct {
 void nibble_statistics(const void *values, int32_t float_type, size_t count,
                        nibble_statistics_result *result);
 
+typedef struct {
+  // Sums of squares, before the addition; value i is added to sum i % 8.
+  double values[8], changes[8];
+  // The sum that was refused, in 32 bits.
+  float refused;
+} nibble_change_sums;
+
+// output = values + delta, added in 32 bits and rounded once. The delta is first rounded to
+// `delta_type`. Returns the index of the first result that is not finite, or `count`; in the former
+// case the outputs but `refused` are unspecified.
+size_t nibble_add_delta(const void *values, int32_t value_type, const float *delta,
+                        int32_t delta_type, size_t count, void *output, int32_t output_type,
+                        nibble_change_sums *sums);
+
 // `element_bytes` is 2, 4 or 8.
 void nibble_transpose(const void *matrix, size_t rows, size_t columns, size_t element_bytes,
                       void *output);

@@ -79,20 +79,6 @@ extension QuantState {
 }
 
 extension FloatType {
-  /// The attribute of the `torch` module.
-  var torchName: String {
-    switch self {
-    case .bf16: "bfloat16"
-    case .f16: "float16"
-    case .f32: "float32"
-    }
-  }
-
-  init?(torchName: String) {
-    guard let type = Self.allCases.first(where: { $0.torchName == torchName }) else { return nil }
-    self = type
-  }
-
   init?(_ type: ElementType) {
     switch type {
     case .bf16: self = .bf16

@@ -105,24 +105,3 @@ struct DequantizedSource: TensorSource {
     return result
   }
 }
-
-/// Memory for one call. Its pointers are good as long as the object is: who passes one on keeps the object
-/// with `extendLifetime`.
-@safe final class ScratchBuffer {
-  private let memory: UnsafeMutableRawBufferPointer
-
-  init(byteCount: Int) { unsafe memory = .allocate(byteCount: byteCount, alignment: 64) }
-
-  /// Part of a stored tensor.
-  convenience init(_ source: any TensorSource, _ index: Int, at offset: Int, count: Int) throws(Failure) {
-    self.init(byteCount: count)
-    try unsafe source.read(index, at: offset, into: memory)
-  }
-
-  deinit { unsafe memory.deallocate() }
-
-  var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(memory) }
-  var mutableBytes: UnsafeMutableRawBufferPointer { unsafe memory }
-  var floats: UnsafeBufferPointer<Float> { unsafe UnsafeBufferPointer(memory.assumingMemoryBound(to: Float.self)) }
-  var mutableFloats: UnsafeMutableBufferPointer<Float> { unsafe memory.assumingMemoryBound(to: Float.self) }
-}

@@ -49,6 +49,28 @@ extension Reference {
     return result
   }
 
+  /// See the function `addDelta`.
+  package static func addDelta(
+    _ values: UnsafeRawBufferPointer, as type: FloatType, delta: [Float], roundedTo deltaType: FloatType,
+    into output: UnsafeMutableRawBufferPointer, as outputType: FloatType
+  ) throws(NonFinite) -> ChangeSums {
+    var squares = [Double](repeating: 0, count: ValueStatistics.lanes)
+    var changes = squares
+    for index in 0..<values.count / type.byteCount {
+      let value = unsafe load(values, index, as: type)
+      var room: UInt32 = 0
+      let rounded = unsafe withUnsafeMutableBytes(of: &room) { room in
+        unsafe store(Double(delta[index]), 0, of: room, as: deltaType)
+      }
+      squares[index % ValueStatistics.lanes] += value * value
+      changes[index % ValueStatistics.lanes] += rounded * rounded
+      let sum = Float(value) + Float(rounded)
+      let stored = unsafe store(Double(sum), index, of: output, as: outputType)
+      if !stored.isFinite { throw NonFinite(index: index, value: sum) }
+    }
+    return ChangeSums(values: total(squares), changes: total(changes))
+  }
+
   private static func total(_ s: [Double]) -> Double {
     ValueStatistics.total((s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]))
   }

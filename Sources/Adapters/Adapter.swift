@@ -1,0 +1,213 @@
+public import Bytes
+import JSON
+public import Safetensors
+import Tensors
+
+/// A PEFT adapter as it lies on disk: `adapter_config.json` and `adapter_model.safetensors`. Opening reads
+/// configuration and header, no data.
+public final class Adapter: Sendable {
+  /// As the user named it.
+  public let path: String
+  /// The last component of the path, to call it by.
+  public let name: String
+  public let configuration: AdapterConfiguration
+  public let file: SafetensorsFile
+  public let directory: InputDirectory
+  public let warnings: [String]
+
+  /// Everything that adapts one parameter.
+  struct Module: Sendable {
+    /// The module's path in the model.
+    var path: String
+    var depth: Int
+    /// Positions among the file's tensors.
+    var a: Int?
+    var b: Int?
+    var isEmbedding = false
+    var bias: Int?
+    var magnitude: Int?
+  }
+
+  struct Replacement: Sendable {
+    var path: String
+    var parameter: String
+    var tensor: Int
+  }
+
+  struct TokenRows: Sendable {
+    var path: String
+    var tensor: Int
+  }
+
+  /// In the order of the file.
+  let modules: [Module]
+  let replacements: [Replacement]
+  let tokenRows: [TokenRows]
+
+  public static let configName = "adapter_config.json"
+  public static let weightsName = "adapter_model.safetensors"
+  static let pickleName = "adapter_model.bin"
+
+  /// - Throws: `missing` when a file is not there, `malformed` for an adapter that contradicts itself,
+  ///   `unsupported` for one that cannot be merged.
+  public init(path: String) throws(Failure) {
+    guard InputDirectory.exists(at: path) else {
+      throw try Self.notADirectory(path)
+    }
+    directory = try InputDirectory(path: path)
+    self.path = path
+    name = path.split(separator: "/").last.map(String.init) ?? path
+    let names = try directory.names()
+    guard names.contains(Self.configName) else {
+      throw Failure(.missing, "holds no '\(Self.configName)': it is not a PEFT adapter", file: path)
+    }
+    let bytes = try directory.open(Self.configName).contents(limit: AdapterConfiguration.sizeLimit)
+    configuration = try AdapterConfiguration(parsing: bytes, file: "\(path)/\(Self.configName)")
+    guard names.contains(Self.weightsName) else {
+      guard names.contains(Self.pickleName) else {
+        throw Failure(.missing, "holds no '\(Self.weightsName)'", file: path)
+      }
+      throw Failure(
+        .unsupported,
+        "holds its weights as '\(Self.pickleName)', a pickle; load it with PEFT and save it again, as safetensors",
+        file: path)
+    }
+    let input = try directory.open(Self.weightsName)
+    file = try SafetensorsFile(input)
+    var warnings = file.header.warnings
+    if names.contains(Self.pickleName) {
+      warnings.append("\(path): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
+    }
+    if configuration.alpha == 0 { warnings.append("\(path): lora_alpha is 0: the adapter's deltas are zero") }
+    var sorter = Sorter(file)
+    do throws(Failure) { try sorter.sort() } catch { throw error.located(file: "\(path)/\(Self.weightsName)") }
+    modules = sorter.modules
+    replacements = sorter.replacements
+    tokenRows = sorter.tokenRows
+    self.warnings = warnings
+  }
+
+  private static func notADirectory(_ path: String) throws(Failure) -> Failure {
+    let file = try InputFile(path: path)
+    return Failure(
+      .malformed, "is a file; an adapter is the directory with '\(configName)' and '\(weightsName)'", file: file.name)
+  }
+
+  var tensors: [TensorInfo] { file.tensors }
+
+  /// The digest of the weights' file, to know the adapter again.
+  public func digest() throws(Failure) -> XXH128Digest {
+    var hasher = XXH3Hasher()
+    var position = 0
+    while position < file.file.size {
+      try Interruption.check()
+      let end = min(position + (1 << 20), file.file.size)
+      let bytes = try file.file.bytes(in: position..<end)
+      unsafe bytes.withUnsafeBytes { unsafe hasher.update($0) }
+      position = end
+    }
+    return hasher.digest128
+  }
+
+  /// A failure of one of the adapter's tensors, with its place.
+  func failure(_ message: String, tensor: Int) -> Failure {
+    Failure(.malformed, message, file: "\(path)/\(Self.weightsName)", tensor: tensors[tensor].name.string)
+  }
+}
+
+/// Sorts the tensors of an adapter into what they do.
+private struct Sorter {
+  let file: SafetensorsFile
+  var modules: [Adapter.Module] = []
+  var replacements: [Adapter.Replacement] = []
+  var tokenRows: [Adapter.TokenRows] = []
+  private var places: [String: Int] = [:]
+
+  init(_ file: SafetensorsFile) { self.file = file }
+
+  mutating func sort() throws(Failure) {
+    guard !file.tensors.isEmpty else { throw Failure(.malformed, "holds no tensor") }
+    for (index, info) in file.tensors.enumerated() {
+      let key = AdapterKey(info.name.string)
+      guard key.hasPrefix else {
+        throw Failure(
+          .malformed, "does not begin with 'base_model.model.', as every name in a PEFT adapter does",
+          tensor: info.name.string)
+      }
+      if key.role == .ignored { continue }
+      guard key.role != .unknown else {
+        throw Failure(
+          .unsupported, "belongs to no kind of adapter that can be merged", tensor: info.name.string)
+      }
+      try check(info)
+      switch key.role {
+      case .replacement(let parameter):
+        replacements.append(.init(path: key.module, parameter: parameter, tensor: index))
+      case .tokenRows: tokenRows.append(.init(path: key.module, tensor: index))
+      default: try add(index, key)
+      }
+    }
+    for module in modules { try check(module) }
+    try checkRepetition()
+  }
+
+  private func check(_ info: TensorInfo) throws(Failure) {
+    guard info.elementCount > 0 else {
+      throw Failure(
+        .malformed,
+        "has shape \(info.shape): an empty tensor, as training with ZeRO-3 leaves when parameters are not gathered "
+          + "before saving", tensor: info.name.string)
+    }
+    guard [.f16, .bf16, .f32].contains(info.type) else {
+      throw Failure(
+        .malformed, "is \(info.type.name), allowed in an adapter are F32, BF16, F16", tensor: info.name.string)
+    }
+  }
+
+  private mutating func add(_ index: Int, _ key: AdapterKey) throws(Failure) {
+    let id = "\(key.depth) \(key.module)"
+    let place = places[id] ?? modules.count
+    if place == modules.count {
+      modules.append(.init(path: key.module, depth: key.depth))
+      places[id] = place
+    }
+    var module = modules[place]
+    func set(_ field: inout Int?) throws(Failure) {
+      if let other = field {
+        throw Failure(
+          .malformed, "means the same as '\(file.tensors[other].name.string)'", tensor: file.tensors[index].name.string)
+      }
+      field = index
+    }
+    let isEmbedding = key.role == .embeddingA || key.role == .embeddingB
+    switch key.role {
+    case .loraA, .embeddingA: try set(&module.a)
+    case .loraB, .embeddingB: try set(&module.b)
+    case .loraBias: try set(&module.bias)
+    case .magnitude: try set(&module.magnitude)
+    case .replacement, .tokenRows, .ignored, .unknown: break
+    }
+    if key.role != .magnitude { module.isEmbedding = module.isEmbedding || isEmbedding }
+    modules[place] = module
+  }
+
+  private func check(_ module: Adapter.Module) throws(Failure) {
+    let any = module.a ?? module.b ?? module.magnitude ?? module.bias ?? 0
+    guard module.a != nil, module.b != nil else {
+      let missing = module.a == nil ? "A" : "B"
+      throw Failure(
+        .malformed, "has no lora_\(missing) beside it in module '\(module.path)'", tensor: file.tensors[any].name.string)
+    }
+  }
+
+  private func checkRepetition() throws(Failure) {
+    var seen: [String: Int] = [:]
+    for replacement in replacements {
+      if let other = seen.updateValue(replacement.tensor, forKey: "\(replacement.path).\(replacement.parameter)") {
+        throw Failure(
+          .malformed, "means the same as '\(file.tensors[other].name.string)'",
+          tensor: file.tensors[replacement.tensor].name.string)
+      }
+    }
+  }
+}

@@ -1,0 +1,364 @@
+public import Bytes
+import Quantization
+import Synchronization
+public import Tensors
+
+/// A model with adapters merged into it, computed as it is read: `W + Σ s·B·A`, and what else adapters do.
+///
+/// Memory is a few rows per reader and the factors of the tensors under way.
+public struct MergedSource: TensorSource {
+  public let tensors: [TensorInfo]
+  public let items: [MergedTensor]
+  let base: any TensorSource
+  private let cache = FactorCache()
+  private let meter = ChangeMeter()
+  private let columns = ColumnFactors()
+
+  /// - Parameter base: what the origins of the items count in; weights `[outputs, inputs]` unless the deltas'
+  ///   places say otherwise.
+  /// - Throws: `unsupported` when the library that multiplies matrices is not there.
+  init(_ items: [MergedTensor], base: any TensorSource) throws(Failure) {
+    self.items = items
+    self.base = base
+    tensors = items.map(\.info)
+    if items.contains(where: { !$0.deltas.isEmpty }) { try LowRankFactors.checkLibrary() }
+  }
+
+  /// ‖W′ − W‖ / ‖W‖ of a tensor that has been read; nil when it was not, or replaced one of another shape.
+  public func relativeChange(of index: Int) -> Double? { meter.relativeChange(of: index) }
+
+  public func read(
+    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+  ) throws(Failure) {
+    try unsafe read(index, at: offset, into: destination, original: nil)
+  }
+
+  /// As `read(_:at:into:)`.
+  ///
+  /// - Parameter original: is given the base's bytes that the piece was made of, when they come from one tensor.
+  public func read(
+    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
+  ) throws(Failure) {
+    let item = items[index]
+    let width = max(1, item.info.type.bitWidth / 8)
+    guard offset % width == 0, destination.count % width == 0 else {
+      throw Failure(.internal, "a piece cuts an element in two", tensor: item.info.name.string)
+    }
+    let elements = offset / width..<(offset + destination.count) / width
+    if elements.isEmpty { return }
+    do throws(Failure) {
+      if item.hasSums {
+        try unsafe merge(index, item, elements, into: destination, original)
+      } else {
+        try unsafe pass(index, item, elements, into: destination, original)
+      }
+      if !item.rows.isEmpty { try unsafe replaceRows(index, item, elements, in: destination) }
+    } catch { throw error.located(tensor: item.info.name.string) }
+  }
+
+  // MARK: - Where values come from
+
+  private func origin(of item: MergedTensor) -> (source: any TensorSource, index: Int) {
+    switch item.origin {
+    case .base(let index): (base, index)
+    case .adapter(let adapter, let index): (adapter.file, index)
+    }
+  }
+
+  private func type(of item: MergedTensor) throws(Failure) -> (stored: FloatType, merged: FloatType) {
+    let (source, index) = origin(of: item)
+    guard let stored = FloatType(elementType: source.tensors[index].type),
+      let merged = FloatType(elementType: item.info.type)
+    else { throw Failure(.internal, "is \(source.tensors[index].type.name), which is not computed with") }
+    return (stored, merged)
+  }
+
+  /// The origin's own bytes for some elements.
+  private func stored(
+    _ item: MergedTensor, _ elements: Range<Int>, _ type: FloatType
+  ) throws(Failure) -> ScratchBuffer {
+    let (source, index) = origin(of: item)
+    return try ScratchBuffer(
+      source, index, at: elements.lowerBound * type.byteCount, count: elements.count * type.byteCount)
+  }
+
+  // MARK: - Unchanged, converted or replaced
+
+  private func pass(
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: UnsafeMutableRawBufferPointer,
+    _ original: ScratchBytes?
+  ) throws(Failure) {
+    let (source, position) = origin(of: item)
+    if source.tensors[position].type == item.info.type {
+      let width = destination.count / elements.count
+      try unsafe source.read(position, at: elements.lowerBound * width, into: destination)
+      unsafe original?.set(UnsafeRawBufferPointer(destination))
+    } else {
+      let (from, to) = try type(of: item)
+      let values = try stored(item, elements, from)
+      defer { extendLifetime(values) }
+      unsafe original?.set(values.bytes)
+      do throws(Overflow) { try unsafe convert(values.bytes, from: from, to: to, into: destination) } catch {
+        throw Failure(
+          .malformed, "element \(elements.lowerBound + error.index) is \(error.value), beyond the range of \(to.torchName)")
+      }
+    }
+    if !item.rows.isEmpty { try measure(index, item, elements, nil) }
+    guard let replaced = item.replaced else { return }
+    let old = try floats(base, replaced, elements)
+    let new = try floats(source, position, elements)
+    defer {
+      extendLifetime(old)
+      extendLifetime(new)
+    }
+    var sums = ChangeSums()
+    for at in 0..<elements.count {
+      let value = unsafe Double(old.floats[at])
+      let change = unsafe Double(new.floats[at]) - value
+      sums.add(ChangeSums(values: value * value, changes: change * change))
+    }
+    meter.add(sums, tensor: index, at: elements.lowerBound)
+  }
+
+  private func floats(
+    _ source: any TensorSource, _ index: Int, _ elements: Range<Int>
+  ) throws(Failure) -> ScratchBuffer {
+    let info = source.tensors[index]
+    guard let type = FloatType(elementType: info.type) else {
+      throw Failure(.internal, "is \(info.type.name), which is not computed with")
+    }
+    let values = try ScratchBuffer(
+      source, index, at: elements.lowerBound * type.byteCount, count: elements.count * type.byteCount)
+    defer { extendLifetime(values) }
+    let result = ScratchBuffer(byteCount: 4 * elements.count)
+    // Nothing is too large for 32 bits.
+    try? unsafe convert(values.bytes, from: type, to: .f32, into: result.mutableBytes)
+    return result
+  }
+
+  // MARK: - Sums
+
+  private func merge(
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: UnsafeMutableRawBufferPointer,
+    _ original: ScratchBytes?
+  ) throws(Failure) {
+    let (from, to) = try type(of: item)
+    let length = item.rowLength
+    let rows = elements.lowerBound / length..<(elements.upperBound - 1) / length + 1
+    let delta = ScratchBuffer(byteCount: 4 * rows.count * length)
+    defer { extendLifetime(delta) }
+    try unsafe sum(index, item, rows, into: delta.mutableFloats)
+    let values = try stored(item, elements, from)
+    defer { extendLifetime(values) }
+    unsafe original?.set(values.bytes)
+    let first = elements.lowerBound - rows.lowerBound * length
+    let own = unsafe UnsafeBufferPointer(rebasing: delta.floats[first..<first + elements.count])
+    do throws(NonFinite) {
+      let sums = try unsafe addDelta(
+        values.bytes, as: from, delta: own, roundedTo: item.deltaType, into: destination, as: to)
+      meter.add(sums, tensor: index, at: elements.lowerBound)
+    } catch {
+      let position = elements.lowerBound + error.index
+      throw Failure(
+        .malformed,
+        error.value.isFinite
+          ? "element \(position) becomes \(error.value), beyond the range of \(to.torchName) (--dtype chooses another)"
+          : "element \(position) becomes \(error.value); a merged model must be finite")
+    }
+  }
+
+  /// All deltas of some whole rows, added up.
+  private func sum(
+    _ index: Int, _ item: MergedTensor, _ rows: Range<Int>, into total: UnsafeMutableBufferPointer<Float>
+  ) throws(Failure) {
+    guard let start = total.baseAddress else { return }
+    let length = item.rowLength
+    var isEmpty = true
+    for delta in item.deltas where delta.magnitude == nil {
+      let factors = try cache.factors(delta.factors)
+      unsafe delta.multiply(factors, rows: rows, rowLength: length, adding: !isEmpty, into: start)
+      isEmpty = false
+    }
+    if isEmpty { unsafe total.update(repeating: 0) }
+    for vector in item.vectors {
+      let values = try vector.adapter.floats(of: vector.tensor)
+      for row in rows { unsafe total[row - rows.lowerBound] += vector.scale * values[row] }
+    }
+    for (position, delta) in item.deltas.enumerated() {
+      guard let magnitude = delta.magnitude else { continue }
+      try unsafe addDirection(index, position, delta, magnitude, item, rows, to: total)
+    }
+  }
+
+  // MARK: - DoRA
+
+  /// Adds `w · (m / ‖W + Δ‖ · (W + Δ) − W)`: the norm is that of the unmerged base with this delta alone, over
+  /// the inputs of each output.
+  private func addDirection(
+    _ index: Int, _ position: Int, _ delta: LowRankDelta, _ magnitude: LowRankDelta.Magnitude, _ item: MergedTensor,
+    _ rows: Range<Int>, to total: UnsafeMutableBufferPointer<Float>
+  ) throws(Failure) {
+    let length = item.rowLength
+    let (values, sum) = try directed(delta, item, rows)
+    defer {
+      extendLifetime(values)
+      extendLifetime(sum)
+    }
+    let isTransposed = delta.place.isTransposed
+    let factors =
+      isTransposed
+      ? try columns.factors(of: index, position) { () throws(Failure) in
+        try columnFactors(delta, magnitude, item)
+      } : try rowFactors(magnitude, length, rows, sum, delta.place.rowOffset)
+    for row in 0..<rows.count {
+      for column in 0..<length {
+        let at = row * length + column
+        let factor = factors[isTransposed ? column : row]
+        let change = unsafe factor * sum.floats[at] - values.floats[at]
+        unsafe total[at] += magnitude.weight == 1 ? change : magnitude.weight * change
+      }
+    }
+  }
+
+  /// W and W + Δ of some rows, in 32 bits.
+  private func directed(
+    _ delta: LowRankDelta, _ item: MergedTensor, _ rows: Range<Int>
+  ) throws(Failure) -> (values: ScratchBuffer, sum: ScratchBuffer) {
+    let length = item.rowLength
+    let (source, position) = origin(of: item)
+    let values = try floats(source, position, rows.lowerBound * length..<rows.upperBound * length)
+    let sum = ScratchBuffer(byteCount: 4 * rows.count * length)
+    if let start = unsafe sum.mutableFloats.baseAddress {
+      let factors = try cache.factors(delta.factors)
+      unsafe delta.multiply(factors, rows: rows, rowLength: length, adding: false, into: start)
+    }
+    for at in 0..<rows.count * length { unsafe sum.mutableFloats[at] += values.floats[at] }
+    return (values, sum)
+  }
+
+  private func rowFactors(
+    _ magnitude: LowRankDelta.Magnitude, _ length: Int, _ rows: Range<Int>, _ sum: ScratchBuffer, _ offset: Int
+  ) throws(Failure) -> [Float] {
+    let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
+    defer { extendLifetime(sum) }
+    return rows.enumerated().map { place, row in
+      var squares = 0.0
+      for column in 0..<length {
+        let value = unsafe Double(sum.floats[place * length + column])
+        squares += value * value
+      }
+      return lengths[offset + row] / Float(squares.squareRoot())
+    }
+  }
+
+  /// Of a tensor whose outputs are its columns: one pass over all of it.
+  private func columnFactors(
+    _ delta: LowRankDelta, _ magnitude: LowRankDelta.Magnitude, _ item: MergedTensor
+  ) throws(Failure) -> [Float] {
+    let length = item.rowLength
+    let count = item.info.shape.first ?? 0
+    var squares = [Double](repeating: 0, count: length)
+    let step = max(1, (1 << 18) / max(1, length))
+    var row = 0
+    while row < count {
+      try Interruption.check()
+      let rows = row..<min(row + step, count)
+      let (_, sum) = try directed(delta, item, rows)
+      defer { extendLifetime(sum) }
+      for place in 0..<rows.count {
+        for column in 0..<length {
+          let value = unsafe Double(sum.floats[place * length + column])
+          squares[column] += value * value
+        }
+      }
+      row = rows.upperBound
+    }
+    let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
+    return zip(lengths, squares).map { $0 / Float($1.squareRoot()) }
+  }
+
+  // MARK: - Rows
+
+  private func replaceRows(
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, in destination: UnsafeMutableRawBufferPointer
+  ) throws(Failure) {
+    let length = item.rowLength
+    let width = destination.count / elements.count
+    guard let to = FloatType(elementType: item.info.type) else { return }
+    for replacement in item.rows {
+      let source = replacement.adapter.file
+      for row in elements.lowerBound / length...(elements.upperBound - 1) / length {
+        guard let own = replacement.rowOf[row] else { continue }
+        let part = (row * length..<(row + 1) * length).clamped(to: elements)
+        let from = own * length + part.lowerBound - row * length
+        let values = try floats(source, replacement.tensor, from..<from + part.count)
+        defer { extendLifetime(values) }
+        let start = (part.lowerBound - elements.lowerBound) * width
+        let room = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[start..<start + part.count * width])
+        try measure(index, item, part, values)
+        do throws(Overflow) { try unsafe convert(values.bytes, from: .f32, to: to, into: room) } catch {
+          throw Failure(
+            .malformed, "element \(part.lowerBound + error.index) becomes \(error.value), beyond the range of \(to.torchName)")
+        }
+      }
+    }
+  }
+
+  /// Counts the origin's values, or the change to what an adapter has for them.
+  private func measure(
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, _ new: ScratchBuffer?
+  ) throws(Failure) {
+    let (source, position) = origin(of: item)
+    let old = try floats(source, position, elements)
+    defer { extendLifetime(old) }
+    var sums = ChangeSums()
+    for at in 0..<elements.count {
+      let value = unsafe Double(old.floats[at])
+      if let new {
+        let change = unsafe Double(new.floats[at]) - value
+        sums.changes += change * change
+      } else {
+        sums.values += value * value
+      }
+    }
+    meter.add(sums, tensor: index, at: elements.lowerBound)
+  }
+}
+
+/// Room for the bytes that a piece was made of.
+@safe public final class ScratchBytes: @unchecked Sendable {
+  private let memory: UnsafeMutableRawBufferPointer
+  private var count = 0
+
+  public init(capacity: Int) { unsafe memory = .allocate(byteCount: capacity, alignment: 64) }
+
+  deinit { unsafe memory.deallocate() }
+
+  public var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: memory[..<count]) }
+
+  public func clear() { count = 0 }
+
+  func set(_ bytes: UnsafeRawBufferPointer) {
+    unsafe precondition(bytes.count <= memory.count, "more than there is room for")
+    unsafe memory.copyMemory(from: bytes)
+    count = bytes.count
+  }
+}
+
+/// m / ‖column‖ of tensors whose outputs are columns, each computed once, by whoever needs it first.
+private final class ColumnFactors: Sendable {
+  private let known = Mutex<[[Int]: [Float]]>([:])
+
+  func factors(
+    of tensor: Int, _ delta: Int, _ compute: () throws(Failure) -> [Float]
+  ) throws(Failure) -> [Float] {
+    try known.withLock { (known) throws(Failure) in
+      if let found = known[[tensor, delta]] { return found }
+      // One tensor at a time is under way, or two: older ones are not asked for again.
+      if known.count > 8 { known.removeAll() }
+      let computed = try compute()
+      known[[tensor, delta]] = computed
+      return computed
+    }
+  }
+}

@@ -1,0 +1,43 @@
+import Bytes
+import Quantization
+public import Tensors
+
+/// One tensor of the merged model: where its values come from and what is done to them, in this order.
+public struct MergedTensor: Sendable {
+  enum Origin: Sendable {
+    /// Position in the base source.
+    case base(Int)
+    /// The adapter has the whole tensor.
+    case adapter(Adapter, Int)
+  }
+
+  public let info: TensorInfo
+  let origin: Origin
+  /// With the whole tensor from an adapter: what it replaces, when that has the same shape.
+  var replaced: Int?
+  var deltas: [LowRankDelta] = []
+  /// Added as they are, to a bias: α/r times a vector of the adapter.
+  var vectors: [(adapter: Adapter, tensor: Int, scale: Float)] = []
+  /// Rows of an embedding that an adapter has: row of the tensor, row of the adapter's.
+  var rows: [(adapter: Adapter, tensor: Int, rowOf: [Int: Int])] = []
+  /// What the delta is rounded to before it is added; f32 leaves it as it is.
+  var deltaType = FloatType.f32
+
+  init(info: TensorInfo, origin: Origin) {
+    self.info = info
+    self.origin = origin
+  }
+
+  /// The base's tensor that all values come from.
+  public var baseIndex: Int? {
+    if case .base(let index) = origin { index } else { nil }
+  }
+
+  /// False when it is the base's tensor, value for value.
+  public var isChanged: Bool { !deltas.isEmpty || !vectors.isEmpty || !rows.isEmpty || baseIndex == nil }
+
+  var hasSums: Bool { !deltas.isEmpty || !vectors.isEmpty }
+
+  /// Values from one row to the next; 1 for a vector.
+  var rowLength: Int { info.shape.dropFirst().reduce(1, *) }
+}
