@@ -74,7 +74,7 @@ let package = Package(
       ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Adapters", "Architectures"]),
     .executableTarget(
       name: "nibble",
-      dependencies: ["Pipeline", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],
+      dependencies: ["Pipeline", "Adapters", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],
       path: "Sources/nibble", swiftSettings: strict),
 
     // Tests mirror the targets.

@@ -6,7 +6,7 @@ public import Tensors
 /// A model with adapters merged into it, computed as it is read: `W + Σ s·B·A`, and what else adapters do.
 ///
 /// Memory is a few rows per reader and the factors of the tensors under way.
-public struct MergedSource: TensorSource {
+public struct MergedSource: TracingSource {
   public let tensors: [TensorInfo]
   public let items: [MergedTensor]
   let base: any TensorSource
@@ -33,10 +33,7 @@ public struct MergedSource: TensorSource {
     try unsafe read(index, at: offset, into: destination, original: nil)
   }
 
-  /// As `read(_:at:into:)`.
-  ///
-  /// - Parameter original: is given the base's bytes that the piece was made of, when they come from one tensor.
-  public func read(
+  package func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
   ) throws(Failure) {
     let item = items[index]
@@ -322,26 +319,6 @@ public struct MergedSource: TensorSource {
       }
     }
     meter.add(sums, tensor: index, at: elements.lowerBound)
-  }
-}
-
-/// Room for the bytes that a piece was made of.
-@safe public final class ScratchBytes: @unchecked Sendable {
-  private let memory: UnsafeMutableRawBufferPointer
-  private var count = 0
-
-  public init(capacity: Int) { unsafe memory = .allocate(byteCount: capacity, alignment: 64) }
-
-  deinit { unsafe memory.deallocate() }
-
-  public var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: memory[..<count]) }
-
-  public func clear() { count = 0 }
-
-  func set(_ bytes: UnsafeRawBufferPointer) {
-    unsafe precondition(bytes.count <= memory.count, "more than there is room for")
-    unsafe memory.copyMemory(from: bytes)
-    count = bytes.count
   }
 }
 

@@ -36,7 +36,8 @@ public struct MergedTensor: Sendable {
   /// False when it is the base's tensor, value for value.
   public var isChanged: Bool { !deltas.isEmpty || !vectors.isEmpty || !rows.isEmpty || baseIndex == nil }
 
-  var hasSums: Bool { !deltas.isEmpty || !vectors.isEmpty }
+  /// Whether values are computed, which finds those that are not finite.
+  public var hasSums: Bool { !deltas.isEmpty || !vectors.isEmpty }
 
   /// Values from one row to the next; 1 for a vector.
   var rowLength: Int { info.shape.dropFirst().reduce(1, *) }

@@ -21,6 +21,8 @@ public struct ParameterPlace: Sendable, Equatable {
 public struct ParameterNames: Sendable {
   /// One for each tensor, in the order given.
   public var places: [ParameterPlace]
+  /// Whether the class is known.
+  public var isKnown: Bool
   /// `base_model_prefix`; empty when there is none or the class is not known.
   public var basePrefix: String
   /// Whether the output embedding is the input embedding, by configuration or by the class's default.
@@ -33,6 +35,7 @@ public struct ParameterNames: Sendable {
     let declared = configuration.tiesWordEmbeddings ?? configuration.textTiesWordEmbeddings
     guard let rule = configuration.architecture.flatMap({ ClassRule(architecture: $0) }) else {
       places = names.map { ParameterPlace(parameter: $0.string) }
+      isKnown = false
       basePrefix = ""
       tiesEmbeddings = declared ?? false
       outputEmbedding = "lm_head"
@@ -41,6 +44,7 @@ public struct ParameterNames: Sendable {
     let placer = Placer(rule: rule, names: texts)
     let lacksPrefix = placer.storesBaseModel(texts)
     places = texts.map { placer.parameterPlace($0, lacksPrefix: lacksPrefix) }
+    isKnown = true
     basePrefix = String(decoding: rule.prefix, as: UTF8.self)
     tiesEmbeddings = declared ?? rule.tiesByDefault
     let heads = rule.kinds.filter { $0.value == .outputEmbedding }.map { String(decoding: $0.key, as: UTF8.self) }

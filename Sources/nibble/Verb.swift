@@ -40,7 +40,7 @@ extension Verb {
 
 /// What the whole command line asks for.
 enum Tool {
-  static var verbs: [any Verb.Type] { [QuantizeVerb.self, InspectVerb.self, VerifyVerb.self, ConvertVerb.self] }
+  static var verbs: [any Verb.Type] { [QuantizeVerb.self, MergeVerb.self, InspectVerb.self, VerifyVerb.self, ConvertVerb.self] }
 
   static var help: String {
     var text = "nibble: makes large models small enough to train\n\nnibble VERB … [options]\n\nVerbs:\n"

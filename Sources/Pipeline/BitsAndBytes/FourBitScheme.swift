@@ -3,7 +3,7 @@ import Quantization
 import Tensors
 
 /// How a weight is stored in 4 bits: the physical tensors that take its place, in file order.
-struct FourBitScheme: Sendable {
+struct FourBitScheme: Sendable, Equatable {
   var format: FourBitFormat
   var usesDoubleQuantization: Bool
   /// The dtype under which the packed codes are stored; the bytes are the same.

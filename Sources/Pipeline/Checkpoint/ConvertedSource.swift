@@ -3,7 +3,7 @@ import Quantization
 import Tensors
 
 /// A source with some of its tensors in another floating-point type, rounded to nearest even.
-struct ConvertedSource: TensorSource {
+struct ConvertedSource: TracingSource {
   let base: any TensorSource
   let tensors: [TensorInfo]
   private let conversions: [Int: (from: ElementType, to: FloatType)]
@@ -25,6 +25,15 @@ struct ConvertedSource: TensorSource {
     }
     self.tensors = tensors
     self.conversions = conversions
+  }
+
+  func read(
+    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
+  ) throws(Failure) {
+    guard conversions[index] == nil, let base = base as? any TracingSource else {
+      throw Failure(.internal, "a converted tensor cannot be traced", tensor: tensors[index].name.string)
+    }
+    try unsafe base.read(index, at: offset, into: destination, original: original)
   }
 
   /// - Throws: `malformed` for a finite value that the new type can only hold as an infinity.

@@ -58,7 +58,7 @@ public struct Convert: Sendable {
       model: model, plan: plan, config: config(of: model, method, target), operation: "convert",
       activity: "converting",
       recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-      warnings: model.warnings, options: run)
+      warnings: model.warnings, options: run, sideFiles: SideFiles(of: model))
   }
 
   private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {

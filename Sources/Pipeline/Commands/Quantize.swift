@@ -70,32 +70,32 @@ public struct Quantize: Sendable {
       dequantized.tensors, configuration: model.configuration,
       target: target == .transformers5 ? .transformers5 : .transformers4, keep: keep.map(Keep.init))
     if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
-    var preparation = Preparation(dequantized)
+    var preparation = FourBitPreparation(dequantized, origin: dequantized.origin)
     for (index, disposition) in weights.dispositions.enumerated() {
-      try preparation.add(index, disposition)
+      // A weight that is in 4 bits already was transposed when it was quantized.
+      try preparation.add(index, disposition, isOriented: dequantized.isFourBit(index))
     }
     let source = try preparation.source()
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       preparation.steps, source: source, stored: model.checkpoint, scheme: scheme)
     let quantized = preparation.steps.count { $0.action != .copy }
     var warnings = model.warnings + weights.warnings
-    if weights.expertTensors > 0 {
-      warnings.append(
-        "\(weights.expertTensors) expert tensors (\(byteText(weights.expertBytes))) stay as they are: transformers 5 "
-          + "cannot load 4-bit experts (--target transformers-4 quantizes experts that are stored one by one)")
-    }
-    if preparation.narrowed > 0 {
-      warnings.append("\(preparation.narrowed) F64 weights are narrowed to F32 before they are quantized")
-    }
-    if preparation.widened > 0 {
-      warnings.append(
-        "\(preparation.widened) F16 weights are stored as F32, in which the model class computes with them")
-    }
+    warnings += expertWarnings(weights)
+    warnings += preparation.warnings
     if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
     warnings += storageWarnings(model)
     return CheckpointRun(
       model: model, plan: plan, config: config(of: model, skip: weights.skipModules), operation: "quantize",
-      activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run)
+      activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, sideFiles: SideFiles(of: model))
+  }
+
+  func expertWarnings(_ weights: WeightPlan) -> [String] {
+    guard weights.expertTensors > 0 else { return [] }
+    return [
+      "\(weights.expertTensors) expert tensors (\(byteText(weights.expertBytes))) stay as they are: transformers 5 "
+        + "cannot load 4-bit experts ('nibble quantize --target transformers-4' quantizes experts that are stored one "
+        + "by one)"
+    ]
   }
 
   // MARK: - What may be quantized
@@ -129,7 +129,17 @@ public struct Quantize: Sendable {
 
   private func config(of model: ModelSource, skip: [String]) -> JSONValue? {
     guard var config = model.config else { return nil }
-    config["quantization_config"] = .object([
+    config["quantization_config"] = quantizationConfig(skip: skip)
+    if storage != .uint8 {
+      // Packed bytes are cast when the model is loaded in any other dtype.
+      if config["torch_dtype"] != nil { config["torch_dtype"] = .string(storage.rawValue) }
+      if config["dtype"] != nil || config["torch_dtype"] == nil { config["dtype"] = .string(storage.rawValue) }
+    }
+    return config
+  }
+
+  func quantizationConfig(skip: [String]) -> JSONValue {
+    .object([
       "_load_in_4bit": true, "_load_in_8bit": false,
       "bnb_4bit_compute_dtype": .string(computeType.rawValue), "bnb_4bit_quant_storage": .string(storage.rawValue),
       "bnb_4bit_quant_type": .string(code.rawValue), "bnb_4bit_use_double_quant": .bool(usesDoubleQuantization),
@@ -138,12 +148,6 @@ public struct Quantize: Sendable {
       "llm_int8_threshold": JSONNumber(6.0).map(JSONValue.number) ?? 6,
       "load_in_4bit": true, "load_in_8bit": false, "quant_method": "bitsandbytes",
     ])
-    if storage != .uint8 {
-      // Packed bytes are cast when the model is loaded in any other dtype.
-      if config["torch_dtype"] != nil { config["torch_dtype"] = .string(storage.rawValue) }
-      if config["dtype"] != nil || config["torch_dtype"] == nil { config["dtype"] = .string(storage.rawValue) }
-    }
-    return config
   }
 
   private func recorded(skip: [String]) -> [(key: String, value: JSONValue)] {
@@ -162,58 +166,5 @@ extension FourBitCode {
     case .nf4: self = .nf4
     case .fp4: self = .fp4
     }
-  }
-}
-
-/// Collects steps and the sources they need around the stored tensors.
-private struct Preparation {
-  let dequantized: DequantizedSource
-  var steps: [Step] = []
-  var narrowed = 0
-  var widened = 0
-  private var conversions: [Int: FloatType] = [:]
-  private var transposed: Set<Int> = []
-
-  init(_ dequantized: DequantizedSource) { self.dequantized = dequantized }
-
-  mutating func add(_ index: Int, _ disposition: Disposition) throws(Failure) {
-    let info = dequantized.tensors[index]
-    var origin = dequantized.origin(of: index)
-    if disposition == .keep(.fp32Module), info.type == .f16, case .stored(let stored) = origin {
-      // Their products overflow f16; the loader widens such weights of a 16-bit checkpoint, but takes those
-      // of a quantized one as they are stored.
-      conversions[index] = .f32
-      widened += 1
-      origin = .derived([stored])
-    }
-    guard disposition == .quantize || disposition == .quantizeTransposed else {
-      steps.append(Step(tensor: index, action: .copy, origin: origin, mustBeFinite: true))
-      return
-    }
-    // Counts in the trainers' kernels are 32-bit.
-    guard info.elementCount <= 1 << 31 else {
-      throw Failure(
-        .unsupported, "has \(info.elementCount) elements, bitsandbytes counts at most 2^31; keep it (--keep)",
-        tensor: info.name.string)
-    }
-    let type = FloatType(info.type) ?? .f32
-    if info.type == .f64 {
-      conversions[index] = .f32
-      narrowed += 1
-    }
-    // A weight that is in 4 bits already was transposed when it was quantized.
-    let isTransposed = disposition == .quantizeTransposed && !dequantized.isFourBit(index)
-    if isTransposed { transposed.insert(index) }
-    if info.type == .f64 || isTransposed, case .stored(let stored) = origin {
-      origin = .derived([stored])
-    }
-    steps.append(Step(tensor: index, action: .quantize(type), origin: origin))
-  }
-
-  func source() throws(Failure) -> any TensorSource {
-    var source: any TensorSource = dequantized
-    if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
-    if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
-    return source
   }
 }

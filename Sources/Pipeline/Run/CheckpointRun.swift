@@ -18,6 +18,11 @@ struct CheckpointRun {
   let recorded: [(key: String, value: JSONValue)]
   let warnings: [String]
   let options: RunOptions
+  let sideFiles: SideFiles
+  /// Of directories beside the model's that the output may not lie in.
+  var identities: [FileIdentity] = []
+  /// What adapters did, asked for when the weights have been written.
+  var changes: (@Sendable () -> [MergeChange])?
 
   static let indexName = "model.safetensors.index.json"
 
@@ -29,7 +34,7 @@ struct CheckpointRun {
       for warning in warnings { announce(warning) }
       return try report(path, files: plannedFiles, bytesOut: shardBytes, seconds: 0)
     }
-    let directory = try StagedDirectory(path: path, replacing: options.force, inputs: model.identities)
+    let directory = try StagedDirectory(path: path, replacing: options.force, inputs: model.identities + identities)
     try checkSpace(needed: shardBytes, directory.freeBytes(), path)
     // Not earlier: a run that cannot begin has one thing to say.
     for warning in warnings { announce(warning) }
@@ -43,7 +48,7 @@ struct CheckpointRun {
     if let config {
       files.append(try write(ModelSource.configName, config.text(.indented) + "\n", into: directory.files))
     }
-    for name in model.sideFiles { files.append(try copy(name, into: directory.files)) }
+    for name in sideFiles.names { files.append(try copy(name, into: directory.files)) }
     try ManifestWriter(
       plan: plan, operation: operation, options: recorded, files: files, outputDigests: writer.outputDigests,
       storedDigests: writer.storedDigests
@@ -62,13 +67,21 @@ struct CheckpointRun {
     for step in plan.steps { tensors += try plan.outputs(of: step).count }
     return RunReport(
       output: path, files: files.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }, tensors: tensors,
-      parameters: model.parameterCount, bytesIn: plan.inputByteCount, bytesOut: bytesOut, seconds: seconds,
-      warnings: warnings)
+      parameters: parameterCount, bytesIn: plan.inputByteCount, bytesOut: bytesOut, seconds: seconds,
+      warnings: warnings, changes: changes?())
+  }
+
+  /// Of the output: adapters may bring more.
+  private var parameterCount: Int {
+    plan.steps.reduce(0) { sum, step in
+      let (result, overflow) = sum.addingReportingOverflow(plan.info(of: step).elementCount)
+      return overflow ? Int.max : result
+    }
   }
 
   private var plannedFiles: [String] {
     plan.shards.map(\.name) + (plan.shards.count > 1 ? [Self.indexName] : [])
-      + (config == nil ? [] : [ModelSource.configName]) + model.sideFiles
+      + (config == nil ? [] : [ModelSource.configName]) + sideFiles.names
       + [ManifestWriter.name, ManifestWriter.checksumsName]
   }
 
@@ -84,7 +97,7 @@ struct CheckpointRun {
     // Index and manifest take some 200 bytes for each tensor.
     var needed = shards + (1 << 16)
     for step in plan.steps { needed += 400 * (step.action == .copy ? 1 : 6) + 2 * plan.info(of: step).name.byteCount }
-    for name in model.sideFiles { needed += try model.sideFile(name).size }
+    for name in sideFiles.names { needed += try sideFiles.open(name).size }
     if let free, free < needed {
       throw Failure(
         .io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there",
@@ -121,7 +134,7 @@ struct CheckpointRun {
   }
 
   private func copy(_ name: String, into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
-    let source = try model.sideFile(name)
+    let source = try sideFiles.open(name)
     var file = HashedFile(try files.create(name), sha256: options.sha256)
     var position = 0
     while position < source.size {

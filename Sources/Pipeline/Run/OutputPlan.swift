@@ -16,8 +16,18 @@ struct Step: Sendable {
   enum Origin: Sendable, Equatable {
     /// What is read is what is stored, byte for byte.
     case stored(Int)
+    /// Computed piece by piece from this one, whose bytes the source hands on as it reads them.
+    case traced(Int)
     /// Computed from these.
     case derived([Int])
+
+    /// The one stored tensor that the bytes are, or are computed from as they are read.
+    var single: Int? {
+      switch self {
+      case .stored(let index), .traced(let index): index
+      case .derived: nil
+      }
+    }
   }
 
   /// Position in the prepared source's `tensors`.

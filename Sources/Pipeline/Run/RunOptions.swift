@@ -31,14 +31,27 @@ public struct RunReport: Sendable {
   public var bytesOut: Int
   public var seconds: Double
   public var warnings: [String]
+  /// What adapters changed, in the order of the tensors; nil for a run without adapters.
+  public var changes: [MergeChange]?
 
   /// The object that `--json` prints.
   public var json: String {
-    JSONValue.object([
+    var object = JSONValue.object([
       "output": .string(output), "files": .array(files.map(JSONValue.string)), "tensors": .number(tensors),
       "parameters": .number(parameters), "bytesIn": .number(bytesIn), "bytesOut": .number(bytesOut),
       "seconds": JSONNumber((seconds * 1000).rounded() / 1000).map(JSONValue.number) ?? 0,
       "warnings": .array(warnings.map(JSONValue.string)),
-    ]).text(.indented)
+    ])
+    if let changes {
+      object["changes"] = .array(
+        changes.map { change in
+          [
+            "tensor": .string(change.tensor), "adapter": .string(change.adapter),
+            "scale": change.scale.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null,
+            "relativeChange": change.relativeChange.flatMap { JSONNumber($0) }.map(JSONValue.number) ?? .null,
+          ]
+        })
+    }
+    return object.text(.indented)
   }
 }

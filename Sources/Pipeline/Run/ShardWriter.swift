@@ -35,7 +35,11 @@ final class ShardWriter {
       outputHasher.reset()
       storedHasher.reset()
     }
-    if case .stored = piece.work.step.origin { unsafe storedHasher.update(buffer.input) }
+    switch piece.work.step.origin {
+    case .stored: unsafe storedHasher.update(buffer.input)
+    case .traced: unsafe storedHasher.update(buffer.stored)
+    case .derived: break
+    }
     try unsafe append(buffer.output)
     if piece.isLast {
       outputDigests.append(outputHasher.digest)
@@ -123,7 +127,7 @@ final class ShardWriter {
 
   private func takeStoredDigests(of step: Step) throws(Failure) {
     switch step.origin {
-    case .stored(let index): storedDigests[index] = storedHasher.digest
+    case .stored(let index), .traced(let index): storedDigests[index] = storedHasher.digest
     case .derived(let indices):
       for index in indices { storedDigests[index] = try plan.stored.digest(of: index) }
     }

@@ -37,10 +37,14 @@ struct Piece: Sendable {
   private let codes: UnsafeMutableRawBufferPointer
   private var valueCount = 0
   private var codeCount = 0
+  /// What a traced piece was made of.
+  private let original: ScratchBytes
 
   init(capacity: Int) {
     unsafe values = .allocate(byteCount: capacity, alignment: 64)
     unsafe codes = .allocate(byteCount: capacity / 4 + 64, alignment: 64)
+    // Values may be stored in twice as many bytes as they are written in.
+    original = ScratchBytes(capacity: 2 * capacity)
   }
 
   deinit {
@@ -50,6 +54,9 @@ struct Piece: Sendable {
 
   /// The values as they were read.
   var input: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: values[..<valueCount]) }
+
+  /// The stored bytes that the values of a traced piece were computed from.
+  var stored: UnsafeRawBufferPointer { unsafe original.bytes }
 
   /// What is to be written.
   var output: UnsafeRawBufferPointer {
@@ -64,7 +71,13 @@ struct Piece: Sendable {
     valueCount = piece.range.count
     codeCount = 0
     let target = unsafe UnsafeMutableRawBufferPointer(rebasing: values[..<valueCount])
-    try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target)
+    if case .traced = step.origin {
+      guard let source = source as? any TracingSource else { throw Failure(.internal, "a source that cannot be traced") }
+      original.clear()
+      try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target, original: original)
+    } else {
+      try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target)
+    }
     guard case .quantize(let type) = step.action, let format = scheme?.format else {
       if step.mustBeFinite { try checkFinite(piece) }
       return

@@ -1,0 +1,32 @@
+package import Bytes
+
+/// A source that computes its values and can tell what they were computed from.
+package protocol TracingSource: TensorSource {
+  /// As `read(_:at:into:)`.
+  ///
+  /// - Parameter original: is given the bytes, as stored, that the piece was made of, when they are those of the
+  ///   same elements of one tensor.
+  func read(
+    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
+  ) throws(Failure)
+}
+
+/// Room for the bytes that a piece was made of.
+@safe package final class ScratchBytes: @unchecked Sendable {
+  private let memory: UnsafeMutableRawBufferPointer
+  private var count = 0
+
+  package init(capacity: Int) { unsafe memory = .allocate(byteCount: capacity, alignment: 64) }
+
+  deinit { unsafe memory.deallocate() }
+
+  package var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: memory[..<count]) }
+
+  package func clear() { count = 0 }
+
+  package func set(_ bytes: UnsafeRawBufferPointer) {
+    unsafe precondition(bytes.count <= memory.count, "more than there is room for")
+    unsafe memory.copyMemory(from: bytes)
+    count = bytes.count
+  }
+}

@@ -1,0 +1,75 @@
+import Architectures
+import Bytes
+import Quantization
+import Tensors
+
+/// Collects steps and the sources they need around the stored tensors.
+struct FourBitPreparation {
+  private let base: any TensorSource
+  private let origin: (Int) -> Step.Origin
+  var steps: [Step] = []
+  private var narrowed = 0
+  private var widened = 0
+  private var conversions: [Int: FloatType] = [:]
+  private var transposed: Set<Int> = []
+
+  /// - Parameter origin: which stored tensors a tensor of `base` comes from.
+  init(_ base: any TensorSource, origin: @escaping (Int) -> Step.Origin) {
+    self.base = base
+    self.origin = origin
+  }
+
+  /// - Parameters:
+  ///   - isOriented: the weight lies `[outputs, inputs]` already, as it is quantized.
+  ///   - mustBeFinite: whether values that are copied are looked at; those that are quantized always are.
+  mutating func add(
+    _ index: Int, _ disposition: Disposition, isOriented: Bool, mustBeFinite: Bool = true
+  ) throws(Failure) {
+    let info = base.tensors[index]
+    var origin = self.origin(index)
+    if disposition == .keep(.fp32Module), info.type == .f16, let stored = origin.single {
+      // Their products overflow f16; the loader widens such weights of a 16-bit checkpoint, but takes those
+      // of a quantized one as they are stored.
+      conversions[index] = .f32
+      widened += 1
+      origin = .derived([stored])
+    }
+    guard disposition == .quantize || disposition == .quantizeTransposed else {
+      steps.append(Step(tensor: index, action: .copy, origin: origin, mustBeFinite: mustBeFinite))
+      return
+    }
+    // Counts in the trainers' kernels are 32-bit.
+    guard info.elementCount <= 1 << 31 else {
+      throw Failure(
+        .unsupported, "has \(info.elementCount) elements, bitsandbytes counts at most 2^31; keep it (--keep)",
+        tensor: info.name.string)
+    }
+    let type = FloatType(info.type) ?? .f32
+    if info.type == .f64 {
+      conversions[index] = .f32
+      narrowed += 1
+    }
+    let isTransposed = disposition == .quantizeTransposed && !isOriented
+    if isTransposed { transposed.insert(index) }
+    if info.type == .f64 || isTransposed, let stored = origin.single {
+      origin = .derived([stored])
+    }
+    steps.append(Step(tensor: index, action: .quantize(type), origin: origin))
+  }
+
+  func source() throws(Failure) -> any TensorSource {
+    var source = base
+    if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
+    if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
+    return source
+  }
+
+  var warnings: [String] {
+    var warnings: [String] = []
+    if narrowed > 0 { warnings.append("\(narrowed) F64 weights are narrowed to F32 before they are quantized") }
+    if widened > 0 {
+      warnings.append("\(widened) F16 weights are stored as F32, in which the model class computes with them")
+    }
+    return warnings
+  }
+}

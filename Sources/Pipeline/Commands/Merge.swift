@@ -1,0 +1,130 @@
+public import Adapters
+import Architectures
+public import Bytes
+import JSON
+import Quantization
+import Safetensors
+import Tensors
+
+/// `nibble merge`: adapters into the weights of their base.
+public struct Merge: Sendable {
+  public var settings = MergeSettings()
+  /// What the output's tensors are written in.
+  public var type = Convert.ElementTypeChoice.keep
+  /// Quantize the merged weights in the same pass.
+  public var scheme: Quantize.Code?
+  /// Merge onto what quantization leaves of the base's weights: an adapter trained with QLoRA saw those.
+  public var trainedAs: Quantize.Code?
+  public var run = RunOptions()
+
+  public init() {}
+
+  /// - Parameter announce: is given each warning before any data is read.
+  /// - Throws: `malformed` when an adapter does not fit the base or a result is not finite, `unsupported` for an
+  ///   adapter that cannot be merged.
+  public func callAsFunction(
+    _ base: String, adapters: [String], output: String, announce: (String) -> Void
+  ) throws(Failure) -> RunReport {
+    let model = try ModelSource(path: base)
+    do throws(Failure) {
+      var opened: [Adapter] = []
+      for path in adapters { opened.append(try Adapter(path: path)) }
+      return try prepare(model, opened).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
+  }
+
+  func prepare(_ model: ModelSource, _ adapters: [Adapter]) throws(Failure) -> CheckpointRun {
+    try check(model)
+    let provenance = try MergeProvenance(model, adapters, settings)
+    let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: scheme != nil)
+    let target = FloatType(torchName: type.rawValue)
+    let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
+    var warnings = model.warnings + merged.warnings
+    var config = config(of: model, merged, target)
+    let steps: [Step]
+    let source: any TensorSource
+    let fourBit: FourBitScheme?
+    if let scheme {
+      let quantized = try MergeQuantization(
+        model, base, merged, code: FourBitCode(scheme), configuration: config.map(ModelConfiguration.init))
+      (steps, source, fourBit) = (quantized.steps, quantized.source, quantized.scheme)
+      warnings += quantized.warnings
+      config?["quantization_config"] = quantized.configuration
+    } else {
+      steps = merged.source.items.indices.map { index in
+        let item = merged.source.items[index]
+        return Step(tensor: index, action: .copy, origin: base.origin(of: item), mustBeFinite: !item.hasSums)
+      }
+      (source, fourBit) = (merged.source, nil)
+    }
+    let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
+      steps, source: source, stored: model.checkpoint, scheme: fourBit)
+    let side = SideFiles(of: model, adapters: adapters)
+    warnings += side.warnings
+    return CheckpointRun(
+      model: model, plan: plan, config: config, operation: "merge", activity: "merging",
+      recorded: recorded(provenance), warnings: warnings, options: run, sideFiles: side,
+      identities: adapters.map(\.directory.identity), changes: { MergeReport.changes(merged) })
+  }
+
+  private func check(_ model: ModelSource) throws(Failure) {
+    let path = model.checkpoint.path
+    switch model.quantizationMethod {
+    case .none: break
+    case .fourBit:
+      if trainedAs != nil {
+        throw Failure(
+          .usage, "option '--base-as-trained' is for a 16-bit base; this one is in 4 bits, and adapters are merged "
+            + "onto the weights that it stands for in any case", file: path)
+      }
+    case .other(let method):
+      throw Failure(
+        .unsupported, "is quantized (\(method)); merge into the original 16-bit checkpoint, or one in 4 bits "
+          + "(bitsandbytes)", file: path)
+    }
+    if scheme != nil, type != .keep {
+      throw Failure(.usage, "options '--scheme' and '--dtype' exclude each other")
+    }
+  }
+
+  private func config(of model: ModelSource, _ merged: MergePlan, _ target: FloatType?) -> JSONValue? {
+    guard var config = model.config else { return nil }
+    if model.quantizationMethod == .fourBit, scheme == nil { config["quantization_config"] = nil }
+    if let target {
+      let keys = ["dtype", "torch_dtype"].filter { config[$0] != nil }
+      for key in keys.isEmpty ? ["dtype"] : keys { config[key] = .string(target.torchName) }
+    }
+    func set(_ key: String, _ value: JSONValue, addsTo isAdded: Bool) {
+      var isSet = false
+      for part in ["text_config", "llm_config", "language_config", "decoder"] where config[part]?[key] != nil {
+        config[part]?[key] = value
+        isSet = true
+      }
+      if config[key] != nil || isAdded && !isSet { config[key] = value }
+    }
+    if let size = merged.vocabularySize { set("vocab_size", .number(size), addsTo: true) }
+    if let count = merged.layerCount {
+      for key in ["num_hidden_layers", "n_layer", "n_layers", "num_layers"] { set(key, .number(count), addsTo: false) }
+    }
+    if !merged.staysTied, model.names.tiesEmbeddings {
+      set("tie_word_embeddings", false, addsTo: false)
+      config["tie_word_embeddings"] = false
+    }
+    return config
+  }
+
+  private func recorded(_ provenance: MergeProvenance) -> [(key: String, value: JSONValue)] {
+    var options: [(key: String, value: JSONValue)] = [
+      ("adapters", provenance.json), ("combine", .string(settings.combination.rawValue)),
+      ("rounding", .string(settings.rounding.rawValue)), ("dtype", .string(type.rawValue)),
+      ("scheme", scheme.map { .string($0.rawValue) } ?? .null),
+      ("baseAsTrained", trainedAs.map { .string($0.rawValue) } ?? .null),
+      ("expertLayout", .string(settings.expertLayout.rawValue)), ("maxShardSize", .number(run.maxShardBytes)),
+    ]
+    if settings.combination != .sum {
+      options.append(("density", JSONNumber(settings.density).map(JSONValue.number) ?? .null))
+      options.append(("seed", .number(settings.seed)))
+    }
+    return options
+  }
+}

@@ -1,0 +1,80 @@
+import Adapters
+import Architectures
+import Bytes
+import JSON
+import Quantization
+import Safetensors
+import Tensors
+
+/// A merge whose linear weights are quantized as they come: the same bytes as merging first and quantizing then.
+struct MergeQuantization {
+  let steps: [Step]
+  let source: any TensorSource
+  let scheme: FourBitScheme
+  /// `quantization_config`.
+  let configuration: JSONValue
+  let warnings: [String]
+
+  init(
+    _ model: ModelSource, _ base: MergeBase, _ merged: MergePlan, code: FourBitCode,
+    configuration: ModelConfiguration?
+  ) throws(Failure) {
+    if let existing = try Self.existing(model) {
+      guard existing.scheme.format.code == code else {
+        throw Failure(
+          .unsupported, "is in \(existing.scheme.format.code.rawValue); --scheme must name the same", file: model.checkpoint.path)
+      }
+      // What was in 4 bits stays so, with the same block size, statistics and list of skipped modules.
+      var steps: [Step] = []
+      for (index, item) in merged.source.items.enumerated() {
+        let isFourBit = item.baseIndex.map { base.isFourBit[$0] } ?? false
+        let type = FloatType(item.info.type)
+        steps.append(
+          Step(
+            tensor: index, action: isFourBit ? .quantize(type ?? .bf16) : .copy, origin: base.origin(of: item),
+            mustBeFinite: !isFourBit && !item.hasSums))
+      }
+      (self.steps, source, scheme) = (steps, merged.source, existing.scheme)
+      self.configuration = existing.configuration
+      warnings = []
+      return
+    }
+    var quantize = Quantize()
+    quantize.code = code == .nf4 ? .nf4 : .fp4
+    guard let format = FourBitFormat(code: code) else { throw Failure(.internal, "no format of block size 64") }
+    let weights = planWeights(
+      merged.source.tensors, configuration: configuration ?? ModelConfiguration(), target: .transformers5, keep: [])
+    if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
+    var preparation = FourBitPreparation(merged.source) { base.origin(of: merged.source.items[$0]) }
+    for (index, disposition) in weights.dispositions.enumerated() {
+      // Conv1D weights were turned before the merge.
+      try preparation.add(
+        index, disposition, isOriented: true, mustBeFinite: !merged.source.items[index].hasSums)
+    }
+    steps = preparation.steps
+    source = try preparation.source()
+    scheme = FourBitScheme(format: format, usesDoubleQuantization: true, storage: .u8)
+    self.configuration = quantize.quantizationConfig(skip: weights.skipModules)
+    warnings = weights.warnings + preparation.warnings + quantize.expertWarnings(weights)
+  }
+
+  /// How a base in 4 bits is quantized.
+  private static func existing(_ model: ModelSource) throws(Failure) -> (scheme: FourBitScheme, configuration: JSONValue)? {
+    guard model.quantizationMethod == .fourBit else { return nil }
+    var scheme: FourBitScheme?
+    for item in model.logical.items {
+      guard case .fourBit(let weight) = item else { continue }
+      let own = FourBitScheme(
+        format: weight.format, usesDoubleQuantization: weight.state.nestedOffset != nil,
+        storage: model.checkpoint.tensors[weight.codes].type)
+      if let scheme, scheme != own {
+        throw Failure(
+          .unsupported, "is quantized in another way than the weights before it; merge without --scheme",
+          tensor: weight.info.name.string)
+      }
+      scheme = own
+    }
+    guard let scheme, let configuration = model.config?["quantization_config"] else { return nil }
+    return (scheme, configuration)
+  }
+}

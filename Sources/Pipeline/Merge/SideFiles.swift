@@ -1,0 +1,41 @@
+import Adapters
+import Bytes
+import Safetensors
+
+/// The files that go along with the weights: those of the model, and instead of them what an adapter's directory
+/// has of tokenizer, chat template and generation settings, since those are what it was trained with.
+struct SideFiles: Sendable {
+  /// Names and the directories that hold them; sorted.
+  private(set) var files: [(name: String, directory: InputDirectory)] = []
+  private(set) var warnings: [String] = []
+
+  static let fromAdapters: Set = [
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
+    "chat_template.json", "generation_config.json",
+  ]
+
+  init(of model: ModelSource, adapters: [Adapter] = []) {
+    var chosen: [String: InputDirectory] = [:]
+    if let directory = model.checkpoint.directory {
+      for name in model.sideFiles { chosen[name] = directory }
+    }
+    for adapter in adapters {
+      let names = ((try? adapter.directory.names()) ?? []).filter(Self.fromAdapters.contains)
+      if names.isEmpty { continue }
+      let replaced = names.filter { chosen[$0] != nil }
+      for name in names { chosen[name] = adapter.directory }
+      warnings.append(
+        "from '\(adapter.path)', not from the base: \(ModelSource.list(names))"
+          + (replaced.isEmpty ? " (the base has none)" : ""))
+    }
+    files = chosen.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }.map { ($0.key, $0.value) }
+  }
+
+  var names: [String] { files.map(\.name) }
+
+  func open(_ name: String) throws(Failure) -> InputFile {
+    guard let file = files.first(where: { $0.name == name }) else { throw Failure(.internal, "no such file", file: name) }
+    return try file.directory.open(name)
+  }
+}
