@@ -454,11 +454,8 @@ def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
         return expected.state | {key: change(tensor.flatten()).reshape(tensor.shape)}
 
     def far(values):
-        size = torch.maximum(values.abs(), (values - expected.base[changed].flatten()).abs())[0]
-        units = adapters.unit(torch.maximum(size, expected.base[changed].flatten()[0].abs()), values.dtype)
-        if changed in expected.terms:
-            units = adapters.unit(torch.maximum(expected.terms[changed].flatten()[0], size), values.dtype)
-        values[0] += (units * adapters.UNITS[values.dtype] * 2.5).to(values.dtype)
+        operand = adapters.largest_operand(changed, expected.state[changed], expected).flatten()[:1]
+        values[0] += (adapters.unit(operand, values.dtype) * adapters.UNITS[values.dtype] * 2)[0].to(values.dtype)
         return values
 
     def nudged(values):
