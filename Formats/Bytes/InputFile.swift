@@ -17,6 +17,8 @@ public final class InputFile: Sendable {
 
   public var size: Int { identity.size }
 
+  var descriptorNumber: Int32 { descriptor.number }
+
   /// Opens what the user named; a symbolic link is followed.
   ///
   /// - Throws: `missing` when there is no such file or it cannot be read; `malformed` when it is a

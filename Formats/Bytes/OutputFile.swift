@@ -14,6 +14,8 @@ public final class OutputFile {
   /// Bytes appended so far.
   public private(set) var size = 0
   private let descriptor: Descriptor
+  /// False once the kernel has said that it cannot copy between these two file systems.
+  private var copiesInKernel = true
   /// Bytes that the device was asked to write already.
   private var startedSize = 0
   private static let writingStep = 32 << 20
@@ -40,10 +42,45 @@ public final class OutputFile {
       done += count
       size += count
     }
-    if size - startedSize >= Self.writingStep {
-      nibble_start_writing(descriptor.number, Int64(startedSize), Int64(size - startedSize))
-      startedSize = size
+    startWriting()
+  }
+
+  private func startWriting() {
+    guard size - startedSize >= Self.writingStep else { return }
+    nibble_start_writing(descriptor.number, Int64(startedSize), Int64(size - startedSize))
+    startedSize = size
+  }
+
+  /// Appends what stands in another file, copied by the kernel where the file system can: it may share the
+  /// blocks, or have a server copy them.
+  ///
+  /// - Parameters:
+  ///   - bytes: the same, as they were read; written where the kernel cannot copy.
+  ///   - offset: where they stand in `source`.
+  /// - Throws: `io` when the disk is full or the device fails.
+  public func append(_ bytes: UnsafeRawBufferPointer, copiedFrom source: InputFile, at offset: Int) throws(Failure) {
+    var done = 0
+    var position = Int64(offset)
+    while copiesInKernel, done < bytes.count {
+      let rest = UInt(bytes.count - done)
+      let count = SystemCall.value {
+        unsafe Int(nibble_copy_range(source.descriptorNumber, &position, descriptor.number, rest))
+      }
+      guard let count, count > 0 else {
+        if let count, count == 0 {
+          copiesInKernel = false
+        } else if [EXDEV, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, EBADF].contains(errno) {
+          copiesInKernel = false
+        } else {
+          throw Failure(.io, "cannot write: \(errorText())", file: name, offset: size)
+        }
+        break
+      }
+      done += count
+      size += count
     }
+    startWriting()
+    if done < bytes.count { try unsafe append(UnsafeRawBufferPointer(rebasing: bytes[done...])) }
   }
 
   public func append(_ bytes: [UInt8]) throws(Failure) {

@@ -128,6 +128,11 @@ public final class SafetensorsCheckpoint: TensorSource {
     (files[fileIndex(of: index)].name, offsets[index])
   }
 
+  /// The open file that holds a tensor and the offset in it of the tensor's first byte.
+  public func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int) {
+    (try pool.file(fileIndex(of: index)), offsets[index])
+  }
+
   /// The position in `files` of the file that holds a tensor.
   public func fileIndex(of index: Int) -> Int {
     precondition(tensors.indices.contains(index), "no tensor \(index)")

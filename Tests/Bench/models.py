@@ -4,8 +4,8 @@ Weights are drawn once, a block of normal numbers with a standard deviation of 0
 at its own place in that block, so no two layers are alike and the 26 GB model takes as long as writing
 26 GB does. Needs numpy, and less than 400 MB of memory.
 
-Run as a program it writes one model: models.py SHAPE FOLDER LIMIT SPARSE, the shape as JSON. `ensure`
-does that in a process of its own, because a process's peak memory counts as its children's too.
+Run as a program it writes one model, models.py SHAPE FOLDER LIMIT SPARSE, or an adapter for one, models.py
+adapter SHAPE FOLDER RANK, the shape as JSON. `ensure` does that in a process of its own, because a process's peak memory counts as its children's too.
 """
 
 import dataclasses
@@ -131,6 +131,29 @@ def write_shard(path: pathlib.Path, group: list, dtype: str, block: memoryview |
     return end
 
 
+def write_adapter(shape: Shape, folder: pathlib.Path, rank: int) -> None:
+    """A PEFT adapter on all linear layers, in bf16, as QLoRA leaves it; α is half the rank."""
+    folder.mkdir(parents=True, exist_ok=True)
+    group = []
+    for name, sides in shape.tensors():
+        if "_proj" in name:
+            module = "base_model.model." + name.removesuffix(".weight")
+            group += [(f"{module}.lora_A.weight", [rank, sides[1]]), (f"{module}.lora_B.weight", [sides[0], rank])]
+    write_shard(folder / "adapter_model.safetensors", group, "bfloat16", weights("bfloat16"))
+    targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank // 2, "target_modules": targets,
+              "base_model_name_or_path": "base", "inference_mode": True}
+    # Last, so that a folder with it is complete.
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+
+
+def ensure_adapter(shape: Shape, folder: pathlib.Path, rank: int = 64) -> pathlib.Path:
+    if not (folder / "adapter_config.json").exists():
+        text = json.dumps(dataclasses.asdict(shape))
+        subprocess.run([sys.executable, __file__, "adapter", text, str(folder), str(rank)], check=True)
+    return folder
+
+
 def ensure(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, sparse: bool = False) -> pathlib.Path:
     """Writes it unless it is complete, which its configuration, written last, tells."""
     config = folder / "config.json"
@@ -143,5 +166,9 @@ def ensure(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, spar
 
 
 if __name__ == "__main__":
-    _, text, folder, limit, sparse = sys.argv
-    write(Shape(**json.loads(text)), pathlib.Path(folder), int(limit), bool(int(sparse)))
+    if sys.argv[1] == "adapter":
+        _, _, text, folder, rank = sys.argv
+        write_adapter(Shape(**json.loads(text)), pathlib.Path(folder), int(rank))
+    else:
+        _, text, folder, limit, sparse = sys.argv
+        write(Shape(**json.loads(text)), pathlib.Path(folder), int(limit), bool(int(sparse)))

@@ -5,6 +5,8 @@
                                over the linear weights of two layers of the checkpoint
     peer.py list FOLDER        a safe_open loop over every tensor; what it takes is the process
     peer.py whole SOURCE OUT   seconds of from_pretrained, quantizing, and save_pretrained
+    peer.py merge BASE ADAPTER OUT
+                               seconds of from_pretrained, loading the adapter, merging and save_pretrained
 """
 
 import logging
@@ -77,5 +79,19 @@ def whole(source: str, out: str) -> None:
     print(time.perf_counter() - started)
 
 
+def merge(base: str, adapter: str, out: str) -> None:
+    import peft
+    import torch
+    import transformers
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    started = time.perf_counter()
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    peft.PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(out)
+    print(time.perf_counter() - started)
+
+
 if __name__ == "__main__":
-    {"serve": serve, "list": list_tensors, "whole": whole}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "list": list_tensors, "whole": whole, "merge": merge}[sys.argv[1]](*sys.argv[2:])

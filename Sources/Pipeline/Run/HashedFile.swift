@@ -27,6 +27,13 @@ struct HashedFile: ~Copyable {
     unsafe sha256?.update(bytes)
   }
 
+  /// The same, copied by the kernel from where the bytes were read.
+  mutating func append(_ bytes: UnsafeRawBufferPointer, copiedFrom source: InputFile, at offset: Int) throws(Failure) {
+    try unsafe file.append(bytes, copiedFrom: source, at: offset)
+    unsafe hasher.update(bytes)
+    unsafe sha256?.update(bytes)
+  }
+
   mutating func append(_ bytes: [UInt8]) throws(Failure) {
     var failure: Failure?
     unsafe bytes.withUnsafeBytes { buffer in

@@ -40,7 +40,15 @@ final class ShardWriter {
     case .traced: unsafe storedHasher.update(buffer.stored)
     case .derived: break
     }
-    try unsafe append(buffer.output)
+    if case .stored(let index) = piece.work.step.origin, piece.work.step.action == .copy,
+      let checkpoint = plan.stored as? SafetensorsCheckpoint
+    {
+      let (source, offset) = try checkpoint.place(of: index)
+      unsafe outputHasher.update(buffer.output)
+      try unsafe file?.append(buffer.output, copiedFrom: source, at: offset + piece.range.lowerBound)
+    } else {
+      try unsafe append(buffer.output)
+    }
     if piece.isLast {
       outputDigests.append(outputHasher.digest)
       if case .quantize(let type) = piece.work.step.action { try appendStatistics(of: piece.work, type) }
