@@ -85,6 +85,10 @@ public final class Adapter: Sendable {
     replacements = sorter.replacements
     tokenRows = sorter.tokenRows
     self.warnings = warnings
+    // A resized embedding in `modules_to_save` is saved under two names.
+    for (one, other) in sorter.repeated where try !hasSameValues(one, as: other, of: self) {
+      throw failure("means the same as '\(tensors[other].name.string)' and has other values", tensor: one)
+    }
   }
 
   private static func notADirectory(_ path: String) throws(Failure) -> Failure {
@@ -109,6 +113,27 @@ public final class Adapter: Sendable {
     return hasher.digest128
   }
 
+  /// Whether a tensor is the same as one of another adapter, byte for byte.
+  func hasSameValues(_ one: Int, as other: Int, of adapter: Adapter) throws(Failure) -> Bool {
+    guard tensors[one].shape == adapter.tensors[other].shape, tensors[one].type == adapter.tensors[other].type else {
+      return false
+    }
+    var position = 0
+    while position < tensors[one].byteCount {
+      try Interruption.check()
+      let count = min(1 << 20, tensors[one].byteCount - position)
+      let left = try ScratchBuffer(file, one, at: position, count: count)
+      let right = try ScratchBuffer(adapter.file, other, at: position, count: count)
+      defer {
+        extendLifetime(left)
+        extendLifetime(right)
+      }
+      guard unsafe left.bytes.elementsEqual(right.bytes) else { return false }
+      position += count
+    }
+    return true
+  }
+
   /// A failure of one of the adapter's tensors, with its place.
   func failure(_ message: String, tensor: Int) -> Failure {
     Failure(.malformed, message, file: "\(path)/\(Self.weightsName)", tensor: tensors[tensor].name.string)
@@ -121,6 +146,8 @@ private struct Sorter {
   var modules: [Adapter.Module] = []
   var replacements: [Adapter.Replacement] = []
   var tokenRows: [Adapter.TokenRows] = []
+  /// Tensors that replace what another replaces already.
+  var repeated: [(Int, Int)] = []
   private var places: [String: Int] = [:]
 
   init(_ file: SafetensorsFile) { self.file = file }
@@ -148,7 +175,7 @@ private struct Sorter {
       }
     }
     for module in modules { try check(module) }
-    try checkRepetition()
+    findRepetition()
   }
 
   private func check(_ info: TensorInfo) throws(Failure) {
@@ -200,14 +227,18 @@ private struct Sorter {
     }
   }
 
-  private func checkRepetition() throws(Failure) {
+  private mutating func findRepetition() {
     var seen: [String: Int] = [:]
+    var kept: [Adapter.Replacement] = []
     for replacement in replacements {
-      if let other = seen.updateValue(replacement.tensor, forKey: "\(replacement.path).\(replacement.parameter)") {
-        throw Failure(
-          .malformed, "means the same as '\(file.tensors[other].name.string)'",
-          tensor: file.tensors[replacement.tensor].name.string)
+      let name = "\(replacement.path).\(replacement.parameter)"
+      if let other = seen[name] {
+        repeated.append((replacement.tensor, other))
+      } else {
+        seen[name] = replacement.tensor
+        kept.append(replacement)
       }
     }
+    replacements = kept
   }
 }

@@ -66,12 +66,15 @@ struct AdapterKey: Sendable, Equatable {
       return isBias ? bias ?? .unknown : weight
     }
     if let at = parts.lastIndex(of: "token_adapter") {
-      let isRows = parts.dropFirst(at + 1).first == "trainable_tokens_delta" && parts.count <= at + 3
+      let rest = Array(parts[(at + 1)...])
       parts.removeLast(parts.count - at)
-      return isRows ? .tokenRows : .unknown
+      if rest.first == "trainable_tokens_delta", rest.count <= 2 { return .tokenRows }
+      // A resized embedding, saved whole beside its rows.
+      return rest == ["base_layer", "weight"] ? .replacement(parameter: "weight") : .unknown
     }
-    // MonteCLoRA keeps its sampler, which acts in training only.
-    if let at = parts.firstIndex(where: { $0.hasPrefix("lora_monteclora_sampler") }) {
+    // The samplers and projections of MonteCLoRA and VeLoRA act in training only.
+    let helpers = ["lora_monteclora_sampler", "lora_velora_"]
+    if let at = parts.firstIndex(where: { part in helpers.contains { part.hasPrefix($0) } }) {
       parts.removeLast(parts.count - at)
       return .ignored
     }

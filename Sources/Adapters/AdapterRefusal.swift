@@ -51,8 +51,8 @@ enum AdapterRefusal {
     let isPrompt = type.hasSuffix("PROMPT") || type.hasSuffix("TUNING") && type != "LN_TUNING" || type == "CPT"
     return refused(
       isPrompt
-        ? "an adapter by \(name): it prepends or inserts vectors at run time, there is no weight to merge it into"
-        : "an adapter \(known[type] == nil ? name : "by \(name)"), not LoRA; convert it with PEFT's convert_to_lora, "
+        ? "an adapter by \(name) (peft_type \(type.printable(limit: 60))): it prepends or inserts vectors at run time, there is no weight to merge it into"
+        : "an adapter \(known[type] == nil ? name : "by \(name) (peft_type \(type))"), not LoRA; convert it with PEFT's convert_to_lora, "
           + "or merge it with PEFT's merge_and_unload")
   }
 

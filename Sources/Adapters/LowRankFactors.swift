@@ -96,7 +96,7 @@ struct FactorTerm: Sendable {
     var a = try adapter.floats(of: indexA)
     var b = try adapter.floats(of: indexB)
     let configuration = adapter.configuration
-    if let group = configuration.groupSize { a = spread(a, over: group) }
+    if let group = configuration.groupSize, a.count < shape.rank * shape.inputs { a = spread(a, over: group) }
     if let blocks = configuration.blocks {
       if blocks.modulesOfA.contains(where: { module.path.contains($0) }) {
         a = diagonal(a, blocks: blocks.count, rows: shape.rank, columns: shape.inputs)

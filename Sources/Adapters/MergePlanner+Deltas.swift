@@ -16,9 +16,8 @@ extension MergePlanner {
   mutating func placeDeltas() throws(Failure) {
     var order: [String] = []
     var groups: [String: [Target]] = [:]
-    for (number, adapter) in adapters.enumerated() {
+    for number in adapters.indices {
       let targets = try targets(of: number)
-      try checkOrientation(targets, adapter)
       for target in targets {
         let key = groupKey(target.home)
         if groups[key] == nil { order.append(key) }
@@ -77,19 +76,6 @@ extension MergePlanner {
     }
   }
 
-  /// PEFT corrects `fan_in_fan_out` before it saves; a file in which it stands without reason was tampered with.
-  private func checkOrientation(_ targets: [Target], _ adapter: Adapter) throws(Failure) {
-    guard adapter.configuration.isTransposed, !targets.isEmpty else { return }
-    let isNeeded = targets.contains { target in
-      guard case .whole(let slot) = target.home else { return false }
-      return slots[slot].isTransposed != false
-    }
-    if isNeeded { return }
-    throw Failure(
-      .malformed, "'fan_in_fan_out' is true, but every weight it adapts lies [outputs, inputs]",
-      file: "\(adapter.path)/\(Adapter.configName)")
-  }
-
   // MARK: - Placing
 
   private mutating func place(_ targets: [Target]) throws(Failure) {
@@ -112,9 +98,13 @@ extension MergePlanner {
       places.append(place)
       for (slot, _) in place {
         record(slot, target.adapter, scale: weighted)
-        if target.module.isEmbedding || target.isParameter || adapter.configuration.roundsDelta {
+        let configuration = adapter.configuration
+        let isRounded = configuration.roundsDelta || configuration.blocks != nil
+        // An expert stored by itself is part of a stacked parameter for PEFT, whatever the keys say.
+        if target.module.isEmbedding || target.isParameter || slots[slot].part != nil || isRounded {
           slots[slot].isRoundedFirst = true
         }
+        if case .whole = target.home, target.isParameter, slots[slot].shape.count == 3 { slots[slot].isStack = true }
       }
       try placeBias(target, weighted)
     }
@@ -213,7 +203,7 @@ extension MergePlanner {
     switch target.home {
     case .whole(let slot):
       let shape = slots[slot].shape
-      if shape.count == 3, target.parameter != "weight" { return try stackGeometry(target, slot) }
+      if shape.count == 3, target.isParameter { return try stackGeometry(target, slot) }
       return try layerGeometry(target, slot)
     case .parts(let grid): return try partsGeometry(target, grid)
     }
@@ -244,7 +234,8 @@ extension MergePlanner {
       if blocks.modulesOfA.contains(where: { target.module.path.contains($0) }) { a[1] *= blocks.count }
       if blocks.modulesOfB.contains(where: { target.module.path.contains($0) }) { b[1] *= blocks.count }
     }
-    if let group = configuration.groupSize { a[1] *= group }
+    // PEFT groups inputs only where the base is quantized by GPTQ; elsewhere A has all columns.
+    if let group = configuration.groupSize, a[1] != weight.dropFirst().reduce(1, *) { a[1] *= group }
     guard a[0] == b[1] else {
       throw adapter.failure(
         "has rank \(a[0]), '\(adapter.tensors[target.module.b ?? 0].name.string)' rank \(b[1])",

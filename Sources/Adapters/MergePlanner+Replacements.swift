@@ -37,6 +37,8 @@ extension MergePlanner {
       throw adapter.failure("has shape \(info.shape), the base's '\(slots[slot].name.string)' \(old)", tensor: replacement.tensor)
     }
     if let other = slots[slot].replacement {
+      // Adapters of embeddings bring a copy of the base's with them.
+      if try adapter.hasSameValues(replacement.tensor, as: other.tensor, of: adapters[other.adapter]) { return }
       throw adapter.failure(
         "replaces '\(slots[slot].name.string)', which '\(adapters[other.adapter].name)' replaces too",
         tensor: replacement.tensor)
@@ -99,7 +101,7 @@ extension MergePlanner {
   mutating func placeTokenRows() throws(Failure) {
     for (number, adapter) in adapters.enumerated() {
       for entry in adapter.tokenRows {
-        guard case .whole(let slot)? = home(entry.path, "weight") else {
+        guard case .whole(let slot)? = home(entry.path, "weight") ?? newHead(entry.path, "weight") else {
           unmatched.append((number, entry.tensor))
           continue
         }

@@ -11,22 +11,30 @@ extension MergePlanner {
     let head = slots.firstIndex {
       $0.parameter == base.outputEmbedding + ".weight" || $0.name.string == base.outputEmbedding + ".weight"
     }
-    let isSame = try sameReplacement(embedding, head)
-    let follows = isSame || adapters.contains { $0.configuration.tiesWeights }
-    let isHeadChanged = head.map { slots[$0].isChanged } ?? false
+    let isHeadChanged = try head.map { (head) throws(Failure) in try isChanged(head, apartFrom: embedding) } ?? false
     // Rows for single tokens are shared by both sides in PEFT too.
     let isEmbeddingChanged = !slots[embedding].deltas.isEmpty || slots[embedding].replacement != nil
+    let areReplacedAlike =
+      slots[embedding].deltas.isEmpty && (head.map { slots[$0].replacement != nil } ?? false)
+    let follows = !isHeadChanged && (areReplacedAlike || adapters.contains { $0.configuration.tiesWeights })
     if follows || !isHeadChanged && !isEmbeddingChanged {
       // A copy of the head in the file must not be left behind.
       if let head, slots[embedding].isChanged { follow(embedding, with: head) }
       return
     }
-    if !isHeadChanged, slots[embedding].shape != base.source.tensors[slots[embedding].base].shape {
+    let isResized = slots[embedding].shape != base.source.tensors[slots[embedding].base].shape
+    if !isHeadChanged, isResized, slots[embedding].deltas.isEmpty {
       // Resized, and saved once for both.
       if let head { follow(embedding, with: head) }
       return
     }
     let own = head ?? appendHead(copying: embedding)
+    if slots[own].shape != slots[embedding].shape, !isHeadChanged, let saved = slots[embedding].replacement {
+      // Resized, saved once for both, then adapted on one side.
+      slots[own].replacement = saved
+      slots[own].shape = slots[embedding].shape
+      record(own, saved.adapter, scale: nil)
+    }
     let name = slots[own].name.string
     staysTied = false
     if isHeadChanged, isEmbeddingChanged {
@@ -51,28 +59,39 @@ extension MergePlanner {
     slots[head].parameter = parameter
   }
 
-  /// Whether both sides are replaced by the same values, as a tied model saves them.
-  private func sameReplacement(_ embedding: Int, _ head: Int?) throws(Failure) -> Bool {
-    guard let head, let one = slots[embedding].replacement, let other = slots[head].replacement,
-      one.adapter == other.adapter, slots[embedding].deltas.isEmpty, slots[head].deltas.isEmpty
-    else { return false }
-    let adapter = adapters[one.adapter]
-    guard adapter.tensors[one.tensor].shape == adapter.tensors[other.tensor].shape,
-      adapter.tensors[one.tensor].type == adapter.tensors[other.tensor].type
-    else { return false }
-    let total = adapter.tensors[one.tensor].byteCount
-    var position = 0
-    while position < total {
-      try Interruption.check()
-      let count = min(1 << 20, total - position)
-      let left = try ScratchBuffer(adapter.file, one.tensor, at: position, count: count)
-      let right = try ScratchBuffer(adapter.file, other.tensor, at: position, count: count)
-      defer {
-        extendLifetime(left)
-        extendLifetime(right)
+  /// Whether an adapter did something to the head that it did not do to the embedding: a tied model may save both.
+  private func isChanged(_ head: Int, apartFrom embedding: Int) throws(Failure) -> Bool {
+    guard slots[head].isChanged else { return false }
+    guard try hasSameDeltas(head, embedding), slots[head].rows.count <= slots[embedding].rows.count else { return true }
+    for (own, other) in zip(slots[head].rows, slots[embedding].rows) {
+      guard own.adapter === other.adapter, own.rowOf == other.rowOf,
+        try own.adapter.hasSameValues(own.tensor, as: other.tensor, of: other.adapter)
+      else { return true }
+    }
+    guard let own = slots[head].replacement else { return false }
+    guard let other = slots[embedding].replacement else { return true }
+    return try !adapters[own.adapter].hasSameValues(own.tensor, as: other.tensor, of: adapters[other.adapter])
+  }
+
+  /// Whether the head's factors are those of the embedding, turned: what ensure_weight_tying keeps equal.
+  private func hasSameDeltas(_ head: Int, _ embedding: Int) throws(Failure) -> Bool {
+    if slots[head].deltas.isEmpty { return true }
+    guard slots[head].deltas.count == slots[embedding].deltas.count else { return false }
+    for (own, other) in zip(slots[head].deltas, slots[embedding].deltas) {
+      guard own.magnitude == nil, other.magnitude == nil, own.scale == other.scale, let one = own.factors.terms.first,
+        let two = other.factors.terms.first, own.factors.combination == nil, one.adapter === two.adapter,
+        one.adapter.configuration.tiesWeights, two.shape.inputs == one.shape.outputs,
+        two.shape.outputs == one.shape.inputs, one.shape.rank == two.shape.rank
+      else { return false }
+      let (a, b) = try one.stored()
+      let (otherA, otherB) = try two.stored()
+      let shape = one.shape
+      for k in 0..<shape.rank {
+        for input in 0..<shape.inputs where a[k * shape.inputs + input] != otherB[input * shape.rank + k] { return false }
+        for output in 0..<shape.outputs where b[output * shape.rank + k] != otherA[k * shape.outputs + output] {
+          return false
+        }
       }
-      guard unsafe left.bytes.elementsEqual(right.bytes) else { return false }
-      position += count
     }
     return true
   }

@@ -18,6 +18,7 @@ struct MergePlanner {
     var deltas: [LowRankDelta] = []
     var vectors: [(adapter: Adapter, tensor: Int, scale: Float)] = []
     var rows: [(adapter: Adapter, tensor: Int, rowOf: [Int: Int])] = []
+    var isStack = false
     /// Rounded to the base's dtype before it is added, whatever the settings say of linear layers.
     var isRoundedFirst = false
     var changes: [(adapter: Int, scale: Double?)] = []
@@ -168,6 +169,7 @@ struct MergePlanner {
       let origin = slot.replacement.map { MergedTensor.Origin.adapter(adapters[$0.adapter], $0.tensor) }
       var item = MergedTensor(info: info, origin: origin ?? .base(slot.base))
       if slot.replacement != nil, stored.shape == slot.shape, own != nil { item.replaced = slot.base }
+      item.isStack = slot.isStack
       item.deltas = slot.deltas
       item.vectors = slot.vectors
       item.rows = slot.rows
@@ -177,7 +179,8 @@ struct MergePlanner {
             .unsupported, "is \(stored.type.name); adapters are merged into F32, BF16 and F16 only",
             tensor: slot.name.string)
         }
-        item.deltaType = roundsFirst(slot) ? own : .f32
+        // PEFT loads the model in the dtype that it merges in.
+        item.deltaType = roundsFirst(slot) ? type ?? own : .f32
       }
       items.append(item)
     }
@@ -185,11 +188,12 @@ struct MergePlanner {
   }
 
   private func roundsFirst(_ slot: Slot) -> Bool {
-    // DoRA's direction is computed from the unrounded sum in both ways of PEFT.
-    if slot.deltas.contains(where: { $0.magnitude != nil }) { return false }
+    // PEFT computes DoRA's direction and the sum of biases without rounding in between, in both of its ways.
+    if slot.deltas.isEmpty || slot.deltas.contains(where: { $0.magnitude != nil }) { return false }
     switch settings.rounding {
     case .once: return false
-    case .peft: return slot.isRoundedFirst
+    // Of several adapters the deltas are added up first, and everything is rounded once.
+    case .peft: return slot.isRoundedFirst && slot.deltas.count == 1
     case .peftSafe: return true
     }
   }

@@ -13,6 +13,7 @@ public struct MergedTensor: Sendable {
 
   public let info: TensorInfo
   let origin: Origin
+  var isStack = false
   /// With the whole tensor from an adapter: what it replaces, when that has the same shape.
   var replaced: Int?
   var deltas: [LowRankDelta] = []
@@ -39,6 +40,7 @@ public struct MergedTensor: Sendable {
   /// Whether values are computed, which finds those that are not finite.
   public var hasSums: Bool { !deltas.isEmpty || !vectors.isEmpty }
 
-  /// Values from one row to the next; 1 for a vector.
-  var rowLength: Int { info.shape.dropFirst().reduce(1, *) }
+  /// Values from one row to the next; 1 for a vector. A convolution's kernel is part of the row of its output;
+  /// a stack of experts has the rows of all of them.
+  var rowLength: Int { isStack ? info.shape.last ?? 1 : info.shape.dropFirst().reduce(1, *) }
 }

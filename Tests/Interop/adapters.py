@@ -8,6 +8,7 @@ adapter file holds, tied and untied embeddings, Conv1D, fused experts, and the s
 runs.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -37,6 +38,15 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 # PEFT warns of tied weights, of merges, of flags that it corrects: all of it is meant here.
 quiet = functools.partial(warnings.catch_warnings, action="ignore")
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Matrices this small are multiplied slower by two."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(count)
 
 
 def seed(name: str) -> int:
@@ -196,11 +206,11 @@ def merged(row: Row, model: peft.PeftModel, safe: bool = False, exact: bool = Fa
                  for name, module in lora_modules(absolute(precise)).items() if name in scales and model.dtype == F32}
     with quiet():
         model = model.merge_and_unload(safe_merge=safe)
-        precise = precise and precise.merge_and_unload()
+        doubled = precise.merge_and_unload().state_dict() if precise else {}
 
     result = Reference(
-        state=model.state_dict(), base=before, exact=precise.state_dict() if precise else {}, terms=terms,
-        scales=scales, inputs=inputs, unmerged_logits=unmerged, logits=logits(model, inputs),
+        state=model.state_dict(), base=before, exact=doubled, terms=terms, scales=scales, inputs=inputs,
+        unmerged_logits=unmerged, logits=logits(model, inputs),
     )
     for name, origin in ties.items():
         for tensors in (result.state, result.base, result.exact, result.terms):

@@ -18,9 +18,10 @@ from checkpoint import same
 from tool import MISSING, REJECTED, UNSUPPORTED, USAGE
 
 
-@pytest.fixture(scope="session")
-def bases(tmp_path_factory) -> adapters.Bases:
-    return adapters.Bases(tmp_path_factory.mktemp("bases"))
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    with adapters.one_thread():
+        yield adapters.Bases(tmp_path_factory.mktemp("bases"))
 
 
 def load(row: Row, out) -> torch.nn.Module:
@@ -84,6 +85,7 @@ def test_merge(row, bases, nibble, tmp_path):
     base, out = bases[row.base], tmp_path / "out"
     adapter = row.create(base, tmp_path / "adapter")
     expected = reference(row, base, adapter)
+    assert expected.scales and not any(same(expected.state[name], expected.base[name]) for name in expected.scales)
     report = nibble.json("merge", base, row.respelled(adapter, tmp_path / "respelled"), "-o", out)
     nibble.verify(out)
     model = load(row, out)
@@ -309,13 +311,13 @@ def check_refused(result, needle: str, out) -> None:
 
 
 KINDS = {
-    "IA3": peft.IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]),
+    "IA³": peft.IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]),
     "LOHA": peft.LoHaConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
     "LOKR": peft.LoKrConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
     "ADALORA": peft.AdaLoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], total_step=10),
     "VERA": peft.VeraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
     "OFT": peft.OFTConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
-    "PROMPT_TUNING": peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
+    "prompt tuning": peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
 }
 
 
@@ -387,7 +389,6 @@ DAMAGES = {
     "not a number": replaced(f"{QUERY}.lora_A.weight", lambda tensor: tensor.index_fill(1, torch.tensor(9), torch.nan)),
     "infinite": replaced(f"{QUERY}.lora_B.weight", lambda tensor: tensor.index_fill(0, torch.tensor(9), torch.inf)),
     "no such module": adapters.renamed(("layers.1.self_attn.q_proj", "layers.7.self_attn.q_proj")),
-    "no such tensor": lambda tensors: tensors | {f"{QUERY}.lora_C.weight": torch.zeros(8, 8)},
 }
 
 
@@ -397,6 +398,13 @@ def test_damaged_adapter_is_rejected(damage, bases, nibble, tmp_path):
     save_file(DAMAGES[damage](load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
     result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=REJECTED)
     check_refused(result, "self_attn.q_proj", tmp_path / "out")
+
+
+def test_unknown_tensor_is_refused(bases, nibble, tmp_path):
+    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
+    save_file(load_file(adapter / WEIGHTS) | {f"{QUERY}.lora_C.weight": torch.zeros(8, 8)}, adapter / WEIGHTS)
+    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=UNSUPPORTED)
+    check_refused(result, "lora_C", tmp_path / "out")
 
 
 def test_bias_for_a_base_without_one_is_rejected(bases, nibble, tmp_path):

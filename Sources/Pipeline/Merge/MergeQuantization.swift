@@ -20,10 +20,6 @@ struct MergeQuantization {
     configuration: ModelConfiguration?
   ) throws(Failure) {
     if let existing = try Self.existing(model) {
-      guard existing.scheme.format.code == code else {
-        throw Failure(
-          .unsupported, "is in \(existing.scheme.format.code.rawValue); --scheme must name the same", file: model.checkpoint.path)
-      }
       // What was in 4 bits stays so, with the same block size, statistics and list of skipped modules.
       var steps: [Step] = []
       for (index, item) in merged.source.items.enumerated() {
@@ -34,8 +30,15 @@ struct MergeQuantization {
             tensor: index, action: isFourBit ? .quantize(type ?? .bf16) : .copy, origin: base.origin(of: item),
             mustBeFinite: !isFourBit && !item.hasSums))
       }
-      (self.steps, source, scheme) = (steps, merged.source, existing.scheme)
-      self.configuration = existing.configuration
+      guard let format = FourBitFormat(code: code, blockSize: existing.scheme.format.blockSize) else {
+        throw Failure(.internal, "no format of block size \(existing.scheme.format.blockSize)")
+      }
+      (self.steps, source) = (steps, merged.source)
+      scheme = FourBitScheme(
+        format: format, usesDoubleQuantization: existing.scheme.usesDoubleQuantization, storage: existing.scheme.storage)
+      var settings = existing.configuration
+      settings["bnb_4bit_quant_type"] = .string(code.rawValue)
+      self.configuration = settings
       warnings = []
       return
     }
