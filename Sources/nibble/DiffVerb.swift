@@ -6,11 +6,12 @@ enum DiffVerb: Verb {
   static let summary = "which tensors of two checkpoints differ, and by how much"
   static let operands = "A B [options]"
   static let description = [
-    "Compares the tensors of two safetensors checkpoints by value, whatever dtypes and",
-    "shards they lie in: a 4-bit weight is one tensor, dequantized. Lists tensors that",
-    "only A or only B has, changes of dtype and shape, and for each that changed how",
-    "many elements differ, max |B-A| and ||B-A|| / ||A||, the largest change first.",
-    "0 equals -0, and a NaN one of the same bits. Exit code 1 for any difference.",
+    "Compares the tensors of two safetensors checkpoints by value, whatever dtypes",
+    "and shards they lie in; a 4-bit weight is one tensor and is dequantized. Lists",
+    "tensors that only A or only B has, changes of dtype and shape, and for each that",
+    "changed how many elements differ, max |B-A| and ||B-A|| / ||A||, the largest",
+    "change first. 0 equals -0, NaN a NaN of the same bits. Exit code 1 for any",
+    "difference.",
   ]
   static let example = [
     "nibble diff CodeLlama-13b-hf CodeLlama-13b-tuned",
