@@ -40,7 +40,11 @@ extension Verb {
 
 /// What the whole command line asks for.
 enum Tool {
-  static var verbs: [any Verb.Type] { [QuantizeVerb.self, MergeVerb.self, InspectVerb.self, VerifyVerb.self, ConvertVerb.self] }
+  static var verbs: [any Verb.Type] {
+    [
+      QuantizeVerb.self, MergeVerb.self, InspectVerb.self, VerifyVerb.self, DiffVerb.self, ConvertVerb.self,
+    ]
+  }
 
   static var help: String {
     var text = "nibble: makes large models small enough to train\n\nnibble VERB … [options]\n\nVerbs:\n"
@@ -53,7 +57,7 @@ enum Tool {
         nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4
 
       'nibble VERB --help' lists a verb's options; 'nibble --version' its version.
-      Exit codes: 0 done, 1 verify found a difference, 2 wrong command line,
+      Exit codes: 0 done, 1 verify or diff found a difference, 2 wrong command line,
         65 input rejected, 66 input missing, 69 not supported, 73 output exists or
         cannot be created, 74 read or write error, 75 locked by another run.
 

@@ -54,6 +54,11 @@ struct TimingTests {
                   var statistics = ValueStatistics()
                   statistics.add(bytes, as: type)
                 }
+                let real: RealType = type == .bf16 ? .bf16 : type == .f16 ? .f16 : .f32
+                time("difference of \(type.rawValue)") {
+                  var difference = ValueDifference()
+                  difference.add(bytes, as: real, bytes, as: real)
+                }
               }
             }
           }

@@ -13,7 +13,7 @@ import Testing
 
   // MARK: - Help
 
-  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["convert"]])
+  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"]])
   func helpFitsATerminal(_ verb: [String]) throws {
     let run = try Tool.run(verb + ["--help"])
     #expect(run.status == 0 && run.error == "")
@@ -37,6 +37,7 @@ import Testing
       ]
     ),
     ("convert", ["--dtype", "--max-shard-size", "--jobs"]), ("inspect", ["--jobs"]), ("verify", ["--jobs"]),
+    ("diff", ["--tensor", "--jobs"]),
   ])
   func helpNamesDefaults(_ verb: String, _ options: [String]) throws {
     let text = try Tool.run(verb, "--help").output
@@ -105,6 +106,11 @@ import Testing
     Mistake("inspect", "m", "--jobs", "99999999999999999999", says: "is not a number from 1 to"),
     Mistake("quantize", "m", "-o", "o", "--scheme", "nf4", "--scheme", "fp4", says: "option '--scheme' is given twice"),
     Mistake("inspect", says: "PATH is missing"),
+    Mistake("diff", says: "A is missing"),
+    Mistake("diff", "a", says: "B is missing; see 'nibble diff --help'"),
+    Mistake("diff", "a", "b", "c", says: "unexpected argument 'c'"),
+    Mistake("diff", "a", "b", "--tensors", "x", says: "unknown option '--tensors', did you mean '--tensor'?"),
+    Mistake("dfif", "a", "b", says: "unknown verb 'dfif', did you mean 'diff'?"),
     Mistake("inspect", "a", "b", says: "unexpected argument 'b'"),
     Mistake("quantize", "m", says: "option '-o' is missing"),
     Mistake("quantize", "-o", "o", says: "SOURCE is missing"),

@@ -12,9 +12,11 @@ struct MemoryTests {
 
   init() throws { directory = try TemporaryDirectory() }
 
-  private func expectSmall(_ arguments: String..., sourceLocation: SourceLocation = #_sourceLocation) throws {
+  private func expectSmall(
+    _ arguments: String..., status: Int32 = 0, sourceLocation: SourceLocation = #_sourceLocation
+  ) throws {
     let run = try Tool.run(arguments, limit: 300, sourceLocation: sourceLocation)
-    #expect(run.status == 0, "\(run.error)", sourceLocation: sourceLocation)
+    #expect(run.status == status, "\(run.error)", sourceLocation: sourceLocation)
     #expect(run.residentBytes > 1 << 20, "not measured", sourceLocation: sourceLocation)
     #expect(
       run.residentBytes <= Self.limit, "\(arguments.prefix(2)): \(run.residentBytes >> 20) MiB",
@@ -30,6 +32,8 @@ struct MemoryTests {
     try expectSmall("quantize", model, "-o", out, "--quiet")
     try expectSmall("verify", out, "--quiet", "--against", model)
     if Self.isRelease { try expectSmall("inspect", out, "--quiet", "--stats", "--against", model) }
+    try expectSmall("diff", model, model, "--quiet")
+    if Self.isRelease { try expectSmall("diff", model, out, "--quiet", status: 1) }
     try FileManager.default.removeItem(atPath: out)
     try expectSmall("quantize", model, "-o", out, "--quiet", "--no-double-quant", "--block-size", "32")
   }
@@ -64,5 +68,7 @@ struct MemoryTests {
     let copy = directory.path("copy")
     try expectSmall("convert", model, "-o", copy, "--quiet", "--dtype", "float32")
     try expectSmall("verify", copy, "--quiet")
+    try expectSmall("diff", model, model, "--quiet")
+    try expectSmall("diff", model, copy, "--quiet", status: 1)
   }
 }

@@ -9,8 +9,8 @@
 extern "C" {
 #endif
 
-// How values are stored.
-enum nibble_float_type { nibble_bf16 = 0, nibble_f16 = 1, nibble_f32 = 2 };
+// How values are stored; f64 only where it is said.
+enum nibble_float_type { nibble_bf16 = 0, nibble_f16 = 1, nibble_f32 = 2, nibble_f64 = 3 };
 
 // Which 16 levels.
 enum nibble_code { nibble_nf4 = 0, nibble_fp4 = 1 };
@@ -59,6 +59,17 @@ typedef struct {
 size_t nibble_add_delta(const void *values, int32_t value_type, const float *delta,
                         int32_t delta_type, size_t count, void *output, int32_t output_type,
                         nibble_change_sums *sums);
+
+typedef struct {
+  uint64_t differing, undefined;
+  double largest;
+  // Pair i is added to sum i % 8, whatever the width of the vectors.
+  double squares[8], reference_squares[8];
+} nibble_difference_result;
+
+// Compares `count` values of each side. Either type may be f64.
+void nibble_difference(const void *a, int32_t a_type, const void *b, int32_t b_type, size_t count,
+                       nibble_difference_result *result);
 
 // `element_bytes` is 2, 4 or 8.
 void nibble_transpose(const void *matrix, size_t rows, size_t columns, size_t element_bytes,

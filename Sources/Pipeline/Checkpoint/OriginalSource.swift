@@ -4,14 +4,14 @@ import Tensors
 /// The checkpoint that a quantized one is compared with.
 struct OriginalSource: Sendable {
   let values: DequantizedSource
-  /// Weights of `Conv1D`, stored `[in, out]`. Of a square one the shape does not tell.
-  private let transposed: Set<Int>
+  /// Weights of `Conv1D`, which a plain checkpoint stores `[in, out]` and a quantized one `[out, in]`. Of a
+  /// square one the shape does not tell.
+  let conv1D: Set<Int>
 
   init(path: String) throws(Failure) {
     let model = try ModelSource(path: path)
-    let values = DequantizedSource(model.logical)
-    self.values = values
-    transposed = model.transposedWeights.filter { !values.isFourBit($0) }
+    values = DequantizedSource(model.logical)
+    conv1D = model.transposedWeights
   }
 
   /// A source whose tensor `index` has the orientation in which it was quantized.
@@ -19,13 +19,20 @@ struct OriginalSource: Sendable {
   /// - Throws: `malformed` when it has another shape than the quantized weight in either orientation.
   func oriented(_ index: Int, as shape: [Int]) throws(Failure) -> any TensorSource {
     let info = values.tensors[index]
-    let isReversed = info.shape.count == 2 && info.shape.reversed() == shape
-    if info.shape == shape, !(isReversed && transposed.contains(index)) { return values }
-    guard isReversed else {
+    guard let isTurned = isTurned(index, against: shape, isConv1D: conv1D.contains(index)) else {
       throw Failure(
         .malformed, "has shape \(shape) here, \(info.shape) in the checkpoint to compare with", tensor: info.name.string
       )
     }
-    return try TransposedSource(values, [index])
+    return isTurned ? try TransposedSource(values, [index]) : values
+  }
+
+  /// Whether tensor `index` lies the other way round than a quantized weight of that shape; nil when its
+  /// shape is another one in either orientation.
+  func isTurned(_ index: Int, against shape: [Int], isConv1D: Bool) -> Bool? {
+    let info = values.tensors[index]
+    let isReversed = info.shape.count == 2 && info.shape.reversed() == shape
+    if info.shape == shape { return isReversed && isConv1D && !values.isFourBit(index) }
+    return isReversed ? true : nil
   }
 }

@@ -71,7 +71,7 @@ extension Reference {
     return ChangeSums(values: total(squares), changes: total(changes))
   }
 
-  private static func total(_ s: [Double]) -> Double {
+  static func total(_ s: [Double]) -> Double {
     ValueStatistics.total((s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7]))
   }
 

@@ -1,0 +1,55 @@
+import Bytes
+import JSON
+import Tensors
+
+extension Diff.Result {
+  /// The object that `--json` prints, written as text: a tree of it would be larger than the headers.
+  public var json: String {
+    var text = "{\n  \"equal\": \(isEqual),\n  \"onlyInA\": \(Self.list(onlyInA)),\n"
+    text += "  \"onlyInB\": \(Self.list(onlyInB)),\n  \"changed\": ["
+    for (index, change) in changed.enumerated() { text += "\(index == 0 ? "" : ",")\n    \(change.json)" }
+    text += changed.isEmpty ? "],\n" : "\n  ],\n"
+    return text + "  \"warnings\": [\(warnings.map(\.jsonText).joined(separator: ", "))]\n}"
+  }
+
+  private static func list(_ names: [TensorName]) -> String {
+    "[\(names.map(\.string.jsonText).joined(separator: ", "))]"
+  }
+
+  /// A table of what changed, names that are in one checkpoint only, and a line that sums it up.
+  public var text: String {
+    var text = ""
+    if !changed.isEmpty {
+      text += Table(head: Diff.Change.headings, rows: changed.map(\.cells), right: [3, 4, 5, 6]).text
+    }
+    for name in onlyInA { text += "only in A: \(name.string.printable(limit: 512))\n" }
+    for name in onlyInB { text += "only in B: \(name.string.printable(limit: 512))\n" }
+    if isEqual { return text + "equal: \(unchanged) tensors\n" }
+    return text
+      + "different: \(changed.count) changed, \(onlyInA.count) only in A, \(onlyInB.count) only in B, "
+      + "\(unchanged) equal\n"
+  }
+}
+
+extension Diff.Change {
+  fileprivate var json: String {
+    func number(_ value: Int?) -> String { value.map(String.init) ?? "null" }
+    func number(_ value: Double?) -> String { value.flatMap { JSONNumber($0)?.text } ?? "null" }
+    return "{\"name\": \(name.string.jsonText), \"dtype\": [\"\(types.a)\", \"\(types.b)\"], "
+      + "\"shape\": [\(Self.text(shapes.a)), \(Self.text(shapes.b))], \"elements\": \(number(elements)), "
+      + "\"differing\": \(number(differing)), \"maxAbs\": \(number(largest)), \"relative\": \(number(relative))}"
+  }
+
+  fileprivate static let headings = ["tensor", "dtype", "shape", "elements", "differing", "max.abs", "relative"]
+
+  fileprivate var cells: [String] {
+    func change(_ a: String, _ b: String) -> String { a == b ? a : "\(a) → \(b)" }
+    return [
+      name.string.printable(limit: 512), change(types.a, types.b), change(Self.text(shapes.a), Self.text(shapes.b)),
+      elements.map(String.init) ?? "-", differing.map(String.init) ?? "-",
+      largest.map(TensorStatistics.short) ?? "-", relative.map(TensorStatistics.short) ?? "-",
+    ]
+  }
+
+  private static func text(_ shape: [Int]) -> String { "[\(shape.map(String.init).joined(separator: ", "))]" }
+}

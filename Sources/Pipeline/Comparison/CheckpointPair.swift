@@ -1,0 +1,95 @@
+import Architectures
+import Bytes
+import Quantization
+import Safetensors
+import Tensors
+
+/// Two checkpoints side by side, their logical tensors matched by name; from headers alone.
+struct CheckpointPair: Sendable {
+  let a: ComparedCheckpoint
+  let b: ComparedCheckpoint
+  /// Tensors of the same name, as positions among the logical tensors of each, in the order of A.
+  let common: [(a: Int, b: Int)]
+  /// Sorted.
+  let onlyInA: [TensorName]
+  let onlyInB: [TensorName]
+
+  /// - Parameter pattern: of the names that count; nil for all.
+  /// - Throws: what opening a checkpoint throws; `missing` when the pattern matches no name.
+  init(_ aPath: String, _ bPath: String, matching pattern: Glob?) throws(Failure) {
+    let originalA = try ComparedCheckpoint.original(aPath)
+    let originalB = try ComparedCheckpoint.original(bPath)
+    func counts(_ name: TensorName) -> Bool { pattern?.matches(name.string) ?? true }
+    var positions: [TensorName: Int] = [:]
+    for (index, tensor) in originalB.values.tensors.enumerated() where counts(tensor.name) {
+      positions[tensor.name] = index
+    }
+    var common: [(a: Int, b: Int)] = []
+    var onlyInA: [TensorName] = []
+    var turnedA: Set<Int> = []
+    var turnedB: Set<Int> = []
+    for (index, tensor) in originalA.values.tensors.enumerated() where counts(tensor.name) {
+      guard let other = positions.removeValue(forKey: tensor.name) else {
+        onlyInA.append(tensor.name)
+        continue
+      }
+      common.append((index, other))
+      switch (originalA.values.isFourBit(index), originalB.values.isFourBit(other)) {
+      case (false, true):
+        if originalA.isTurned(index, beside: originalB, other) { turnedA.insert(index) }
+      case (true, false):
+        if originalB.isTurned(other, beside: originalA, index) { turnedB.insert(other) }
+      default: break
+      }
+    }
+    self.common = common
+    self.onlyInA = onlyInA.sorted()
+    onlyInB = positions.keys.sorted()
+    if let pattern, common.isEmpty, onlyInA.isEmpty, onlyInB.isEmpty {
+      throw Failure(.missing, "no tensor of either checkpoint matches '\(pattern.text)'")
+    }
+    a = try ComparedCheckpoint(originalA, path: aPath, turned: turnedA)
+    b = try ComparedCheckpoint(originalB, path: bPath, turned: turnedB)
+  }
+
+  var warnings: [String] {
+    if a.isSame(as: b) { return a.warnings + ["\(a.path) and \(b.path) are the same files"] }
+    return a.warnings + b.warnings
+  }
+
+  func infos(_ position: Int) -> (a: TensorInfo, b: TensorInfo) {
+    (a.source.tensors[common[position].a], b.source.tensors[common[position].b])
+  }
+
+  func typeNames(_ position: Int) -> (a: String, b: String) {
+    (a.typeName(common[position].a), b.typeName(common[position].b))
+  }
+
+  /// Stored tensors of A and B which, when their bytes are the same, make the two tensors the same; nil
+  /// when the two are stored in ways that only their values can be compared in.
+  func storedParts(_ position: Int) -> [(a: Int, b: Int)]? {
+    switch (a.logical.items[common[position].a], b.logical.items[common[position].b]) {
+    case (.plain(let left), .plain(let right)):
+      let infos = (a.checkpoint.tensors[left], b.checkpoint.tensors[right])
+      return infos.0.type == infos.1.type && infos.0.shape == infos.1.shape ? [(left, right)] : nil
+    case (.fourBit(let left), .fourBit(let right)):
+      guard left.state == right.state else { return nil }
+      // The quant_map is not asked: what it says follows from the code.
+      let optional = [(left.nestedAbsmax, right.nestedAbsmax), (left.nestedQuantMap, right.nestedQuantMap)]
+      var parts: [(a: Int, b: Int)] = [(left.codes, right.codes), (left.absmax, right.absmax)]
+      for case (let left?, let right?) in optional { parts.append((left, right)) }
+      let isSameSize = parts.allSatisfy { a.checkpoint.tensors[$0].byteCount == b.checkpoint.tensors[$1].byteCount }
+      return isSameSize ? parts : nil
+    default: return nil
+    }
+  }
+}
+
+extension OriginalSource {
+  /// Whether plain tensor `index` lies the other way round than the same weight in a checkpoint where it
+  /// is 4-bit. Either checkpoint's configuration may tell.
+  fileprivate func isTurned(_ index: Int, beside other: OriginalSource, _ otherIndex: Int) -> Bool {
+    let isConv1D = conv1D.contains(index) || other.conv1D.contains(otherIndex)
+    return isTurned(index, against: other.values.tensors[otherIndex].shape, isConv1D: isConv1D) ?? false
+  }
+}
