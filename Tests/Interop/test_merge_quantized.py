@@ -15,7 +15,6 @@ from adapters import reference, row
 from architectures import BF16
 from checkpoint import same
 from test_convert import dequantized
-from tool import UNSUPPORTED
 
 # Name of the adapter's row, and of the scheme its base is quantized with.
 BASES = [
