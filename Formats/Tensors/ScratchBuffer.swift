@@ -17,6 +17,8 @@ package import Bytes
 
   package var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(memory) }
   package var mutableBytes: UnsafeMutableRawBufferPointer { unsafe memory }
-  package var floats: UnsafeBufferPointer<Float> { unsafe UnsafeBufferPointer(memory.assumingMemoryBound(to: Float.self)) }
+  package var floats: UnsafeBufferPointer<Float> {
+    unsafe UnsafeBufferPointer(memory.assumingMemoryBound(to: Float.self))
+  }
   package var mutableFloats: UnsafeMutableBufferPointer<Float> { unsafe memory.assumingMemoryBound(to: Float.self) }
 }

@@ -223,7 +223,8 @@ private struct Sorter {
     guard module.a != nil, module.b != nil else {
       let missing = module.a == nil ? "A" : "B"
       throw Failure(
-        .malformed, "has no lora_\(missing) beside it in module '\(module.path)'", tensor: file.tensors[any].name.string)
+        .malformed, "has no lora_\(missing) beside it in module '\(module.path)'", tensor: file.tensors[any].name.string
+      )
     }
   }
 

@@ -64,7 +64,10 @@ struct FactorCombination: Sendable {
   /// Among equals, those that come first are kept.
   private func keepLargest(_ values: inout [Float]) {
     let kept = Int(density * Double(values.count))
-    guard kept > 0 else { return values = Array(repeating: 0, count: values.count) }
+    guard kept > 0 else {
+      values = Array(repeating: 0, count: values.count)
+      return
+    }
     let sorted = values.map(\.magnitude).sorted(by: >)
     let threshold = sorted[kept - 1]
     var equals = kept - sorted.prefix(kept).count { $0 > threshold }

@@ -123,7 +123,8 @@ extension MergePlanner {
     let magnitude = try magnitude(of: target, term)
     let weight = settings.weight(target.adapter)
     // DoRA's weight is a matter of how much of its change is applied, not of the delta inside it.
-    let scale = magnitude == nil ? term.scale : adapters[target.adapter].configuration.scale(of: target.module.path).scale
+    let scale =
+      magnitude == nil ? term.scale : adapters[target.adapter].configuration.scale(of: target.module.path).scale
     let source = FactorSource(id: nextFactorID, terms: [term], combination: nil)
     nextFactorID += 1
     for (slot, place) in places {

@@ -22,11 +22,13 @@ extension MergePlanner {
     let isWeight = replacement.parameter == "weight"
     guard isWeight || replacement.parameter == "bias" || home(replacement.path, replacement.parameter) != nil else {
       throw Failure(
-        .unsupported, "belongs to no kind of adapter that can be merged", file: "\(adapter.path)/\(Adapter.weightsName)",
+        .unsupported, "belongs to no kind of adapter that can be merged",
+        file: "\(adapter.path)/\(Adapter.weightsName)",
         tensor: info.name.string)
     }
-    guard case .whole(let slot)? = home(replacement.path, replacement.parameter)
-      ?? newHead(replacement.path, replacement.parameter) ?? newModule(replacement, of: number)
+    guard
+      case .whole(let slot)? = home(replacement.path, replacement.parameter)
+        ?? newHead(replacement.path, replacement.parameter) ?? newModule(replacement, of: number)
     else {
       unmatched.append((number, replacement.tensor))
       return
@@ -34,7 +36,8 @@ extension MergePlanner {
     let old = slots[slot].shape
     let isResized = old.count == 2 && info.shape.count == 2 && old[1] == info.shape[1] && isVocabulary(slot)
     guard old == info.shape || isResized else {
-      throw adapter.failure("has shape \(info.shape), the base's '\(slots[slot].name.string)' \(old)", tensor: replacement.tensor)
+      throw adapter.failure(
+        "has shape \(info.shape), the base's '\(slots[slot].name.string)' \(old)", tensor: replacement.tensor)
     }
     if let other = slots[slot].replacement {
       // Adapters of embeddings bring a copy of the base's with them.
@@ -78,7 +81,8 @@ extension MergePlanner {
   private mutating func newModule(_ replacement: Adapter.Replacement, of number: Int) -> Home? {
     let adapter = adapters[number]
     let last = replacement.path.split(separator: ".").last.map(String.init) ?? ""
-    let isHead = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"].contains(adapter.configuration.taskType ?? "")
+    let isHead =
+      ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"].contains(adapter.configuration.taskType ?? "")
       && ["score", "classifier", "qa_outputs"].contains(last)
     guard adapter.configuration.saves(replacement.path) || isHead,
       // The dtype of the model is that of its embedding.
@@ -109,7 +113,8 @@ extension MergePlanner {
           token.module.isEmpty || entry.path == token.module || entry.path.hasSuffix("." + token.module)
         }
         guard let rows = rows?.rows else {
-          throw adapter.failure("has rows, but trainable_token_indices says nothing of '\(entry.path)'", tensor: entry.tensor)
+          throw adapter.failure(
+            "has rows, but trainable_token_indices says nothing of '\(entry.path)'", tensor: entry.tensor)
         }
         try place(rows, entry, number, slot)
       }

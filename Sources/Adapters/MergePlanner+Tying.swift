@@ -38,7 +38,8 @@ extension MergePlanner {
     let name = slots[own].name.string
     staysTied = false
     if isHeadChanged, isEmbeddingChanged {
-      warnings.append("input and output embedding were tied and both changed: '\(name)' is written, tie_word_embeddings is false")
+      warnings.append(
+        "input and output embedding were tied and both changed: '\(name)' is written, tie_word_embeddings is false")
     } else if isHeadChanged {
       warnings.append(
         "the adapter changes the output embedding only, which was tied to the input embedding: '\(name)' is written, "
@@ -87,7 +88,9 @@ extension MergePlanner {
       let (otherA, otherB) = try two.stored()
       let shape = one.shape
       for k in 0..<shape.rank {
-        for input in 0..<shape.inputs where a[k * shape.inputs + input] != otherB[input * shape.rank + k] { return false }
+        for input in 0..<shape.inputs where a[k * shape.inputs + input] != otherB[input * shape.rank + k] {
+          return false
+        }
         for output in 0..<shape.outputs where b[output * shape.rank + k] != otherA[k * shape.outputs + output] {
           return false
         }
@@ -120,7 +123,8 @@ extension MergePlanner {
         file: first.path)
     }
     guard let stack = mainStack() else {
-      throw Failure(.unsupported, "has layer_replication, but the base's layers are not to be found by name", file: first.path)
+      throw Failure(
+        .unsupported, "has layer_replication, but the base's layers are not to be found by name", file: first.path)
     }
     let layers = ranges.flatMap { Array($0) }
     if let beyond = layers.first(where: { $0 >= stack.count }) {

@@ -135,7 +135,8 @@ struct MergePlanner {
     }.joined(separator: ", ")
     if own.count > 4 { text += " and \(own.count - 4) more" }
     throw Failure(
-      .malformed, text, file: "\(adapter.path)/\(Adapter.weightsName)", tensor: adapter.tensors[first.tensor].name.string)
+      .malformed, text, file: "\(adapter.path)/\(Adapter.weightsName)",
+      tensor: adapter.tensors[first.tensor].name.string)
   }
 
   /// The base's name that takes the fewest changes to become the module's.

@@ -97,7 +97,8 @@ public struct MergedSource: TracingSource {
       unsafe original?.set(values.bytes)
       do throws(Overflow) { try unsafe convert(values.bytes, from: from, to: to, into: destination) } catch {
         throw Failure(
-          .malformed, "element \(elements.lowerBound + error.index) is \(error.value), beyond the range of \(to.torchName)")
+          .malformed,
+          "element \(elements.lowerBound + error.index) is \(error.value), beyond the range of \(to.torchName)")
       }
     }
     if !item.rows.isEmpty { try measure(index, item, elements, nil) }
@@ -295,7 +296,8 @@ public struct MergedSource: TracingSource {
         try measure(index, item, part, values)
         do throws(Overflow) { try unsafe convert(values.bytes, from: .f32, to: to, into: room) } catch {
           throw Failure(
-            .malformed, "element \(part.lowerBound + error.index) becomes \(error.value), beyond the range of \(to.torchName)")
+            .malformed,
+            "element \(part.lowerBound + error.index) becomes \(error.value), beyond the range of \(to.torchName)")
         }
       }
     }

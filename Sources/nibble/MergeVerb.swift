@@ -72,7 +72,8 @@ enum MergeVerb: Verb {
     }
     guard settings.weights.isEmpty || settings.weights.count == adapters else {
       throw Failure(
-        .usage, "option '--weight' is given \(settings.weights.count) times for \(adapters) adapters: one for each, or none")
+        .usage,
+        "option '--weight' is given \(settings.weights.count) times for \(adapters) adapters: one for each, or none")
     }
     if let kind = try arguments.choice(combine, Combination.self) { settings.combination = kind }
     if let text = arguments.text(density) {
@@ -86,7 +87,8 @@ enum MergeVerb: Verb {
     if let kind = try arguments.choice(layout, ExpertLayout.self) { settings.expertLayout = kind }
     if settings.combination == .sum {
       for option in [density, seed] where arguments.has(option) {
-        throw Failure(.usage, "option '\(option.name)' goes with '--combine' ties, dare_ties, dare_linear or magnitude_prune")
+        throw Failure(
+          .usage, "option '\(option.name)' goes with '--combine' ties, dare_ties, dare_linear or magnitude_prune")
       }
     } else if adapters < 2 {
       throw Failure(.usage, "option '--combine \(settings.combination.rawValue)' needs at least two adapters")

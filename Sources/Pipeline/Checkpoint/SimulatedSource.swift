@@ -93,7 +93,8 @@ struct SimulatedSource: TensorSource {
     defer { extendLifetime(nested) }
     return unsafe [Float](unsafeUninitializedCapacity: count) { room, written in
       unsafe DoubleQuantization.dequantize(
-        codes: UnsafeBufferPointer(nested.codes), nestedAbsmax: UnsafeBufferPointer(nested.absmax), offset: nested.offset,
+        codes: UnsafeBufferPointer(nested.codes), nestedAbsmax: UnsafeBufferPointer(nested.absmax),
+        offset: nested.offset,
         blocks: 0..<count, into: room)
       written = count
     }

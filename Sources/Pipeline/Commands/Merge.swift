@@ -74,12 +74,14 @@ public struct Merge: Sendable {
     case .fourBit:
       if trainedAs != nil {
         throw Failure(
-          .usage, "option '--base-as-trained' is for a 16-bit base; this one is in 4 bits, and adapters are merged "
+          .usage,
+          "option '--base-as-trained' is for a 16-bit base; this one is in 4 bits, and adapters are merged "
             + "onto the weights that it stands for in any case", file: path)
       }
     case .other(let method):
       throw Failure(
-        .unsupported, "is quantized (\(method)); merge into the original 16-bit checkpoint, or one in 4 bits "
+        .unsupported,
+        "is quantized (\(method)); merge into the original 16-bit checkpoint, or one in 4 bits "
           + "(bitsandbytes)", file: path)
     }
     if scheme != nil, type != .keep {

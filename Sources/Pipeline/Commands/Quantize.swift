@@ -86,7 +86,8 @@ public struct Quantize: Sendable {
     warnings += storageWarnings(model)
     return CheckpointRun(
       model: model, plan: plan, config: config(of: model, skip: weights.skipModules), operation: "quantize",
-      activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, sideFiles: SideFiles(of: model))
+      activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run,
+      sideFiles: SideFiles(of: model))
   }
 
   func expertWarnings(_ weights: WeightPlan) -> [String] {

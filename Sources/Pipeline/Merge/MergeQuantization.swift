@@ -35,7 +35,8 @@ struct MergeQuantization {
       }
       (self.steps, source) = (steps, merged.source)
       scheme = FourBitScheme(
-        format: format, usesDoubleQuantization: existing.scheme.usesDoubleQuantization, storage: existing.scheme.storage)
+        format: format, usesDoubleQuantization: existing.scheme.usesDoubleQuantization, storage: existing.scheme.storage
+      )
       var settings = existing.configuration
       settings["bnb_4bit_quant_type"] = .string(code.rawValue)
       self.configuration = settings
@@ -62,7 +63,9 @@ struct MergeQuantization {
   }
 
   /// How a base in 4 bits is quantized.
-  private static func existing(_ model: ModelSource) throws(Failure) -> (scheme: FourBitScheme, configuration: JSONValue)? {
+  private static func existing(_ model: ModelSource) throws(Failure) -> (
+    scheme: FourBitScheme, configuration: JSONValue
+  )? {
     guard model.quantizationMethod == .fourBit else { return nil }
     var scheme: FourBitScheme?
     for item in model.logical.items {

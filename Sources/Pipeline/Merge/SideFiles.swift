@@ -35,7 +35,9 @@ struct SideFiles: Sendable {
   var names: [String] { files.map(\.name) }
 
   func open(_ name: String) throws(Failure) -> InputFile {
-    guard let file = files.first(where: { $0.name == name }) else { throw Failure(.internal, "no such file", file: name) }
+    guard let file = files.first(where: { $0.name == name }) else {
+      throw Failure(.internal, "no such file", file: name)
+    }
     return try file.directory.open(name)
   }
 }

@@ -72,7 +72,9 @@ struct Piece: Sendable {
     codeCount = 0
     let target = unsafe UnsafeMutableRawBufferPointer(rebasing: values[..<valueCount])
     if case .traced = step.origin {
-      guard let source = source as? any TracingSource else { throw Failure(.internal, "a source that cannot be traced") }
+      guard let source = source as? any TracingSource else {
+        throw Failure(.internal, "a source that cannot be traced")
+      }
       original.clear()
       try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target, original: original)
     } else {
