@@ -65,19 +65,23 @@ build: build-packages
 
 demo: build
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
-	model=fixtures/sql-llama; small=$$out/sql-llama-nf4; \
+	model=fixtures/sql-llama; small=$$out/sql-llama-nf4; damaged=$$out/damaged; \
 	run() { printf '\n$$ nibble %s\n' "$$*"; "$(NIBBLE)" "$$@"; }; \
 	run inspect $$model; \
 	run quantize $$model -o $$small; \
 	run inspect $$small; \
 	run verify $$small; \
 	printf '\n# one flipped bit:\n'; \
-	for shard in $$small/*.safetensors; do :; done; \
+	cp -r $$small $$damaged; \
+	for shard in $$damaged/*.safetensors; do :; done; \
 	byte=$$(tail -c 1000 $$shard | head -c 1 | od -An -tu1); \
 	printf "\\$$(printf %o $$((byte ^ 1)))" | \
 	  dd of=$$shard bs=1 seek=$$(($$(wc -c < $$shard) - 1000)) conv=notrunc status=none; \
-	status=0; run verify $$small || status=$$?; \
-	printf '(exit code %s)\n' $$status; [ $$status -eq 1 ]
+	status=0; run verify $$damaged || status=$$?; \
+	printf '(exit code %s)\n' $$status; [ $$status -eq 1 ]; \
+	printf '\n# after training, an adapter that was trained on the 4-bit weights:\n'; \
+	run merge $$small fixtures/sql-llama-dialect -o $$out/sql-llama-dialect; \
+	run verify $$out/sql-llama-dialect
 
 install: build
 	@install -d "$(DESTDIR)$(PREFIX)/bin"

@@ -115,6 +115,44 @@ def whole_job(source: pathlib.Path, folder: pathlib.Path) -> None:
     drop(theirs_out)
 
 
+def merging(source: pathlib.Path, shape: models.Shape, folder: pathlib.Path) -> None:
+    """A rank-64 adapter on all linear layers, written as 16-bit, and quantized on the way."""
+    adapter = models.ensure_adapter(shape, folder / "adapter")
+    out, theirs_out = folder / "merged", folder / "theirs"
+
+    def mine(*options):
+        drop(out)
+        return run(NIBBLE, "merge", source, adapter, "-o", out, "--quiet", *options)
+
+    def stock():
+        drop(theirs_out)
+        return run(sys.executable, HERE / "peer.py", "merge", source, adapter, theirs_out, output=True)
+
+    merged, quantized, theirs, copies = interleave(
+        3, mine, lambda: mine("--scheme", "nf4"), stock, lambda: copy(source, folder / "copy"))
+    compare(
+        "merge a rank-64 adapter, 536 M parameters (the libraries' import is not counted)",
+        Side("nibble merge", [result.seconds for result in merged], "s"),
+        Side("PEFT, load, merge and save", [float(result.output) for result in theirs], "s"),
+        "8", lambda ratio: ratio >= 8)
+    compare(
+        "its peak resident memory",
+        Side("nibble merge", [result.peak / MIB for result in merged], "MiB"),
+        Side("PEFT", [result.peak / MIB for result in theirs], "MiB"),
+        "at most 400 MiB", lambda _: max(result.peak for result in merged) <= 400 * MIB)
+    compare(
+        "merge, against a copy of the base",
+        Side("nibble merge", [result.seconds for result in merged], "s"), Side("cp", copies, "s"),
+        "none, for comparison", None)
+    compare(
+        "merge and quantize in one pass, against PEFT's merge alone",
+        Side("nibble merge --scheme nf4", [result.seconds for result in quantized], "s"),
+        Side("PEFT, load, merge and save", [float(result.output) for result in theirs], "s"),
+        "none, for comparison", None)
+    for each in (out, theirs_out, folder / "copy"):
+        drop(each)
+
+
 def reading(folder: pathlib.Path) -> None:
     four, listed = folder / "four", folder / "listed"
     models.ensure(models.CODELLAMA_13B, listed, sparse=True)
@@ -158,6 +196,7 @@ def main() -> None:
         peer.close()
         reading(folder)
         whole_job(source, folder)
+        merging(source, shape, folder)
         disk(source, folder)
 
 

@@ -1,4 +1,4 @@
-"""A 13B model for real: made, quantized, verified, timed. Run by `make bench-13b`.
+"""A 13B model for real: made, quantized, verified, merged with an adapter, timed. Run by `make bench-13b`.
 
 BENCH_DIR    where the model and the result lie (default: the cache folder)
 DTYPE        bfloat16 (default) or float16
@@ -37,10 +37,12 @@ def main() -> None:
     base = pathlib.Path(os.environ.get("BENCH_DIR") or cache()).absolute()
     base.mkdir(parents=True, exist_ok=True)
     source, out = base / f"codellama-{layers}-layers-{dtype}", base / f"codellama-{layers}-layers-{dtype}-nf4"
+    merged = base / f"codellama-{layers}-layers-{dtype}-merged"
     drop(out)
+    drop(merged)
 
     there = size(source) if source.exists() else 0
-    needed = max(0, 2 * shape.parameters - there) + int(0.3 * 2 * shape.parameters) + (1 << 30)
+    needed = max(0, 2 * shape.parameters - there) + int(1.3 * 2 * shape.parameters) + (3 << 30)
     free = shutil.disk_usage(base).free
     if free < needed:
         sys.exit(f"bench-13b: {base} has {free / GB:.1f} GB free, {needed / GB:.1f} GB are needed; set BENCH_DIR")
@@ -57,6 +59,15 @@ def main() -> None:
     after = cat(source)
     verified = run(NIBBLE, "verify", out)
     read_back = cat(out)
+    adapter = models.ensure_adapter(shape, base / f"codellama-{layers}-layers-adapter")
+    plain = run(NIBBLE, "merge", source, adapter, "-o", merged, "--quiet")
+    merged_size = size(merged) / GB
+    drop(merged)
+    packed = run(NIBBLE, "merge", source, adapter, "-o", merged, "--quiet", "--scheme", "nf4")
+    packed_size = size(merged) / GB
+    drop(merged)
+    onto_four = run(NIBBLE, "merge", out, adapter, "-o", merged, "--quiet")
+    drop(merged)
     read = size(source) / GB
     written = size(out) / GB
     reading = (before + after) / 2
@@ -69,6 +80,11 @@ def main() -> None:
         ("verify", f"{verified.seconds:.1f} s, {written / verified.seconds:.2f} GB/s, "
                    f"{verified.peak / (1 << 20):.0f} MiB resident"),
         ("cat of the output", f"{read_back:.1f} s, {written / read_back:.2f} GB/s"),
+        ("merge, rank 64", f"{plain.seconds:.1f} s, {merged_size:.2f} GB written, {plain.peak / (1 << 20):.0f} MiB resident"),
+        ("merge --scheme nf4", f"{packed.seconds:.1f} s, {packed_size:.2f} GB written, "
+                               f"{packed.peak / (1 << 20):.0f} MiB resident"),
+        ("merge onto the NF4", f"{onto_four.seconds:.1f} s, {merged_size:.2f} GB written, "
+                               f"{onto_four.peak / (1 << 20):.0f} MiB resident"),
     ]
     for name, text in rows:
         print(f"{name:24}{text}")

@@ -13,12 +13,17 @@ mkdir -p "$out/$name/licenses"
 strip -o "$out/$name/nibble" "$NIBBLE"
 cp LICENSE README.md "$out/$name/"
 
+# OpenBLAS is loaded on first use and so is not in the binary's own list.
+blas=$(ldconfig -p | awk '$1 == "libopenblas.so.0" { print $NF; exit }')
+[ -n "$blas" ] || { echo "dist: libopenblas.so.0 is not installed" >&2; exit 1; }
+
 # What glibc itself provides must come from the machine that runs the tool.
-ldd "$NIBBLE" | awk '$2 == "=>" { print $1, $3 }' |
+{ echo "libopenblas.so.0 $blas"; ldd "$NIBBLE" "$blas" | awk '$2 == "=>" { print $1, $3 }'; } | sort -u |
   grep -Ev '^(libc|libm|libdl|librt|libpthread|libresolv)\.so' |
   while read -r library path; do
     cp -L "$path" "$out/$name/$library"
-    package=$(dpkg-query -S "*/$library" | head -n 1 | cut -d: -f1)
+    # Debian's alternatives hide which package a file is from; its real path tells.
+    package=$(dpkg-query -S "$(readlink -f "$path")" "*/$library" 2>/dev/null | head -n 1 | cut -d: -f1)
     cp "/usr/share/doc/$package/copyright" "$out/$name/licenses/$library.txt"
   done
 

@@ -27,6 +27,8 @@ tar -C "$root/opt" -xzf "$tarball"
 folder=$(basename "$tarball" .tar.gz)
 mkdir -p "$root/model"
 cp fixtures/sql-llama/*.json fixtures/sql-llama/*.safetensors "$root/model/"
+mkdir -p "$root/adapter"
+cp fixtures/sql-llama-dialect/*.json fixtures/sql-llama-dialect/*.safetensors "$root/adapter/"
 
 # The loader finds $ORIGIN, and Swift its arguments, through /proc. Where that cannot be mounted, as in a
 # container without the right to, the root's own loader runs the tool from outside.
@@ -43,4 +45,6 @@ fi
 inside --version
 inside quantize model -o tmp/quantized --quiet
 inside verify tmp/quantized --quiet
+# The library that is loaded on first use is found too.
+inside merge tmp/quantized adapter -o tmp/merged --quiet
 echo "dist: $folder runs in an empty root ($kind)"
