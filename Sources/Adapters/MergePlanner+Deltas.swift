@@ -10,6 +10,9 @@ extension MergePlanner {
     /// Named by `target_parameters`: PEFT rounds such deltas to the parameter's dtype.
     var isParameter: Bool
     var home: Home
+
+    /// What the patterns of ranks and alphas are compared with.
+    var path: String { isParameter ? "\(module.path).\(parameter)" : module.path }
   }
 
   /// Low-rank updates of all adapters, those of one parameter together.
@@ -85,10 +88,10 @@ extension MergePlanner {
     for target in targets {
       let (shape, place) = try geometry(target)
       let adapter = adapters[target.adapter]
-      let (rank, scale) = adapter.configuration.scale(of: target.module.path)
+      let (rank, scale) = adapter.configuration.scale(of: target.path)
       guard rank == shape.rank else {
         throw adapter.failure(
-          "has rank \(shape.rank), adapter_config.json says \(rank) for module '\(target.module.path)'",
+          "has rank \(shape.rank), adapter_config.json says \(rank) for '\(target.path)'",
           tensor: target.module.a ?? 0)
       }
       let weighted = scale * settings.weight(target.adapter)
@@ -124,7 +127,7 @@ extension MergePlanner {
     let weight = settings.weight(target.adapter)
     // DoRA's weight is a matter of how much of its change is applied, not of the delta inside it.
     let scale =
-      magnitude == nil ? term.scale : adapters[target.adapter].configuration.scale(of: target.module.path).scale
+      magnitude == nil ? term.scale : adapters[target.adapter].configuration.scale(of: target.path).scale
     let source = FactorSource(id: nextFactorID, terms: [term], combination: nil)
     nextFactorID += 1
     for (slot, place) in places {

@@ -1,6 +1,5 @@
 public import Bytes
 import Quantization
-import Synchronization
 public import Tensors
 
 /// A model with adapters merged into it, computed as it is read: `W + Σ s·B·A`, and what else adapters do.
@@ -10,9 +9,9 @@ public struct MergedSource: TracingSource {
   public let tensors: [TensorInfo]
   public let items: [MergedTensor]
   let base: any TensorSource
-  private let cache = FactorCache()
+  let cache = FactorCache()
   private let meter = ChangeMeter()
-  private let columns = ColumnFactors()
+  let columns = ColumnFactors()
 
   /// - Parameter base: what the origins of the items count in; weights `[outputs, inputs]` unless the deltas'
   ///   places say otherwise.
@@ -55,7 +54,7 @@ public struct MergedSource: TracingSource {
 
   // MARK: - Where values come from
 
-  private func origin(of item: MergedTensor) -> (source: any TensorSource, index: Int) {
+  func origin(of item: MergedTensor) -> (source: any TensorSource, index: Int) {
     switch item.origin {
     case .base(let index): (base, index)
     case .adapter(let adapter, let index): (adapter.file, index)
@@ -118,7 +117,7 @@ public struct MergedSource: TracingSource {
     meter.add(sums, tensor: index, at: elements.lowerBound)
   }
 
-  private func floats(
+  func floats(
     _ source: any TensorSource, _ index: Int, _ elements: Range<Int>
   ) throws(Failure) -> ScratchBuffer {
     let info = source.tensors[index]
@@ -188,93 +187,6 @@ public struct MergedSource: TracingSource {
     }
   }
 
-  // MARK: - DoRA
-
-  /// Adds `w · (m / ‖W + Δ‖ · (W + Δ) − W)`: the norm is that of the unmerged base with this delta alone, over
-  /// the inputs of each output.
-  private func addDirection(
-    _ index: Int, _ position: Int, _ delta: LowRankDelta, _ magnitude: LowRankDelta.Magnitude, _ item: MergedTensor,
-    _ rows: Range<Int>, to total: UnsafeMutableBufferPointer<Float>
-  ) throws(Failure) {
-    let length = item.rowLength
-    let (values, sum) = try directed(delta, item, rows)
-    defer {
-      extendLifetime(values)
-      extendLifetime(sum)
-    }
-    let isTransposed = delta.place.isTransposed
-    let factors =
-      isTransposed
-      ? try columns.factors(of: index, position) { () throws(Failure) in
-        try columnFactors(delta, magnitude, item)
-      } : try rowFactors(magnitude, length, rows, sum, delta.place.rowOffset)
-    for row in 0..<rows.count {
-      for column in 0..<length {
-        let at = row * length + column
-        let factor = factors[isTransposed ? column : row]
-        let change = unsafe factor * sum.floats[at] - values.floats[at]
-        unsafe total[at] += magnitude.weight == 1 ? change : magnitude.weight * change
-      }
-    }
-  }
-
-  /// W and W + Δ of some rows, in 32 bits.
-  private func directed(
-    _ delta: LowRankDelta, _ item: MergedTensor, _ rows: Range<Int>
-  ) throws(Failure) -> (values: ScratchBuffer, sum: ScratchBuffer) {
-    let length = item.rowLength
-    let (source, position) = origin(of: item)
-    let values = try floats(source, position, rows.lowerBound * length..<rows.upperBound * length)
-    let sum = ScratchBuffer(byteCount: 4 * rows.count * length)
-    if let start = unsafe sum.mutableFloats.baseAddress {
-      let factors = try cache.factors(delta.factors)
-      unsafe delta.multiply(factors, rows: rows, rowLength: length, adding: false, into: start)
-    }
-    for at in 0..<rows.count * length { unsafe sum.mutableFloats[at] += values.floats[at] }
-    return (values, sum)
-  }
-
-  private func rowFactors(
-    _ magnitude: LowRankDelta.Magnitude, _ length: Int, _ rows: Range<Int>, _ sum: ScratchBuffer, _ offset: Int
-  ) throws(Failure) -> [Float] {
-    let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
-    defer { extendLifetime(sum) }
-    return rows.enumerated().map { place, row in
-      var squares = 0.0
-      for column in 0..<length {
-        let value = unsafe Double(sum.floats[place * length + column])
-        squares += value * value
-      }
-      return lengths[offset + row] / Float(squares.squareRoot())
-    }
-  }
-
-  /// Of a tensor whose outputs are its columns: one pass over all of it.
-  private func columnFactors(
-    _ delta: LowRankDelta, _ magnitude: LowRankDelta.Magnitude, _ item: MergedTensor
-  ) throws(Failure) -> [Float] {
-    let length = item.rowLength
-    let count = item.info.shape.first ?? 0
-    var squares = [Double](repeating: 0, count: length)
-    let step = max(1, (1 << 18) / max(1, length))
-    var row = 0
-    while row < count {
-      try Interruption.check()
-      let rows = row..<min(row + step, count)
-      let (_, sum) = try directed(delta, item, rows)
-      defer { extendLifetime(sum) }
-      for place in 0..<rows.count {
-        for column in 0..<length {
-          let value = unsafe Double(sum.floats[place * length + column])
-          squares[column] += value * value
-        }
-      }
-      row = rows.upperBound
-    }
-    let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
-    return zip(lengths, squares).map { $0 / Float($1.squareRoot()) }
-  }
-
   // MARK: - Rows
 
   private func replaceRows(
@@ -321,23 +233,5 @@ public struct MergedSource: TracingSource {
       }
     }
     meter.add(sums, tensor: index, at: elements.lowerBound)
-  }
-}
-
-/// m / ‖column‖ of tensors whose outputs are columns, each computed once, by whoever needs it first.
-private final class ColumnFactors: Sendable {
-  private let known = Mutex<[[Int]: [Float]]>([:])
-
-  func factors(
-    of tensor: Int, _ delta: Int, _ compute: () throws(Failure) -> [Float]
-  ) throws(Failure) -> [Float] {
-    try known.withLock { (known) throws(Failure) in
-      if let found = known[[tensor, delta]] { return found }
-      // One tensor at a time is under way, or two: older ones are not asked for again.
-      if known.count > 8 { known.removeAll() }
-      let computed = try compute()
-      known[[tensor, delta]] = computed
-      return computed
-    }
   }
 }

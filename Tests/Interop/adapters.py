@@ -474,6 +474,8 @@ ROWS = [
     Row("experts-down", "mixtral", {"target_modules": [], "target_parameters": ["mlp.experts.down_proj"]}),
     Row("experts-up", "mixtral", {"target_modules": [], "target_parameters": ["experts.gate_up_proj"]}),
     Row("experts-qwen3", "qwen3-moe", EXPERTS | {"target_modules": ["o_proj"]}),
+    # PEFT targets the stacked experts itself, with twice the rank for those made of two.
+    Row("experts-all-linear", "mixtral", ALL),
     Row("experts-transposed", "gpt-oss", EXPERTS | {"target_modules": ["q_proj"]}),
     Row("experts-as-modules", "mixtral", {"target_modules": ["w1", "w2", "w3", "gate"]}, written=modules_of_experts),
     Row("router", "mixtral", {"target_modules": ["q_proj"], "target_parameters": ["mlp.gate.weight"]}),
