@@ -42,7 +42,7 @@ public struct AdapterConfiguration: Sendable {
   private let ranks: [(pattern: ModulePattern, value: Int)]
   private let alphas: [(pattern: ModulePattern, value: Double)]
 
-  static let sizeLimit = 16 << 20
+  public static let sizeLimit = 16 << 20
 
   /// - Throws: `malformed` for a field of the wrong kind or out of range, `unsupported` for an adapter that
   ///   cannot be merged, with the reason and the way out.

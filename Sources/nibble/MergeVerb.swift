@@ -57,7 +57,7 @@ enum MergeVerb: Verb {
     merge.run = try RunOptions(arguments)
     let notices = Notices(arguments)
     let report = try merge(base, adapters: adapters, output: output, announce: notices.warn)
-    if !arguments.has(.json), !arguments.has(.quiet) { try report.printChanges() }
+    if !arguments.has(.json), !arguments.has(.quiet) { try StandardStream.output.write(report.changesTable) }
     try report.print(arguments, verb: name)
     return 0
   }

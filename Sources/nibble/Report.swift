@@ -29,33 +29,6 @@ extension RunReport {
   }
 }
 
-extension RunReport {
-  /// One line for each tensor that an adapter changed.
-  func printChanges() throws(Failure) {
-    guard let changes, !changes.isEmpty else { return }
-    let names = changes.map { $0.tensor.printable(limit: 200) }
-    let width = min(72, names.map(\.count).max() ?? 0)
-    var text = ""
-    for (name, change) in zip(names, changes) {
-      text += name + String(repeating: " ", count: max(0, width - name.count))
-      text += "  \(change.adapter.printable(limit: 80))"
-      text += change.scale.map { "  scale \(shortText($0))" } ?? "  replaced"
-      if let relative = change.relativeChange { text += "  change \(shortText(relative * 100)) %" }
-      text += "\n"
-    }
-    try StandardStream.output.write(text)
-  }
-
-  /// Four significant digits.
-  private func shortText(_ value: Double) -> String {
-    guard value != 0, value.isFinite else { return "0" }
-    var scale = 1.0
-    while value.magnitude * scale < 1000 { scale *= 10 }
-    let rounded = (value * scale).rounded() / scale
-    return rounded == rounded.rounded() && rounded.magnitude < 1e9 ? String(Int(rounded)) : String(rounded)
-  }
-}
-
 extension RunOptions {
   init(_ arguments: Arguments) throws(Failure) {
     self.init()

@@ -39,6 +39,8 @@ public struct Inspect: Sendable {
     public var metadata: [(key: String, value: String)]
     public var rows: [Row]
     public var warnings: [String]
+    /// Of an adapter's directory.
+    var adapter: AdapterSummary?
 
     public var parameters: Int { rows.reduce(0) { $0.addingReportingOverflow($1.elementCount).partialValue } }
     public var byteCount: Int { rows.reduce(0) { $0 + $1.byteCount } }
@@ -67,7 +69,12 @@ public struct Inspect: Sendable {
     if wantsStatistics || against != nil {
       try addStatistics(to: &rows, items, logical)
     }
-    return Result(path: path, metadata: checkpoint.metadata, rows: rows, warnings: warnings)
+    var result = Result(path: path, metadata: checkpoint.metadata, rows: rows, warnings: warnings)
+    do throws(Failure) { result.adapter = try AdapterSummary(checkpoint.directory) } catch {
+      // Its tensors can be looked at whether it can be merged or not.
+      result.warnings.append(error.description)
+    }
+    return result
   }
 
   private func row(_ item: LogicalTensor, _ info: TensorInfo, _ logical: LogicalTensors) -> Row {
@@ -125,7 +132,9 @@ extension Inspect.Result {
     }
     let bits = JSONNumber((bitsPerParameter * 1e6).rounded() / 1e6)?.text ?? "0"
     text += "\n  ],\n  \"summary\": {\"tensors\": \(rows.count), \"parameters\": \(parameters), "
-    text += "\"bytes\": \(byteCount), \"bitsPerParameter\": \(bits)}\n}"
+    text += "\"bytes\": \(byteCount), \"bitsPerParameter\": \(bits)}"
+    if let adapter { text += ",\n  \"adapter\": \(adapter.json.text(.line))" }
+    text += "\n}"
     return text
   }
 
@@ -143,6 +152,7 @@ extension Inspect.Result {
     var text = Table(head: head, rows: cells, right: [3] + (hasStatistics ? Array(4..<head.count) : [])).text
     let bits = (bitsPerParameter * 100).rounded() / 100
     text += "\(rows.count) tensors, \(parameters) parameters, \(byteText(byteCount)), \(bits) bits per parameter\n"
+    if let adapter { text += adapter.text }
     return text
   }
 

@@ -1,4 +1,5 @@
 import Adapters
+import Bytes
 import Tensors
 
 /// One adapter's part in one tensor, as a report tells it.
@@ -18,5 +19,19 @@ enum MergeReport {
         tensor: plan.source.tensors[change.tensor].name.string, adapter: change.adapter, scale: change.scale,
         relativeChange: plan.source.relativeChange(of: change.tensor).flatMap { $0.isFinite ? $0 : nil })
     }
+  }
+}
+
+extension RunReport {
+  /// A line for each tensor that an adapter changed.
+  public var changesTable: String {
+    guard let changes, !changes.isEmpty else { return "" }
+    let rows = changes.map { change in
+      [
+        change.tensor.printable(limit: 200), change.adapter.printable(limit: 80),
+        change.scale.map(shortNumber) ?? "replaced", change.relativeChange.map { shortNumber(100 * $0) + " %" } ?? "",
+      ]
+    }
+    return Table(head: ["tensor", "adapter", "scale", "change"], rows: rows, right: [2, 3]).text
   }
 }
