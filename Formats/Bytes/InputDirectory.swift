@@ -87,19 +87,21 @@ public final class InputDirectory: Sendable {
 
   /// - Throws: `malformed` when `name` is not one plain path component, or is a link other than the
   ///   cache's, or is not a regular file; `missing` when it cannot be opened.
-  public func open(_ name: String) throws(Failure) -> InputFile {
+  ///
+  /// - Parameter shown: what failures call the file, where its name alone would not tell it from another.
+  public func open(_ name: String, as shown: String? = nil) throws(Failure) -> InputFile {
     guard Self.isPlainComponent(name) else {
       throw Failure(.malformed, "'\(name)' is not a plain file name", file: path)
     }
-    let shown = name
+    let shown = shown ?? name
     if let opened = Descriptor(at: descriptor.number, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW) {
       return try InputFile(opened, name: shown)
     }
     guard errno == ELOOP || errno == EMLINK else { throw .input("cannot open", file: shown) }
-    return try openCacheLink(name)
+    return try openCacheLink(name, as: shown)
   }
 
-  private func openCacheLink(_ name: String) throws(Failure) -> InputFile {
+  private func openCacheLink(_ name: String, as shown: String) throws(Failure) -> InputFile {
     let target = linkTarget(name) ?? ""
     let prefix = "../../blobs/"
     let blob = String(target.dropFirst(prefix.count))
@@ -109,12 +111,12 @@ public final class InputDirectory: Sendable {
         .malformed,
         "is a symbolic link to '\(target)'; only the links of a Hugging Face cache snapshot "
           + "(models--…/snapshots/REVISION/FILE -> ../../blobs/HEX) are followed: copy the file, or name it directly",
-        file: name)
+        file: shown)
     }
     guard let opened = Descriptor(at: descriptor.number, target, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW) else {
-      throw .input("cannot open '\(target)'", file: name)
+      throw .input("cannot open '\(target)'", file: shown)
     }
-    return try InputFile(opened, name: name)
+    return try InputFile(opened, name: shown)
   }
 
   private func linkTarget(_ name: String) -> String? {

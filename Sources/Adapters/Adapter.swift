@@ -61,8 +61,9 @@ public final class Adapter: Sendable {
     guard names.contains(Self.configName) else {
       throw Failure(.missing, "holds no '\(Self.configName)': it is not a PEFT adapter", file: path)
     }
-    let bytes = try directory.open(Self.configName).contents(limit: AdapterConfiguration.sizeLimit)
-    configuration = try AdapterConfiguration(parsing: bytes, file: "\(path)/\(Self.configName)")
+    let shown = "\(path)/\(Self.configName)"
+    let bytes = try directory.open(Self.configName, as: shown).contents(limit: AdapterConfiguration.sizeLimit)
+    configuration = try AdapterConfiguration(parsing: bytes, file: shown)
     guard names.contains(Self.weightsName) else {
       guard names.contains(Self.pickleName) else {
         throw Failure(.missing, "holds no '\(Self.weightsName)'", file: path)
@@ -72,7 +73,7 @@ public final class Adapter: Sendable {
         "holds its weights as '\(Self.pickleName)', a pickle; load it with PEFT and save it again, as safetensors",
         file: path)
     }
-    let input = try directory.open(Self.weightsName)
+    let input = try directory.open(Self.weightsName, as: "\(path)/\(Self.weightsName)")
     file = try SafetensorsFile(input)
     var warnings = file.header.warnings
     if names.contains(Self.pickleName) {

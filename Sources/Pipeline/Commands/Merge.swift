@@ -64,7 +64,8 @@ public struct Merge: Sendable {
     return CheckpointRun(
       model: model, plan: plan, config: config, operation: "merge", activity: "merging",
       recorded: recorded(provenance), warnings: warnings, options: run, sideFiles: side,
-      identities: adapters.map(\.directory.identity), changes: { MergeReport.changes(merged) })
+      identities: adapters.map(\.directory.identity), otherInputs: adapters.map(\.file.file),
+      changes: { MergeReport.changes(merged) })
   }
 
   private func check(_ model: ModelSource) throws(Failure) {

@@ -21,6 +21,8 @@ struct CheckpointRun {
   let sideFiles: SideFiles
   /// Of directories beside the model's that the output may not lie in.
   var identities: [FileIdentity] = []
+  /// Files beside the model's that are read while it runs.
+  var otherInputs: [InputFile] = []
   /// What adapters did, asked for when the weights have been written.
   var changes: (@Sendable () -> [MergeChange])?
 
@@ -54,6 +56,7 @@ struct CheckpointRun {
       storedDigests: writer.storedDigests
     ).write(into: directory.files, sha256: options.sha256)
     try model.checkpoint.checkUnchanged()
+    for input in otherInputs { try input.checkUnchanged() }
     try Interruption.check()
     try directory.commit()
     let names = files.map(\.name) + [ManifestWriter.name, ManifestWriter.checksumsName]
