@@ -74,7 +74,7 @@ public struct AdapterConfiguration: Sendable {
     targetParameters = try fields.texts("target_parameters")
     layerReplication = try fields.layerRanges()
     trainableTokens = try fields.tokens()
-    groupSize = try fields.flag("use_qalora") ? fields.whole("qalora_group_size", 1...1_000_000) ?? 16 : nil
+    groupSize = try fields.flag("use_qalora") ? fields.whole("qalora_group_size", 1...65536) ?? 16 : nil
     blocks = try fields.blockDiagonal()
     roundsDelta = members["init_lora_weights"]?.string?.lowercased() == "mica"
     taskType = try fields.text("task_type")
@@ -213,7 +213,7 @@ struct Fields {
     guard let members = value.object else { throw wrong("use_bdlora", value, "an object") }
     let inner = Fields(members)
     return AdapterConfiguration.BlockDiagonal(
-      count: try inner.whole("nblocks", 1...1_000_000) ?? 1, modulesOfA: try inner.texts("target_modules_bd_a"),
+      count: try inner.whole("nblocks", 1...65536) ?? 1, modulesOfA: try inner.texts("target_modules_bd_a"),
       modulesOfB: try inner.texts("target_modules_bd_b"))
   }
 

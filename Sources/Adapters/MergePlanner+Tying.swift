@@ -1,4 +1,5 @@
 import Bytes
+import Safetensors
 import Tensors
 
 extension MergePlanner {
@@ -147,6 +148,10 @@ extension MergePlanner {
           copy.parameter = Self.renumbered(slot.parameter, new) ?? slot.parameter
           copy.name = TensorName(Self.renumbered(slot.name.string, new) ?? slot.name.string)
           result.append(copy)
+          guard result.count <= SafetensorsHeader.tensorLimit else {
+            throw Failure(
+              .malformed, "layer_replication makes more than \(SafetensorsHeader.tensorLimit) tensors", file: first.path)
+          }
         }
       }
     }
