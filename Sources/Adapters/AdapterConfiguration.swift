@@ -37,6 +37,15 @@ public struct AdapterConfiguration: Sendable {
     public var count: Int
     public var modulesOfA: [String]
     public var modulesOfB: [String]
+
+    enum Side: Sendable { case a, b, both }
+
+    /// Which factor of a module is stored as its blocks. PEFT looks for the names anywhere in the path.
+    func side(of path: String) -> Side? {
+      let isA = modulesOfA.contains { path.contains($0) }
+      let isB = modulesOfB.contains { path.contains($0) }
+      return isA && isB ? .both : isA ? .a : isB ? .b : nil
+    }
   }
 
   private let ranks: [(pattern: ModulePattern, value: Int)]
