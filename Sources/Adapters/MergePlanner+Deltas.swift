@@ -100,6 +100,11 @@ extension MergePlanner {
           adapter: adapter, module: target.module, scale: weighted, shape: shape, layout: settings.expertLayout))
       places.append(place)
       for (slot, _) in place {
+        if slots[slot].changes.contains(where: { $0.adapter == target.adapter && $0.scale != nil }) {
+          throw adapter.failure(
+            "adapts '\(slots[slot].name.string)', which another tensor of the adapter adapts already",
+            tensor: target.module.a ?? 0)
+        }
         record(slot, target.adapter, scale: weighted)
         let configuration = adapter.configuration
         let isRounded = configuration.roundsDelta || configuration.blocks != nil
