@@ -183,18 +183,23 @@ struct Fields {
     return result
   }
 
+  /// A few bytes of configuration make a layer; no model has a hundredth of these.
+  static let layerLimit = 10_000
+
   func layerRanges() throws(Failure) -> [Range<Int>] {
     guard let value = value("layer_replication") else { return [] }
     var ranges: [Range<Int>] = []
     var total = 0
     for pair in value.array ?? [value] {
       guard let ends = pair.array, ends.count == 2, let start = ends[0].int, let end = ends[1].int,
-        (0..<100_000).contains(start), (start..<100_000).contains(end)
+        (0...Self.layerLimit).contains(start), (start...Self.layerLimit).contains(end)
       else { throw wrong("layer_replication", value, "pairs [from, to] of layer numbers") }
       ranges.append(start..<end)
       total += end - start
     }
-    guard total > 0, total <= 100_000 else { throw wrong("layer_replication", value, "1 to 100000 layers in all") }
+    guard (1...Self.layerLimit).contains(total) else {
+      throw wrong("layer_replication", value, "1 to \(Self.layerLimit) layers in all")
+    }
     return ranges
   }
 
