@@ -103,6 +103,11 @@ public struct AdapterConfiguration: Sendable {
     return (rank, alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank)))
   }
 
+  /// States of all patterns: what finding a module's scale may cost for each character of its path.
+  var patternStateCount: Int {
+    ranks.reduce(0) { $0 + $1.pattern.stateCount } + alphas.reduce(0) { $0 + $1.pattern.stateCount }
+  }
+
   /// Whether `modules_to_save` names this module. PEFT compares the ends of paths.
   func saves(_ module: String) -> Bool {
     modulesToSave.contains { module == $0 || module.hasSuffix("." + $0) }

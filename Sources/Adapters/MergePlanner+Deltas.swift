@@ -21,6 +21,7 @@ extension MergePlanner {
     var groups: [String: [Target]] = [:]
     for number in adapters.indices {
       let targets = try targets(of: number)
+      try checkPatterns(targets, adapters[number])
       for target in targets {
         let key = groupKey(target.home)
         if groups[key] == nil { order.append(key) }

@@ -25,6 +25,18 @@ extension MergePlanner {
     }
   }
 
+  /// Patterns that a file of a megabyte can hold would take hours for the modules that it can hold. A pattern for
+  /// each module, spelled out, is no such pattern.
+  func checkPatterns(_ targets: [Target], _ adapter: Adapter) throws(Failure) {
+    let states = adapter.configuration.patternStateCount
+    let characters = targets.reduce(0) { $0 + $1.path.utf8.count }
+    guard product(states, characters) > 100_000_000 else { return }
+    throw Failure(
+      .unsupported,
+      "rank_pattern and alpha_pattern make \(states) states to follow through \(characters) characters of module paths; "
+        + "spell the modules out", file: "\(adapter.path)/\(Adapter.configName)")
+  }
+
   /// One that is too large fits nothing.
   func product(_ count: Int, _ factor: Int) -> Int {
     let (product, overflow) = count.multipliedReportingOverflow(by: factor)
