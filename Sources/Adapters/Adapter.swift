@@ -221,11 +221,17 @@ private struct Sorter {
 
   private func check(_ module: Adapter.Module) throws(Failure) {
     let any = module.a ?? module.b ?? module.magnitude ?? module.bias ?? 0
-    guard module.a != nil, module.b != nil else {
+    guard let a = module.a, let b = module.b else {
       let missing = module.a == nil ? "A" : "B"
       throw Failure(
         .malformed, "has no lora_\(missing) beside it in module '\(module.path)'", tensor: file.tensors[any].name.string
       )
+    }
+    let isEmbedding = AdapterKey(file.tensors[a].name.string).role == .embeddingA
+    guard isEmbedding == (AdapterKey(file.tensors[b].name.string).role == .embeddingB) else {
+      throw Failure(
+        .malformed, "has no \(isEmbedding ? "lora_embedding_B" : "lora_B") beside it in module '\(module.path)'",
+        tensor: file.tensors[a].name.string)
     }
   }
 

@@ -37,6 +37,15 @@ public struct AdapterConfiguration: Sendable {
     public var count: Int
     public var modulesOfA: [String]
     public var modulesOfB: [String]
+
+    enum Side: Sendable { case a, b, both }
+
+    /// Which factor of a module is stored as its blocks. PEFT looks for the names anywhere in the path.
+    func side(of path: String) -> Side? {
+      let isA = modulesOfA.contains { path.contains($0) }
+      let isB = modulesOfB.contains { path.contains($0) }
+      return isA && isB ? .both : isA ? .a : isB ? .b : nil
+    }
   }
 
   private let ranks: [(pattern: ModulePattern, value: Int)]
@@ -92,6 +101,11 @@ public struct AdapterConfiguration: Sendable {
     let rank = ranks.first { $0.pattern.matches(module) }?.value ?? self.rank
     let alpha = alphas.first { $0.pattern.matches(module) }?.value ?? self.alpha
     return (rank, alpha / (usesRSLoRA ? Double(rank).squareRoot() : Double(rank)))
+  }
+
+  /// States of all patterns: what finding a module's scale may cost for each character of its path.
+  var patternStateCount: Int {
+    ranks.reduce(0) { $0 + $1.pattern.stateCount } + alphas.reduce(0) { $0 + $1.pattern.stateCount }
   }
 
   /// Whether `modules_to_save` names this module. PEFT compares the ends of paths.
@@ -174,18 +188,23 @@ struct Fields {
     return result
   }
 
+  /// A few bytes of configuration make a layer; no model has a hundredth of these.
+  static let layerLimit = 10_000
+
   func layerRanges() throws(Failure) -> [Range<Int>] {
     guard let value = value("layer_replication") else { return [] }
     var ranges: [Range<Int>] = []
     var total = 0
     for pair in value.array ?? [value] {
       guard let ends = pair.array, ends.count == 2, let start = ends[0].int, let end = ends[1].int,
-        (0..<100_000).contains(start), (start..<100_000).contains(end)
+        (0...Self.layerLimit).contains(start), (start...Self.layerLimit).contains(end)
       else { throw wrong("layer_replication", value, "pairs [from, to] of layer numbers") }
       ranges.append(start..<end)
       total += end - start
     }
-    guard total > 0, total <= 100_000 else { throw wrong("layer_replication", value, "1 to 100000 layers in all") }
+    guard (1...Self.layerLimit).contains(total) else {
+      throw wrong("layer_replication", value, "1 to \(Self.layerLimit) layers in all")
+    }
     return ranges
   }
 

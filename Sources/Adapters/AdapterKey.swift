@@ -61,7 +61,9 @@ struct AdapterKey: Sendable, Equatable {
       // What follows is nothing, `weight`, the adapter's name, or both.
       let rest = parts[(at + 1)...]
       let isBias = rest.last == "bias"
-      guard rest.count <= 2, !isBias || bias != nil else { return .unknown }
+      guard rest.count < 2 || rest.count == 2 && (isBias || rest.last == "weight"), !isBias || bias != nil else {
+        return .unknown
+      }
       parts.removeLast(parts.count - at)
       return isBias ? bias ?? .unknown : weight
     }

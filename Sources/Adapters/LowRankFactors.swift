@@ -98,10 +98,10 @@ struct FactorTerm: Sendable {
     let configuration = adapter.configuration
     if let group = configuration.groupSize, a.count < shape.rank * shape.inputs { a = spread(a, over: group) }
     if let blocks = configuration.blocks {
-      if blocks.modulesOfA.contains(where: { module.path.contains($0) }) {
-        a = diagonal(a, blocks: blocks.count, rows: shape.rank, columns: shape.inputs)
-      } else if blocks.modulesOfB.contains(where: { module.path.contains($0) }) {
-        b = diagonal(b, blocks: blocks.count, rows: shape.outputs, columns: shape.rank)
+      switch blocks.side(of: module.path) {
+      case .a: a = diagonal(a, blocks: blocks.count, rows: shape.rank, columns: shape.inputs)
+      case .b: b = diagonal(b, blocks: blocks.count, rows: shape.outputs, columns: shape.rank)
+      case .both, nil: break
       }
     }
     return (a, b)

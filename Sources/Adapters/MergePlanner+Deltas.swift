@@ -3,7 +3,7 @@ import Tensors
 
 extension MergePlanner {
   /// A module of an adapter with the parameter that it adapts.
-  private struct Target {
+  struct Target {
     var adapter: Int
     var module: Adapter.Module
     var parameter: String
@@ -21,6 +21,7 @@ extension MergePlanner {
     var groups: [String: [Target]] = [:]
     for number in adapters.indices {
       let targets = try targets(of: number)
+      try checkPatterns(targets, adapters[number])
       for target in targets {
         let key = groupKey(target.home)
         if groups[key] == nil { order.append(key) }
@@ -100,6 +101,11 @@ extension MergePlanner {
           adapter: adapter, module: target.module, scale: weighted, shape: shape, layout: settings.expertLayout))
       places.append(place)
       for (slot, _) in place {
+        if slots[slot].changes.contains(where: { $0.adapter == target.adapter && $0.scale != nil }) {
+          throw adapter.failure(
+            "adapts '\(slots[slot].name.string)', which another tensor of the adapter adapts already",
+            tensor: target.module.a ?? 0)
+        }
         record(slot, target.adapter, scale: weighted)
         let configuration = adapter.configuration
         let isRounded = configuration.roundsDelta || configuration.blocks != nil
@@ -234,12 +240,9 @@ extension MergePlanner {
     let configuration = adapter.configuration
     let weight = slots[slot].shape
     var (a, b) = try matrices(target)
-    if let blocks = configuration.blocks {
-      if blocks.modulesOfA.contains(where: { target.module.path.contains($0) }) { a[1] *= blocks.count }
-      if blocks.modulesOfB.contains(where: { target.module.path.contains($0) }) { b[1] *= blocks.count }
-    }
+    if let blocks = configuration.blocks { try spread(&a, &b, over: blocks, target) }
     // PEFT groups inputs only where the base is quantized by GPTQ; elsewhere A has all columns.
-    if let group = configuration.groupSize, a[1] != weight.dropFirst().reduce(1, *) { a[1] *= group }
+    if let group = configuration.groupSize, a[1] != weight.dropFirst().reduce(1, *) { a[1] = product(a[1], group) }
     guard a[0] == b[1] else {
       throw adapter.failure(
         "has rank \(a[0]), '\(adapter.tensors[target.module.b ?? 0].name.string)' rank \(b[1])",
@@ -308,6 +311,11 @@ extension MergePlanner {
     _ target: Target, _ a: [Int], _ b: [Int], experts: Int
   ) throws(Failure) -> LowRankFactors.Shape {
     let adapter = adapters[target.adapter]
+    if adapter.configuration.blocks?.side(of: target.path) != nil {
+      throw Failure(
+        .unsupported, "adapts stacked experts in blocks (use_bdlora), which are for linear layers",
+        tensor: adapter.tensors[target.module.a ?? 0].name.string)
+    }
     guard experts > 0, a[0] == b[1], a[0] % experts == 0 else {
       throw adapter.failure(
         "has \(a[0]) rows, '\(adapter.tensors[target.module.b ?? 0].name.string)' \(b[1]) columns; expected the same "

@@ -133,17 +133,22 @@ extension MergePlanner {
         .malformed, "layer_replication names layer \(beyond), the base has \(stack.count)",
         file: "\(first.path)/\(Adapter.configName)")
     }
+    let numbers = slots.map { Self.layer(of: $0.parameter, in: stack.prefix)?.number }
+    var byLayer: [Int: [Slot]] = [:]
+    for (slot, number) in zip(slots, numbers) {
+      if let number { byLayer[number, default: []].append(slot) }
+    }
     var result: [Slot] = []
     var isDone = false
-    for slot in slots {
-      guard Self.layer(of: slot.parameter, in: stack.prefix) != nil else {
+    for (slot, number) in zip(slots, numbers) {
+      guard number != nil else {
         result.append(slot)
         continue
       }
       if isDone { continue }
       isDone = true
       for (new, old) in layers.enumerated() {
-        for slot in slots where Self.layer(of: slot.parameter, in: stack.prefix)?.number == old {
+        for slot in byLayer[old] ?? [] {
           var copy = slot
           copy.parameter = Self.renumbered(slot.parameter, new) ?? slot.parameter
           copy.name = TensorName(Self.renumbered(slot.name.string, new) ?? slot.name.string)

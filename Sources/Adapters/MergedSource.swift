@@ -160,7 +160,7 @@ public struct MergedSource: TracingSource {
         .malformed,
         error.value.isFinite
           ? "element \(position) becomes \(error.value), beyond the range of \(to.torchName) (--dtype chooses another)"
-          : "element \(position) becomes \(error.value); a merged model must be finite")
+          : "element \(position) becomes \(error.value.isNaN ? .nan : error.value); a merged model must be finite")
     }
   }
 

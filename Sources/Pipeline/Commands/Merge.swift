@@ -70,6 +70,9 @@ public struct Merge: Sendable {
 
   private func check(_ model: ModelSource) throws(Failure) {
     let path = model.checkpoint.path
+    if model.checkpoint.tensors.first?.name.string.hasPrefix("base_model.model.") == true {
+      throw Failure(.malformed, "is an adapter; the first path is that of the model that it was trained on", file: path)
+    }
     switch model.quantizationMethod {
     case .none: break
     case .fourBit:

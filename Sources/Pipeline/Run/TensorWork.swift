@@ -81,7 +81,7 @@ struct Piece: Sendable {
       try unsafe source.read(step.tensor, at: piece.range.lowerBound, into: target)
     }
     guard case .quantize(let type) = step.action, let format = scheme?.format else {
-      if step.mustBeFinite { try checkFinite(piece) }
+      if step.mustBeFinite { try checkFinite(piece, scheme) }
       return
     }
     let count = valueCount / type.byteCount
@@ -94,11 +94,11 @@ struct Piece: Sendable {
       try unsafe format.quantize(
         input, as: type, codes: UnsafeMutableRawBufferPointer(rebasing: codes[..<codeCount]), absmax: blocks)
     } catch {
-      throw nonFinite(error.value, at: start + error.index, piece)
+      throw nonFinite(error.value, at: start + error.index, piece, scheme)
     }
   }
 
-  private func checkFinite(_ piece: Piece) throws(Failure) {
+  private func checkFinite(_ piece: Piece, _ scheme: FourBitScheme?) throws(Failure) {
     guard let type = FloatType(piece.work.info.type) else { return }
     var statistics = ValueStatistics()
     unsafe statistics.add(input, as: type)
@@ -112,13 +112,14 @@ struct Piece: Sendable {
         try? unsafe convert(one, from: type, to: .f32, into: output)
       }
       if value.isFinite { continue }
-      throw nonFinite(value, at: piece.range.lowerBound / type.byteCount + index, piece)
+      throw nonFinite(value, at: piece.range.lowerBound / type.byteCount + index, piece, scheme)
     }
   }
 
-  private func nonFinite(_ value: Float, at index: Int, _ piece: Piece) -> Failure {
-    Failure(
-      .malformed, "element \(index) is \(value), a model to be quantized must be finite",
+  private func nonFinite(_ value: Float, at index: Int, _ piece: Piece, _ scheme: FourBitScheme?) -> Failure {
+    let fate = scheme == nil ? "merged" : "quantized"
+    return Failure(
+      .malformed, "element \(index) is \(value), a model to be \(fate) must be finite",
       tensor: piece.work.info.name.string)
   }
 }

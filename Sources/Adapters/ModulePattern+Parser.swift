@@ -1,0 +1,179 @@
+extension ModulePattern {
+  /// A pattern as it is written.
+  indirect enum Tree {
+    case character([ClosedRange<Unicode.Scalar>], isNegated: Bool)
+    case start
+    case end
+    case sequence([Tree])
+    case alternatives([Tree])
+    case repeated(Tree, Int, Int?)
+
+    /// The characters of a pattern that has nothing else, nil for any.
+    var literal: [Unicode.Scalar?]? {
+      guard case .sequence(let parts) = self else { return nil }
+      var result: [Unicode.Scalar?] = []
+      for part in parts {
+        guard case .character(let ranges, let isNegated) = part, ranges.count == 1,
+          ranges[0].lowerBound == ranges[0].upperBound, !isNegated || ranges[0].lowerBound == "\n"
+        else { return nil }
+        result.append(isNegated ? nil : ranges[0].lowerBound)
+      }
+      return result
+    }
+  }
+
+  struct Parser {
+    let text: [Unicode.Scalar]
+    var at = 0
+
+    static let digits: [ClosedRange<Unicode.Scalar>] = ["0"..."9"]
+    static let word: [ClosedRange<Unicode.Scalar>] = [
+      "0"..."9", "A"..."Z", "_"..."_", "a"..."z", "\u{80}"..."\u{10FFFF}",
+    ]
+    static let space: [ClosedRange<Unicode.Scalar>] = ["\t"..."\r", " "..." "]
+    static let depthLimit = 64
+
+    var isAtEnd: Bool { at == text.count }
+
+    mutating func take(_ literal: String) -> Bool {
+      guard text[at...].starts(with: literal.unicodeScalars) else { return false }
+      at += literal.unicodeScalars.count
+      return true
+    }
+
+    mutating func alternatives(depth: Int) -> Tree? {
+      guard depth <= Self.depthLimit else { return nil }
+      var choices: [Tree] = []
+      repeat {
+        var parts: [Tree] = []
+        while at < text.count, text[at] != "|", text[at] != ")" {
+          guard let item = item(depth: depth), let part = quantified(item) else { return nil }
+          parts.append(part)
+        }
+        choices.append(.sequence(parts))
+      } while take("|")
+      return choices.count == 1 ? choices[0] : .alternatives(choices)
+    }
+
+    private mutating func item(depth: Int) -> Tree? {
+      if take("^") || take("\\A") { return .start }
+      if take("$") || take("\\Z") { return .end }
+      if take(".") { return .character(["\n"..."\n"], isNegated: true) }
+      if take("[") { return set() }
+      if take("(?P<") ? skipName() : take("(?:") || !text[at...].starts(with: "(?".unicodeScalars) && take("(") {
+        guard let inner = alternatives(depth: depth + 1), take(")") else { return nil }
+        return inner
+      }
+      if take("\\") {
+        guard at < text.count else { return nil }
+        at += 1
+        return escape(text[at - 1])
+      }
+      guard at < text.count, !"*+?{()".unicodeScalars.contains(text[at]) else { return nil }
+      at += 1
+      return .character([text[at - 1]...text[at - 1]], isNegated: false)
+    }
+
+    private mutating func skipName() -> Bool {
+      while at < text.count, text[at] != ">" { at += 1 }
+      return take(">")
+    }
+
+    private func escape(_ letter: Unicode.Scalar) -> Tree? {
+      switch letter {
+      case "d": return .character(Self.digits, isNegated: false)
+      case "D": return .character(Self.digits, isNegated: true)
+      case "w": return .character(Self.word, isNegated: false)
+      case "W": return .character(Self.word, isNegated: true)
+      case "s": return .character(Self.space, isNegated: false)
+      case "S": return .character(Self.space, isNegated: true)
+      default:
+        return Self.isLiteral(letter) ? .character([letter...letter], isNegated: false) : nil
+      }
+    }
+
+    /// Whether it stands for itself behind a backslash. Other letters and digits mean something that is not
+    /// understood here.
+    private static func isLiteral(_ letter: Unicode.Scalar) -> Bool {
+      letter == "_" || !word.contains { $0.contains(letter) }
+    }
+
+    private mutating func set() -> Tree? {
+      let isNegated = take("^")
+      var ranges: [ClosedRange<Unicode.Scalar>] = []
+      var isFirst = true
+      while at < text.count, isFirst || text[at] != "]" {
+        isFirst = false
+        if let known = knownClass() {
+          ranges += known
+          continue
+        }
+        guard let low = member() else { return nil }
+        guard at + 1 < text.count, text[at] == "-", text[at + 1] != "]" else {
+          ranges.append(low...low)
+          continue
+        }
+        at += 1
+        guard let high = member(), high >= low else { return nil }
+        ranges.append(low...high)
+      }
+      return take("]") && !ranges.isEmpty ? .character(ranges, isNegated: isNegated) : nil
+    }
+
+    private mutating func knownClass() -> [ClosedRange<Unicode.Scalar>]? {
+      if take("\\d") { return Self.digits }
+      if take("\\w") { return Self.word }
+      return take("\\s") ? Self.space : nil
+    }
+
+    /// One character of a set; nil for an escape that is not understood, such as `\D` or `\n`.
+    private mutating func member() -> Unicode.Scalar? {
+      at += 1
+      guard text[at - 1] == "\\" else { return text[at - 1] }
+      guard at < text.count, Self.isLiteral(text[at]) else { return nil }
+      at += 1
+      return text[at - 1]
+    }
+
+    private mutating func quantified(_ item: Tree) -> Tree? {
+      var result = item
+      if take("*") {
+        result = .repeated(item, 0, nil)
+      } else if take("+") {
+        result = .repeated(item, 1, nil)
+      } else if take("?") {
+        result = .repeated(item, 0, 1)
+      } else if at < text.count, text[at] == "{" {
+        guard let counts = counts() else { return nil }
+        result = .repeated(item, counts.0, counts.1)
+      } else {
+        return item
+      }
+      // Lazy or not, the same paths match. A second quantifier is an error in Python too.
+      _ = take("?")
+      return at < text.count && "*+?{".unicodeScalars.contains(text[at]) ? nil : result
+    }
+
+    /// `{3}`, `{3,}`, `{,5}`, `{3,5}`.
+    private mutating func counts() -> (Int, Int?)? {
+      guard take("{") else { return nil }
+      let least = number()
+      guard take(",") else {
+        guard let least, take("}") else { return nil }
+        return (least, least)
+      }
+      let most = number()
+      guard take("}"), (least ?? 0) <= (most ?? .max) else { return nil }
+      return (least ?? 0, most)
+    }
+
+    private mutating func number() -> Int? {
+      var value: Int?
+      while at < text.count, Self.digits[0].contains(text[at]) {
+        value = min((value ?? 0) * 10 + Int(text[at].value - 0x30), 100_000)
+        at += 1
+      }
+      return value
+    }
+  }
+}
