@@ -13,7 +13,7 @@ import adapters
 import checkpoint
 import oracle
 from adapters import CONFIG, PREFIX, ROWS, WEIGHTS, Reference, Row, quiet, reference, rewrite_config, row
-from architectures import BF16, F16, F32
+from architectures import BF16, F16, F32, case
 from checkpoint import same
 from tool import MISSING, REJECTED, UNSUPPORTED, USAGE
 
@@ -486,6 +486,36 @@ def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
     if row(name).case.dtype == F16:
         with pytest.raises(AssertionError):
             adapters.check_tensors(expected.state | {changed: expected.state[changed].float()}, expected)
+
+
+@pytest.mark.parametrize("name, targets, dora", [
+    ("whisper", ["conv1", "conv2", "q_proj"], False), ("whisper", ["conv1"], True), ("llava", "all-linear", False),
+    ("llava", ["patch_embedding", "linear_1"], False), ("gemma3", "all-linear", False),
+    ("deepseek-v3", "all-linear", False), ("qwen2-vl", ["qkv", "proj", "q_proj"], False),
+], ids=str)
+def test_other_architectures(name, targets, dora, nibble, tmp_path):
+    """Convolutions, towers and renamed modules: classes that no auto class of the table loads."""
+    base, adapter, out = tmp_path / "base", tmp_path / "adapter", tmp_path / "out"
+    made = case(name)
+    made.create().save_pretrained(base)
+    options = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, use_dora=dora)
+    with quiet():
+        model = peft.get_peft_model(made.model_class.from_pretrained(base, dtype="auto"), options)
+        torch.manual_seed(9)
+        for key, parameter in model.named_parameters():
+            if "lora_B" in key:
+                torch.nn.init.normal_(parameter, std=0.02)
+        model.save_pretrained(adapter)
+        plain = made.model_class.from_pretrained(base, dtype="auto")
+        theirs = peft.PeftModel.from_pretrained(plain, adapter).merge_and_unload().state_dict()
+    nibble.json("merge", base, adapter, "-o", out)
+    nibble.verify(out)
+    loaded, information = made.model_class.from_pretrained(out, dtype="auto", output_loading_info=True)
+    assert not any(information.values()), information
+    mine = loaded.state_dict()
+    assert set(mine) == set(theirs)
+    different = sum(int((mine[key] != theirs[key]).sum()) for key in theirs)
+    assert different <= sum(tensor.numel() for tensor in theirs.values()) / 1000
 
 
 def test_unit():
