@@ -58,21 +58,10 @@ public final class Adapter: Sendable {
     self.path = path
     name = path.split(separator: "/").last.map(String.init) ?? path
     let names = try directory.names()
-    guard names.contains(Self.configName) else {
-      throw Failure(.missing, "holds no '\(Self.configName)': it is not a PEFT adapter", file: path)
-    }
+    try Self.check(names, path)
     let shown = "\(path)/\(Self.configName)"
     let bytes = try directory.open(Self.configName, as: shown).contents(limit: AdapterConfiguration.sizeLimit)
     configuration = try AdapterConfiguration(parsing: bytes, file: shown)
-    guard names.contains(Self.weightsName) else {
-      guard names.contains(Self.pickleName) else {
-        throw Failure(.missing, "holds no '\(Self.weightsName)'", file: path)
-      }
-      throw Failure(
-        .unsupported,
-        "holds its weights as '\(Self.pickleName)', a pickle; load it with PEFT and save it again, as safetensors",
-        file: path)
-    }
     let input = try directory.open(Self.weightsName, as: "\(path)/\(Self.weightsName)")
     file = try SafetensorsFile(input)
     var warnings = file.header.warnings
@@ -90,6 +79,24 @@ public final class Adapter: Sendable {
     for (one, other) in sorter.repeated where try !hasSameValues(one, as: other, of: self) {
       throw failure("means the same as '\(tensors[other].name.string)' and has other values", tensor: one)
     }
+  }
+
+  /// Both files must be there; what else lies there tells what is the matter.
+  private static func check(_ names: [String], _ path: String) throws(Failure) {
+    if names.contains(configName), names.contains(weightsName) { return }
+    if names.contains("adapters.safetensors") {
+      throw Failure(
+        .unsupported, "holds an adapter of MLX ('adapters.safetensors'), not of PEFT; fuse it with mlx_lm.fuse",
+        file: path)
+    }
+    guard names.contains(configName) else {
+      throw Failure(.missing, "holds no '\(configName)': it is not a PEFT adapter", file: path)
+    }
+    guard names.contains(pickleName) else { throw Failure(.missing, "holds no '\(weightsName)'", file: path) }
+    throw Failure(
+      .unsupported,
+      "holds its weights as '\(pickleName)', a pickle; load it with PEFT and save it again, as safetensors",
+      file: path)
   }
 
   private static func notADirectory(_ path: String) throws(Failure) -> Failure {
