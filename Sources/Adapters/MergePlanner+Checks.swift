@@ -37,9 +37,9 @@ extension MergePlanner {
         + "spell the modules out", file: "\(adapter.path)/\(Adapter.configName)")
   }
 
-  /// One that is too large fits nothing.
+  /// One that is too large fits nothing, and may be added to another.
   func product(_ count: Int, _ factor: Int) -> Int {
     let (product, overflow) = count.multipliedReportingOverflow(by: factor)
-    return overflow ? Int.max : product
+    return overflow ? Int.max / 2 : min(product, Int.max / 2)
   }
 }

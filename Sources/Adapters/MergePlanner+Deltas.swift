@@ -252,7 +252,8 @@ extension MergePlanner {
     // Blocks and groups are written out: a small file must not ask for much memory.
     let (written, overflow) = a[0].multipliedReportingOverflow(by: inputs + outputs)
     guard !overflow, written <= adapter.tensors.reduce(1 << 24, { $0 + $1.elementCount }) * 64 else {
-      throw adapter.failure("has rank \(a[0]) for \(inputs) inputs and \(outputs) outputs", tensor: target.module.a ?? 0)
+      throw adapter.failure(
+        "has rank \(a[0]) for \(inputs) inputs and \(outputs) outputs", tensor: target.module.a ?? 0)
     }
     let isNormal = weight.count >= 2 && weight[0] == outputs && weight.dropFirst().reduce(1, *) == inputs
     let isTurned = weight == [inputs, outputs]

@@ -155,7 +155,8 @@ extension MergePlanner {
           result.append(copy)
           guard result.count <= SafetensorsHeader.tensorLimit else {
             throw Failure(
-              .malformed, "layer_replication makes more than \(SafetensorsHeader.tensorLimit) tensors", file: first.path)
+              .malformed, "layer_replication makes more than \(SafetensorsHeader.tensorLimit) tensors", file: first.path
+            )
           }
         }
       }

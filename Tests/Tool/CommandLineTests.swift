@@ -13,7 +13,7 @@ import Testing
 
   // MARK: - Help
 
-  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"]])
+  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"], ["merge"]])
   func helpFitsATerminal(_ verb: [String]) throws {
     let run = try Tool.run(verb + ["--help"])
     #expect(run.status == 0 && run.error == "")
@@ -36,7 +36,14 @@ import Testing
         "--max-shard-size", "--jobs",
       ]
     ),
-    ("convert", ["--dtype", "--max-shard-size", "--jobs"]), ("inspect", ["--jobs"]), ("verify", ["--jobs"]),
+    ("convert", ["--dtype", "--max-shard-size", "--jobs"]),
+    (
+      "merge",
+      [
+        "--weight", "--combine", "--density", "--seed", "--rounding", "--expert-layout", "--dtype", "--max-shard-size",
+        "--jobs",
+      ]
+    ), ("inspect", ["--jobs"]), ("verify", ["--jobs"]),
     ("diff", ["--tensor", "--jobs"]),
   ])
   func helpNamesDefaults(_ verb: String, _ options: [String]) throws {
