@@ -209,6 +209,8 @@ public struct StagedDirectory: ~Copyable {
     let isNew = SystemCall.succeeds { unsafe mkdirat(parent, name, 0o777) }
     if !isNew, errno != EEXIST { throw .output("cannot create", file: path) }
     guard let descriptor = Descriptor(at: parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
+      // There a moment ago, and gone: the other run has finished.
+      if errno == ENOENT { throw Failure(.locked, "another run was writing it", file: path) }
       throw .output("cannot open '\(name)'", file: path)
     }
     guard SystemCall.succeeds({ flock(descriptor.number, LOCK_EX | LOCK_NB) }) else {

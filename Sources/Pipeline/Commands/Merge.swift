@@ -35,10 +35,11 @@ public struct Merge: Sendable {
 
   func prepare(_ model: ModelSource, _ adapters: [Adapter]) throws(Failure) -> CheckpointRun {
     try check(model)
-    let provenance = try MergeProvenance(model, adapters, settings)
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: scheme != nil)
     let target = FloatType(torchName: type.rawValue)
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
+    // Reads the adapters whole, so whatever headers can tell comes before it.
+    let provenance = try MergeProvenance(model, adapters, settings)
     var warnings = model.warnings + merged.warnings
     var config = config(of: model, merged, target)
     let steps: [Step]
