@@ -101,6 +101,39 @@ static HWY_INLINE void StoreHalves(VI bits, uint16_t* to) {
   hn::StoreU(hn::TruncateTo(d16, hn::BitCast(du, bits)), d16, to);
 }
 
+// How one vector of values is read into 32-bit lanes, and written from them.
+template <class Half>
+struct HalfCodec {
+  using Bits = uint16_t;
+
+  static HWY_INLINE VF Load(const Bits* from) { return Half::ToFloat(LoadHalves(from)); }
+
+  // Returns which lanes became infinite.
+  static HWY_INLINE hn::Mask<I32> Store(VF value, Bits* to) {
+    const I32 di;
+    const auto is_nan = hn::RebindMask(di, hn::IsNaN(value));
+    const auto bits = hn::IfThenElse(is_nan, Half::FromNaN(value), Half::FromFloat(value));
+    StoreHalves(bits, to);
+    return hn::Eq(hn::And(bits, hn::Set(di, 0x7FFF)), hn::Set(di, Half::kInfinity));
+  }
+};
+
+struct FloatCodec {
+  using Bits = uint32_t;
+
+  static HWY_INLINE VF Load(const Bits* from) {
+    const hn::RebindToUnsigned<F32> du;
+    return hn::BitCast(F32(), hn::LoadU(du, from));
+  }
+
+  static HWY_INLINE hn::Mask<I32> Store(VF value, Bits* to) {
+    const hn::RebindToUnsigned<F32> du;
+    hn::StoreU(hn::BitCast(du, value), du, to);
+    // Every value of a 16-bit type fits.
+    return hn::FirstN(I32(), 0);
+  }
+};
+
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
 HWY_AFTER_NAMESPACE();

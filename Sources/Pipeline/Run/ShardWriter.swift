@@ -35,12 +35,14 @@ final class ShardWriter {
       outputHasher.reset()
       storedHasher.reset()
     }
+    let isCopy = piece.work.step.action == .copy
     switch piece.work.step.origin {
-    case .stored: unsafe storedHasher.update(buffer.input)
+    // A copy has the digest of what it is a copy of.
+    case .stored: if !isCopy { unsafe storedHasher.update(buffer.input) }
     case .traced: unsafe storedHasher.update(buffer.stored)
     case .derived: break
     }
-    if case .stored(let index) = piece.work.step.origin, piece.work.step.action == .copy,
+    if case .stored(let index) = piece.work.step.origin, isCopy,
       let checkpoint = plan.stored as? SafetensorsCheckpoint
     {
       let (source, offset) = try checkpoint.place(of: index)
@@ -135,6 +137,7 @@ final class ShardWriter {
 
   private func takeStoredDigests(of step: Step) throws(Failure) {
     switch step.origin {
+    case .stored(let index) where step.action == .copy: storedDigests[index] = outputDigests.last
     case .stored(let index), .traced(let index): storedDigests[index] = storedHasher.digest
     case .derived(let indices):
       for index in indices { storedDigests[index] = try plan.stored.digest(of: index) }
