@@ -1,5 +1,8 @@
 #include "nibble_blas.h"
 
+#include <float.h>
+#include <limits.h>
+#include <math.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdio.h>
@@ -11,10 +14,24 @@ enum { kRowMajor = 101, kAsStored = 111, kTransposed = 112 };
 typedef void Sgemm(int, int, int, int, int, int, float, const float *, int, const float *, int,
                    float, float *, int);
 
+// LAPACK's Fortran symbols: everything by address, matrices column-major, and for each string its
+// length behind the other arguments.
+typedef void Sgeqrf(const int *, const int *, float *, const int *, float *, float *, const int *,
+                    int *);
+typedef void Sorgqr(const int *, const int *, const int *, float *, const int *, const float *,
+                    float *, const int *, int *);
+typedef void Sgesdd(const char *, const int *, const int *, float *, const int *, float *, float *,
+                    const int *, float *, const int *, float *, const int *, int *, int *, size_t);
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_once_t lapack_once = PTHREAD_ONCE_INIT;
 static char problem[256];
+static char lapack_problem[256];
 static char name[128];
 static Sgemm *sgemm;
+static Sgeqrf *sgeqrf;
+static Sorgqr *sorgqr;
+static Sgesdd *sgesdd;
 
 // Known answers in a shape like those of an adapter: some releases of OpenBLAS compute garbage on
 // processors that are newer than they are.
@@ -44,12 +61,20 @@ static void open_library(void) {
   sgemm = (Sgemm *)cblas_sgemm;
   snprintf(name, sizeof(name), "Accelerate");
 }
+
+static void find_lapack(void) {
+  sgeqrf = (Sgeqrf *)sgeqrf_;
+  sorgqr = (Sorgqr *)sorgqr_;
+  sgesdd = (Sgesdd *)sgesdd_;
+}
 #else
 #include <dlfcn.h>
 
-static void *symbol(void *library, const char *symbol_name) {
+static void *library;
+
+static void *symbol(const char *symbol_name, char *message, size_t room) {
   void *found = dlsym(library, symbol_name);
-  if (found == NULL) snprintf(problem, sizeof(problem), "OpenBLAS has no '%s'", symbol_name);
+  if (found == NULL) snprintf(message, room, "OpenBLAS has no '%s'", symbol_name);
   return found;
 }
 
@@ -57,7 +82,7 @@ static void open_library(void) {
   // The work is cut into pieces that run in parallel already. A user's own setting stays.
   setenv("OPENBLAS_NUM_THREADS", "1", 0);
   setenv("OMP_NUM_THREADS", "1", 0);
-  void *library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
+  library = dlopen("libopenblas.so.0", RTLD_NOW | RTLD_LOCAL);
   if (library == NULL) {
     const char *reason = dlerror();
     snprintf(problem, sizeof(problem),
@@ -66,7 +91,7 @@ static void open_library(void) {
              reason == NULL ? "no reason given" : reason);
     return;
   }
-  *(void **)&sgemm = symbol(library, "cblas_sgemm");
+  *(void **)&sgemm = symbol("cblas_sgemm", problem, sizeof(problem));
   if (sgemm == NULL) return;
   void (*set_threads)(int);
   *(void **)&set_threads = dlsym(library, "openblas_set_num_threads");
@@ -84,7 +109,126 @@ static void open_library(void) {
   }
   snprintf(name, sizeof(name), "%s (%s)", version, core == NULL ? "unknown core" : core());
 }
+
+static void find_lapack(void) {
+  *(void **)&sgeqrf = symbol("sgeqrf_", lapack_problem, sizeof(lapack_problem));
+  *(void **)&sorgqr = symbol("sorgqr_", lapack_problem, sizeof(lapack_problem));
+  *(void **)&sgesdd = symbol("sgesdd_", lapack_problem, sizeof(lapack_problem));
+}
 #endif
+
+// A length of workspace as LAPACK tells it: in a float, which may have been rounded down.
+static int work_length(float told) {
+  double length = ceil((double)told * (1 + FLT_EPSILON)) + 1;
+  return length < INT_MAX ? (int)length : INT_MAX;
+}
+
+int nibble_qr(int32_t rows, int32_t columns, float *a, float *r) {
+  int m = rows, n = columns, query = -1, status = 0;
+  if (n < 1 || m < n) return NIBBLE_BAD_SIZE;
+  float told = 0, told_q = 0, unused = 0;
+  sgeqrf(&m, &n, a, &m, &unused, &told, &query, &status);
+  if (status != 0) return status;
+  sorgqr(&m, &n, &n, a, &m, &unused, &told_q, &query, &status);
+  if (status != 0) return status;
+  int length = work_length(told > told_q ? told : told_q);
+  float *tau = malloc(sizeof(float) * (size_t)n);
+  float *work = malloc(sizeof(float) * (size_t)length);
+  if (tau == NULL || work == NULL) {
+    status = NIBBLE_NO_MEMORY;
+  } else {
+    sgeqrf(&m, &n, a, &m, tau, work, &length, &status);
+    for (size_t j = 0; status == 0 && j < (size_t)n; ++j) {
+      for (size_t i = 0; i < (size_t)n; ++i) {
+        r[j * (size_t)n + i] = i <= j ? a[j * (size_t)m + i] : 0;
+      }
+    }
+    if (status == 0) sorgqr(&m, &n, &n, a, &m, tau, work, &length, &status);
+  }
+  free(tau);
+  free(work);
+  return status;
+}
+
+int nibble_svd(int32_t rows, int32_t columns, float *a, float *values, float *u, float *vt) {
+  int m = rows, n = columns, query = -1, status = 0;
+  int k = m < n ? m : n;
+  if (k < 1) return NIBBLE_BAD_SIZE;
+  const char *job = u == NULL ? "N" : "S";
+  float told = 0, unused = 0;
+  int *integers = malloc(sizeof(int) * 8 * (size_t)k);
+  if (integers == NULL) return NIBBLE_NO_MEMORY;
+  float *left = u == NULL ? &unused : u, *right = u == NULL ? &unused : vt;
+  sgesdd(job, &m, &n, a, &m, values, left, &m, right, &k, &told, &query, integers, &status, 1);
+  if (status == 0) {
+    int length = work_length(told);
+    float *work = malloc(sizeof(float) * (size_t)length);
+    if (work == NULL) {
+      status = NIBBLE_NO_MEMORY;
+    } else {
+      sgesdd(job, &m, &n, a, &m, values, left, &m, right, &k, work, &length, integers, &status, 1);
+    }
+    free(work);
+  }
+  free(integers);
+  return status;
+}
+
+// A product of two matrices of rank 3 with small whole numbers, taken apart and put together again.
+static int decompositions_are_right(void) {
+  enum { kM = 40, kN = 24, kRank = 3 };
+  static float a[kM * kN], copy[kM * kN], r[kN * kN], values[kN], u[kM * kN], vt[kN * kN];
+  for (int j = 0; j < kN; ++j) {
+    for (int i = 0; i < kM; ++i) {
+      float sum = 0;
+      for (int k = 0; k < kRank; ++k) {
+        sum += (float)(((i * 5 + k) % 7 - 3) * ((j * 3 + k * k) % 5 - 2));
+      }
+      a[j * kM + i] = sum;
+    }
+  }
+  float tolerance = 1e-3f;  // of values up to 18, singular values up to some 200
+  memcpy(copy, a, sizeof(a));
+  if (nibble_svd(kM, kN, copy, values, u, vt) != 0) return 0;
+  if (!(values[0] >= values[1] && values[2] > 1 && values[kRank] < tolerance)) return 0;
+  memcpy(copy, a, sizeof(a));
+  if (nibble_qr(kM, kN, copy, r) != 0) return 0;
+  for (int j = 0; j < kN; ++j) {
+    for (int i = 0; i < kM; ++i) {
+      float svd = 0, qr = 0;
+      for (int k = 0; k < kN; ++k) svd += u[k * kM + i] * values[k] * vt[j * kN + k];
+      for (int k = 0; k < kN; ++k) qr += copy[k * kM + i] * r[j * kN + k];
+      if (!(fabsf(svd - a[j * kM + i]) < tolerance)) return 0;
+      if (!(fabsf(qr - a[j * kM + i]) < tolerance)) return 0;
+    }
+    for (int i = 0; i < kN; ++i) {
+      float product = 0;
+      for (int k = 0; k < kM; ++k) product += copy[i * kM + k] * copy[j * kM + k];
+      if (!(fabsf(product - (float)(i == j)) < tolerance)) return 0;
+    }
+  }
+  return 1;
+}
+
+static void load_lapack(void) {
+  const char *reason = nibble_blas_load();
+  if (reason != NULL) {
+    snprintf(lapack_problem, sizeof(lapack_problem), "%s", reason);
+    return;
+  }
+  find_lapack();
+  if (lapack_problem[0] == 0 && !decompositions_are_right()) {
+    snprintf(lapack_problem, sizeof(lapack_problem),
+             "%s decomposes matrices wrongly on this processor; set OPENBLAS_CORETYPE, to Haswell "
+             "say",
+             name);
+  }
+}
+
+const char *nibble_lapack_load(void) {
+  pthread_once(&lapack_once, load_lapack);
+  return lapack_problem[0] == 0 ? NULL : lapack_problem;
+}
 
 static void load(void) {
   open_library();

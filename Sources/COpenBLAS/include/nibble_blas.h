@@ -1,4 +1,5 @@
-// Matrix products of the system's BLAS: Accelerate on macOS, OpenBLAS elsewhere.
+// Matrix products and decompositions of the system's BLAS and LAPACK: Accelerate on macOS, OpenBLAS,
+// which has both, elsewhere.
 //
 // OpenBLAS is loaded when it is first used and not linked: loading it takes longer than listing the
 // tensors of a model, and it reads the number of its threads and its choice of kernels from the
@@ -23,6 +24,24 @@ const char *nibble_blas_name(void);
 void nibble_sgemm(int transpose_a, int transpose_b, int32_t m, int32_t n, int32_t k, float alpha,
                   const float *a, int32_t a_stride, const float *b, int32_t b_stride, float beta,
                   float *c, int32_t c_stride);
+
+// The same for what follows: some builds of OpenBLAS come without LAPACK, and multiply all the same.
+const char *nibble_lapack_load(void);
+
+// What the decompositions answer besides LAPACK's own `info`, which is small: 0 for success.
+enum { NIBBLE_NO_MEMORY = -1000, NIBBLE_BAD_SIZE = -1001 };
+
+// A = Q R by Householder reflections: Q has orthonormal columns whatever the rank of A.
+//
+// a: `rows` × `columns`, column-major, rows >= columns >= 1; Q takes its place.
+// r: columns × columns, column-major, zero below the diagonal.
+int nibble_qr(int32_t rows, int32_t columns, float *a, float *r);
+
+// A = U diag(values) Vᵀ, k = min(rows, columns) singular values, largest first.
+//
+// a: column-major; what it holds is lost.
+// u: rows × k, vt: k × columns, column-major; both NULL when only the values are wanted.
+int nibble_svd(int32_t rows, int32_t columns, float *a, float *values, float *u, float *vt);
 
 #ifdef __cplusplus
 }
