@@ -150,11 +150,8 @@ extension MergePlanner {
 
   /// The slot of the input embedding, by the names that model classes give it.
   var inputEmbedding: Int? {
-    let names = ["embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "shared"]
-    return names.lazy.compactMap { name in
-      slots.firstIndex { slot in
-        slot.parameter == "\(name).weight" || slot.parameter.hasSuffix(".\(name).weight")
-      }
+    EmbeddingNames.all.lazy.compactMap { name in
+      slots.firstIndex { EmbeddingNames.isInput($0.parameter, name) }
     }.first
   }
 

@@ -42,14 +42,15 @@ extension Verb {
 enum Tool {
   static var verbs: [any Verb.Type] {
     [
-      QuantizeVerb.self, MergeVerb.self, InspectVerb.self, VerifyVerb.self, DiffVerb.self, ConvertVerb.self,
+      QuantizeVerb.self, MergeVerb.self, ExtractVerb.self, InspectVerb.self, VerifyVerb.self, DiffVerb.self,
+      ConvertVerb.self,
     ]
   }
 
   static var help: String {
     var text = "nibble: makes large models small enough to train\n\nnibble VERB … [options]\n\nVerbs:\n"
     for verb in verbs {
-      text += "  \(verb.name)" + String(repeating: " ", count: 11 - verb.name.count) + verb.summary + "\n"
+      text += "  \(verb.name)" + String(repeating: " ", count: 14 - verb.name.count) + verb.summary + "\n"
     }
     text += """
 

@@ -3,13 +3,14 @@ import Tensors
 
 /// The checkpoint that a quantized one is compared with.
 struct OriginalSource: Sendable {
+  let model: ModelSource
   let values: DequantizedSource
   /// Weights of `Conv1D`, which a plain checkpoint stores `[in, out]` and a quantized one `[out, in]`. Of a
   /// square one the shape does not tell.
   let conv1D: Set<Int>
 
   init(path: String) throws(Failure) {
-    let model = try ModelSource(path: path)
+    model = try ModelSource(path: path)
     values = DequantizedSource(model.logical)
     conv1D = model.transposedWeights
   }

@@ -19,37 +19,51 @@ struct CheckpointPair: Sendable {
   init(_ aPath: String, _ bPath: String, matching pattern: Glob?) throws(Failure) {
     let originalA = try ComparedCheckpoint.original(aPath)
     let originalB = try ComparedCheckpoint.original(bPath)
-    func counts(_ name: TensorName) -> Bool { pattern?.matches(name.string) ?? true }
+    func keys(_ original: OriginalSource) -> [TensorName?] {
+      original.values.tensors.map { pattern?.matches($0.name.string) ?? true ? $0.name : nil }
+    }
+    try self.init(
+      (originalA, path: aPath, keys: keys(originalA)), (originalB, path: bPath, keys: keys(originalB)))
+    if let pattern, common.isEmpty, onlyInA.isEmpty, onlyInB.isEmpty {
+      throw Failure(.missing, "no tensor of either checkpoint matches '\(pattern.text)'")
+    }
+  }
+
+  /// - Parameters:
+  ///   - a, b: keys are what the tensors are matched by, one for each and none twice; nil for one that does not
+  ///     count.
+  init(
+    _ a: (original: OriginalSource, path: String, keys: [TensorName?]),
+    _ b: (original: OriginalSource, path: String, keys: [TensorName?])
+  ) throws(Failure) {
     var positions: [TensorName: Int] = [:]
-    for (index, tensor) in originalB.values.tensors.enumerated() where counts(tensor.name) {
-      positions[tensor.name] = index
+    for (index, key) in b.keys.enumerated() {
+      if let key { positions[key] = index }
     }
     var common: [(a: Int, b: Int)] = []
     var onlyInA: [TensorName] = []
     var turnedA: Set<Int> = []
     var turnedB: Set<Int> = []
-    for (index, tensor) in originalA.values.tensors.enumerated() where counts(tensor.name) {
-      guard let other = positions.removeValue(forKey: tensor.name) else {
-        onlyInA.append(tensor.name)
+    for (index, key) in a.keys.enumerated() {
+      guard let key else { continue }
+      guard let other = positions.removeValue(forKey: key) else {
+        onlyInA.append(a.original.values.tensors[index].name)
         continue
       }
       common.append((index, other))
-      switch (originalA.values.isFourBit(index), originalB.values.isFourBit(other)) {
+      switch (a.original.values.isFourBit(index), b.original.values.isFourBit(other)) {
       case (false, true):
-        if originalA.isTurned(index, beside: originalB, other) { turnedA.insert(index) }
+        if a.original.isTurned(index, beside: b.original, other) { turnedA.insert(index) }
       case (true, false):
-        if originalB.isTurned(other, beside: originalA, index) { turnedB.insert(other) }
+        if b.original.isTurned(other, beside: a.original, index) { turnedB.insert(other) }
       default: break
       }
     }
     self.common = common
     self.onlyInA = onlyInA.sorted()
-    onlyInB = positions.keys.sorted()
-    if let pattern, common.isEmpty, onlyInA.isEmpty, onlyInB.isEmpty {
-      throw Failure(.missing, "no tensor of either checkpoint matches '\(pattern.text)'")
-    }
-    a = try ComparedCheckpoint(originalA, path: aPath, turned: turnedA)
-    b = try ComparedCheckpoint(originalB, path: bPath, turned: turnedB)
+    onlyInB = positions.values.map { b.original.values.tensors[$0].name }.sorted()
+    self.a = try ComparedCheckpoint(a.original, path: a.path, turned: turnedA)
+    self.b = try ComparedCheckpoint(b.original, path: b.path, turned: turnedB)
   }
 
   var warnings: [String] {

@@ -1,0 +1,12 @@
+import Synchronization
+
+/// What each block of a computation found, put down by the workers and read in the order of the blocks.
+package final class BlockResults<Value: Sendable>: Sendable {
+  private let values: Mutex<[Value?]>
+
+  package init(_ count: Int) { values = Mutex(Array(repeating: nil, count: count)) }
+
+  package func set(_ block: Int, _ value: Value) { values.withLock { $0[block] = value } }
+
+  package var all: [Value] { values.withLock { $0.compactMap(\.self) } }
+}

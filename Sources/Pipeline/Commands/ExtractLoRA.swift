@@ -1,0 +1,147 @@
+import Adapters
+import Architectures
+public import Bytes
+import JSON
+import Quantization
+import Safetensors
+import Tensors
+
+/// `nibble extract-lora`: a PEFT adapter that makes one model nearly of another, from the truncated singular value
+/// decomposition of the difference of each linear weight.
+public struct ExtractLoRA: Sendable {
+  /// What the adapter's factors are written in.
+  public enum Precision: String, Sendable, CaseIterable {
+    case float32, bfloat16, float16
+  }
+
+  /// Of every module's factors.
+  public var rank: Int
+  /// PEFT computes in 32 bits whatever an adapter is stored in; 16 bits lose about 1e-5 of the energy in bfloat16.
+  public var precision = Precision.float32
+  /// Globs of the modules that get factors; empty for all linear layers.
+  public var targets: [String] = []
+  /// Save other tensors that differ whole, where PEFT can load that.
+  public var savesRest = false
+  public var run = RunOptions()
+
+  public init(rank: Int) { self.rank = rank }
+
+  /// - Parameter announce: is given each warning before anything is decomposed.
+  /// - Throws: `malformed` when the models do not fit each other, nothing differs or values are not finite;
+  ///   `unsupported` for a model that is quantized otherwise than in 4 bits.
+  public func callAsFunction(
+    _ base: String, _ tuned: String, output: String, announce: (String) -> Void
+  ) throws(Failure) -> ExtractReport {
+    let pair = try ExtractPair(base, tuned)
+    let plan = try ExtractPlan(pair, rank: rank, targets: targets.map(Glob.init), savesRest: savesRest)
+    var warnings = pair.warnings + plan.warnings
+    if run.isDryRun {
+      for warning in warnings { announce(warning) }
+      return ExtractReport(
+        output: output, files: Self.files, rank: rank, modules: [], candidates: plan.modules.map(\.path), saved: [],
+        notCaptured: [], bytesOut: 0, seconds: 0, warnings: warnings)
+    }
+    let started = Progress("extracting", total: 0, style: .silent)
+    let directory = try StagedDirectory(
+      path: output, replacing: run.force, inputs: pair.base.identities + pair.tuned.identities)
+    let changes = try ExtractChanges(pair, plan, jobs: run.jobs, style: run.progress)
+    let modules = changes.modules.map { plan.modules[$0] }
+    guard !modules.isEmpty else {
+      throw Failure(.malformed, "has the same linear weights as '\(base)': there is nothing to extract", file: tuned)
+    }
+    let paths = Set(modules.map(\.path))
+    var parameters = pair.names.places.map(\.parameter)
+    if pair.isTied { parameters.append(pair.names.outputEmbedding + ".weight") }
+    let names = ModuleNames(parameters: parameters)
+    let rest = SavedTensors(pair, plan, changes, names, savesRest: savesRest, adapted: paths)
+    warnings += rest.warnings + Self.warnings(rest, pair)
+    let type = FloatType(torchName: precision.rawValue) ?? .f32
+    let layout = try AdapterLayout(
+      modules: modules, saved: rest.saved, pair: pair.tensors, rank: rank, type: type.elementType)
+    let output = try layout.plan(fileName: Adapter.weightsName)
+    var size = output.dataByteCount
+    for shard in output.shards { size = size.addingSaturated(try output.header(of: shard).count) }
+    try checkSpace(size, directory.freeBytes(), directory.path)
+    for warning in warnings { announce(warning) }
+    let written = try ExtractRun(
+      pair: pair, modules: modules, layout: layout, rank: rank, type: type, options: run
+    ).write(into: directory.files)
+    let config = configuration(pair, plan, modules, rest, names, base: base)
+    var file = HashedFile(try directory.files.create(Adapter.configName), sha256: run.sha256)
+    try file.append(config.text(.indented) + "\n")
+    let configDigests = try file.finish()
+    try ManifestWriter(
+      plan: output, operation: "extract-lora", options: recorded, files: [written.file, configDigests],
+      outputDigests: written.tensors, storedDigests: []
+    ).write(into: directory.files, sha256: run.sha256)
+    try pair.tensors.a.checkUnchanged()
+    try pair.tensors.b.checkUnchanged()
+    try Interruption.check()
+    let path = directory.path
+    try directory.commit()
+    return ExtractReport(
+      output: path, files: Self.files, rank: rank, modules: written.modules,
+      saved: rest.saved.map { ExtractReport.Tensor(tensor: $0.key, relativeChange: $0.relative) },
+      notCaptured: rest.missing.map { Self.tensor($0, pair) }, bytesOut: size, seconds: started.seconds,
+      warnings: warnings)
+  }
+
+  static let files = [
+    Adapter.configName, Adapter.weightsName, ManifestWriter.checksumsName, ManifestWriter.name,
+  ]
+
+  private func checkSpace(_ size: Int, _ free: Int?, _ path: String) throws(Failure) {
+    guard let free, free < size.addingSaturated(1 << 16) else { return }
+    throw Failure(.io, "needs \(byteText(size)) (\(size) bytes), but only \(byteText(free)) are free there", file: path)
+  }
+
+  private static func tensor(_ missing: SavedTensors.Missing, _ pair: ExtractPair) -> ExtractReport.Tensor {
+    ExtractReport.Tensor(
+      tensor: pair.tensors.infos(missing.position).b.name.string, relativeChange: missing.relative,
+      reason: missing.reason)
+  }
+
+  /// Merging the adapter will not bring back what it does not hold.
+  private static func warnings(_ rest: SavedTensors, _ pair: ExtractPair) -> [String] {
+    if rest.missing.isEmpty { return [] }
+    let shown = rest.missing.prefix(8).map { missing in
+      let size = missing.relative.map { ["by \(TensorStatistics.short($0 * 100)) %"] } ?? []
+      let facts = (size + (missing.reason == SavedTensors.notAsked ? [] : [missing.reason])).joined(separator: ": ")
+      let name = "'\(pair.tensors.infos(missing.position).b.name.string)'"
+      return facts.isEmpty ? name : "\(name) (\(facts))"
+    }.joined(separator: ", ")
+    let more = rest.missing.count > 8 ? " and \(rest.missing.count - 8) more" : ""
+    let isAskable = rest.missing.contains { $0.reason == SavedTensors.notAsked }
+    let way = isAskable ? "; --save-rest saves embeddings, norms, head and biases whole" : ""
+    let count = rest.missing.count == 1 ? "1 tensor differs" : "\(rest.missing.count) tensors differ"
+    return [
+      "\(count) that the adapter does not hold, so that merging it leaves the base's: \(shown)\(more)\(way)"
+    ]
+  }
+
+  private func configuration(
+    _ pair: ExtractPair, _ plan: ExtractPlan, _ modules: [ExtractPlan.Module], _ rest: SavedTensors,
+    _ names: ModuleNames, base: String
+  ) -> JSONValue {
+    let paths = Set(modules.map(\.path))
+    let targets = names.entries(for: paths, .component).map(ExtractedConfiguration.Targets.list)
+    var result = ExtractedConfiguration(
+      rank: rank, base: base, targets: targets ?? .pattern(ExtractedConfiguration.pattern(of: paths)))
+    result.modulesToSave = names.entries(for: rest.modules, .ending) ?? rest.modules.sorted()
+    result.isTransposed = modules.contains { plan.isConv1D($0.position) }
+    result.hasBiases = rest.hasBiases
+    result.tiesWeights = rest.savesTied
+    let architecture = pair.base.configuration.architecture ?? pair.tuned.configuration.architecture
+    if architecture?.hasSuffix("ForCausalLM") == true || architecture?.hasSuffix("LMHeadModel") == true {
+      result.taskType = "CAUSAL_LM"
+    }
+    return result.json
+  }
+
+  private var recorded: [(key: String, value: JSONValue)] {
+    [
+      ("rank", .number(rank)), ("dtype", .string(precision.rawValue)),
+      ("targets", .array(targets.map(JSONValue.string))), ("saveRest", .bool(savesRest)),
+    ]
+  }
+}
