@@ -12,7 +12,7 @@ enum ExtractVerb: Verb {
     "energy (sum of squares) it holds. A 4-bit side is dequantized. Memory: one weight",
     "in 32 bits.",
   ]
-  static let example = ["nibble extract-lora CodeLlama-13b-hf CodeLlama-13b-sql --rank 64 -o sql-lora"]
+  static let example = ["nibble extract-lora CodeLlama-13b-hf CodeLlama-13b-sql --rank 64 -o lora"]
 
   private static let rank = Option("--rank", value: "R", "of every module's factors (required)")
   private static let precision = Option(

@@ -13,7 +13,7 @@ import Testing
 
   // MARK: - Help
 
-  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"], ["merge"]])
+  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"], ["merge"], ["extract-lora"]])
   func helpFitsATerminal(_ verb: [String]) throws {
     let run = try Tool.run(verb + ["--help"])
     #expect(run.status == 0 && run.error == "")
@@ -44,7 +44,7 @@ import Testing
         "--jobs",
       ]
     ), ("inspect", ["--jobs"]), ("verify", ["--jobs"]),
-    ("diff", ["--tensor", "--jobs"]),
+    ("diff", ["--tensor", "--jobs"]), ("extract-lora", ["--dtype", "--target", "--save-rest", "--jobs"]),
   ])
   func helpNamesDefaults(_ verb: String, _ options: [String]) throws {
     let text = try Tool.run(verb, "--help").output

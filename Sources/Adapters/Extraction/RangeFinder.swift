@@ -10,10 +10,11 @@ struct RangeFinder {
   /// Singular vectors wanted.
   let rank: Int
 
-  /// Iterations go on until one more captures less than this of ‖M‖² in addition. Where they converge slowly, as
-  /// on noise without a gap, several times as much may be missing.
-  static let enough = 5e-6
-  static let iterationLimit = 12
+  /// Iterations go on until what further ones would capture, as the last two let expect, is less than this part of
+  /// ‖M‖².
+  static let enough = 2e-5
+  /// Reached only where singular values hardly decay.
+  static let iterationLimit = 32
 
   /// Vectors beyond those wanted, which speed up convergence.
   private var oversampling: Int { max(16, rank / 4) }
@@ -31,17 +32,15 @@ struct RangeFinder {
     // Qᵀ, rows that span nearly what M's columns do.
     var q = try lapack.product(start(width, matrix.columns), matrix, transposed: true, scale: scale)
     _ = try lapack.orthonormalize(q)
-    var captured = 0.0
-    var iteration = 0
+    var convergence = Convergence(total: norm * norm)
     while true {
       try Interruption.check()
       // Qᵀ M = Rᵀ Pᵀ; P is in the place of the product.
       let p = try lapack.product(q, matrix, transposed: false)
       let r = try lapack.orthonormalize(p)
-      iteration += 1
       let energy = try lapack.singularValues(r).prefix(rank).reduce(0) { $0 + Double($1) * Double($1) }
-      let isLast = iteration > 1 && energy - captured <= Self.enough * norm * norm
-      if isLast || iteration == Self.iterationLimit || width == min(matrix.rows, matrix.columns) {
+      convergence.add(energy)
+      if convergence.isReached || width == min(matrix.rows, matrix.columns) {
         // M ≈ Q Qᵀ M = Q (U S Vᵀ) Pᵀ.
         let (u, values, vt) = try lapack.decompose(r)
         return (
@@ -49,10 +48,32 @@ struct RangeFinder {
           vt: try lapack.product(vt, p, transposed: false)
         )
       }
-      captured = energy
       q = try lapack.product(p, matrix, transposed: true)
       _ = try lapack.orthonormalize(q)
     }
+  }
+
+  /// How far the captured energy has come. What an iteration adds shrinks by a ratio that itself grows slowly
+  /// towards its limit, (σ of the first vector left out / σ of the last wanted)⁴.
+  private struct Convergence {
+    let total: Double
+    private var energy = 0.0
+    private var gain = 0.0
+    private var count = 0
+    private var expected = Double.infinity
+
+    init(total: Double) { self.total = total }
+
+    mutating func add(_ energy: Double) {
+      let newGain = energy - self.energy
+      let ratio = gain > 0 ? min(max(newGain / gain, 0), 0.99) : 1
+      expected = ratio < 1 ? newGain * max(ratio, 0.5) / (1 - ratio) : .infinity
+      self.energy = energy
+      gain = newGain
+      count += 1
+    }
+
+    var isReached: Bool { count > 1 && expected <= RangeFinder.enough * total || count == RangeFinder.iterationLimit }
   }
 
   /// The same values on every machine, uniform in [-1, 1).

@@ -41,7 +41,7 @@ public struct ExtractLoRA: Sendable {
         output: output, files: Self.files, rank: rank, modules: [], candidates: plan.modules.map(\.path), saved: [],
         notCaptured: [], bytesOut: 0, seconds: 0, warnings: warnings)
     }
-    let started = Progress("extracting", total: 0, style: .silent)
+    let started = monotonicSeconds()
     let directory = try StagedDirectory(
       path: output, replacing: run.force, inputs: pair.base.identities + pair.tuned.identities)
     let changes = try ExtractChanges(pair, plan, jobs: run.jobs, style: run.progress)
@@ -82,7 +82,7 @@ public struct ExtractLoRA: Sendable {
     return ExtractReport(
       output: path, files: Self.files, rank: rank, modules: written.modules,
       saved: rest.saved.map { ExtractReport.Tensor(tensor: $0.key, relativeChange: $0.relative) },
-      notCaptured: rest.missing.map { Self.tensor($0, pair) }, bytesOut: size, seconds: started.seconds,
+      notCaptured: rest.missing.map { Self.tensor($0, pair) }, bytesOut: size, seconds: monotonicSeconds() - started,
       warnings: warnings)
   }
 
