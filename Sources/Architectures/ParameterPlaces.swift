@@ -27,8 +27,10 @@ public struct ParameterNames: Sendable {
   public var basePrefix: String
   /// Whether the output embedding is the input embedding, by configuration or by the class's default.
   public var tiesEmbeddings: Bool
-  /// The path of the output embedding.
+  /// The path of the output embedding; `lm_head` where nothing is known.
   public var outputEmbedding: String
+  /// False for a class that is known and has none, such as a classifier, whatever its configuration ties.
+  public var hasOutputEmbedding: Bool
 
   public init(_ names: [TensorName], configuration: ModelConfiguration) {
     let texts = names.map { Array($0.string.utf8) }
@@ -39,6 +41,7 @@ public struct ParameterNames: Sendable {
       basePrefix = ""
       tiesEmbeddings = declared ?? false
       outputEmbedding = "lm_head"
+      hasOutputEmbedding = true
       return
     }
     let placer = Placer(rule: rule, names: texts)
@@ -48,6 +51,7 @@ public struct ParameterNames: Sendable {
     basePrefix = String(decoding: rule.prefix, as: UTF8.self)
     tiesEmbeddings = declared ?? rule.tiesByDefault
     let heads = rule.kinds.filter { $0.value == .outputEmbedding }.map { String(decoding: $0.key, as: UTF8.self) }
+    hasOutputEmbedding = !heads.isEmpty
     outputEmbedding = heads.min { ($0.utf8.count, $0) < ($1.utf8.count, $1) } ?? "lm_head"
   }
 }

@@ -8,9 +8,9 @@ enum ExtractVerb: Verb {
   static let description = [
     "Writes the PEFT adapter of rank R that comes nearest to TUNED - BASE: of each",
     "linear weight that changed the truncated singular value decomposition, by",
-    "randomized projection where the weight is large. Tells what part of the change's",
-    "energy (sum of squares) it holds. A 4-bit side is dequantized. Memory: one weight",
-    "in 32 bits.",
+    "random projection where the weight is large. Tells what part of the change's",
+    "energy (sum of squares) it holds. A 4-bit side is dequantized. Memory: one",
+    "weight in 32 bits.",
   ]
   static let example = ["nibble extract-lora CodeLlama-13b-hf CodeLlama-13b-sql --rank 64 -o lora"]
 

@@ -135,7 +135,8 @@ def test_other_ranks(name, rank, bases, nibble, tmp_path):
 @pytest.mark.parametrize("case", ["llama", "gpt2", "qwen2", "mistral", "phi3", "t5", "bert-classifier", "gpt-neox"])
 def test_full_tuning(case, bases, nibble, tmp_path):
     """Every parameter changed, as by training without an adapter: full ranks, all else saved whole."""
-    own = Row(case, case, {}, task="SEQ_2_SEQ_LM" if case == "t5" else "SEQ_CLS" if "classifier" in case else "CAUSAL_LM")
+    task = {"t5": "SEQ_2_SEQ_LM", "bert-classifier": "SEQ_CLS"}.get(case, "CAUSAL_LM")
+    own = Row(case, case, {}, task=task)
     base, tuned, out = bases[case], tmp_path / "tuned", tmp_path / "out"
     model = own.load_base(base)
     generator = torch.Generator().manual_seed(3)
@@ -205,6 +206,22 @@ def test_target(bases, nibble, tmp_path):
     assert set(adapters.lora_modules(load(row("plain-bf16"), base, out))) == {name + ".weight" for name in names}
 
 
+def test_base_stored_without_its_prefix(bases, nibble, tmp_path):
+    """As GPT-2 lies on the hub: no `transformer.`, and buffers that nobody loads any more."""
+    base, bare, tuned, out = bases["gpt2"], tmp_path / "bare", tmp_path / "tuned", tmp_path / "out"
+    nibble.json("merge", base, row("conv1d").create(base, tmp_path / "adapter"), "-o", tuned)
+    bare.mkdir()
+    (bare / "config.json").write_text((base / "config.json").read_text())
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in checkpoint.tensors(base).items()}
+    buffers = {f"h.{layer}.attn.bias": torch.ones(1, 1, 64, 64).tril() for layer in range(2)}
+    save_file(tensors | buffers, bare / "model.safetensors", metadata={"format": "pt"})
+    report = extract(nibble, bare, tuned, out)
+    assert report["energy"] > 0.9999 and not report["notCaptured"]
+    assert [warning.split(":")[0] for warning in report["warnings"]] == ["buffers that loaders ignore are left out"]
+    assert load_file(out / WEIGHTS).keys() == load_file(tmp_path / "adapter" / WEIGHTS).keys()
+    load(row("conv1d"), bare, out)
+
+
 @pytest.mark.parametrize("name", ["plain-bf16", "conv1d"])
 def test_four_bit_base(name, bases, nibble, tmp_path):
     """An adapter merged onto a 4-bit base comes back; against the 16-bit one the quantization's error comes too."""
@@ -241,7 +258,7 @@ def test_large_weights(nibble, tmp_path):
         (tmp_path / folder).mkdir()
         save_file(tensors, tmp_path / folder / "model.safetensors", metadata={"format": "pt"})
     with adapters.one_thread():
-        report = nibble.json("extract-lora", tmp_path / "base", tmp_path / "tuned", "--rank", 16, "-o", tmp_path / "out")
+        report = extract(nibble, tmp_path / "base", tmp_path / "tuned", tmp_path / "out", rank=16)
         for module in report["modules"]:
             change = (after[module["module"] + ".weight"] - before[module["module"] + ".weight"]).double()
             assert change.dtype == torch.float64 and before[module["module"] + ".weight"].dtype == F32

@@ -34,7 +34,7 @@ struct ExtractPair: Sendable {
     tuned = b.model
     names = a.model.names
     let tunedNames = b.model.names
-    isTied = names.tiesEmbeddings && tunedNames.tiesEmbeddings
+    isTied = names.tiesEmbeddings && tunedNames.tiesEmbeddings && names.hasOutputEmbedding
     weights = planWeights(
       a.values.tensors, configuration: a.model.configuration, target: .transformers5, keep: [])
     var keysA = Self.keys(names)
