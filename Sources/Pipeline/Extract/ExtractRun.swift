@@ -66,7 +66,11 @@ struct ExtractRun {
       // ΔW = B A is [outputs, inputs].
       if module.isTransposed { return (report, a: try found.left.transposed(), b: try found.right.transposed()) }
       return (report, a: found.right, b: found.left)
-    } catch { throw error.located(file: pair.tensors.b.path, tensor: info.name.string) }
+    } catch {
+      // A signal, or a disk that is full, has nothing to do with the tensor in hand.
+      guard [.malformed, .unsupported, .internal].contains(error.code) else { throw error }
+      throw error.located(file: pair.tensors.b.path, tensor: info.name.string)
+    }
   }
 
   private func append(_ matrix: FloatMatrix, to file: inout HashedFile) throws(Failure) -> XXH3Digest {
