@@ -68,7 +68,7 @@ extension HostileAdapter {
 
   /// PROTO 2, `os.system`, its argument, REDUCE, STOP: never read.
   private static let pickle = (
-    name: "adapter_model.bin", bytes: Array("\u{2}cos\nsystem\n(S'touch /tmp/x'\ntR.".utf8)
+    name: "adapter_model.bin", bytes: Array("\u{2}cos\nsystem\n(S'touch x'\ntR.".utf8)
   )
 
   private static let configTexts: [HostileAdapter] = [

@@ -5,7 +5,7 @@ import TestSupport
 import Testing
 
 /// What `merge` is given: directories of other kinds, links, configurations, adapters that are in the base already.
-@Suite struct MergeTests {
+@Suite struct MergeTests: MergeTesting {
   let directory: TemporaryDirectory
   let base: String
   let adapter: String
@@ -16,29 +16,6 @@ import Testing
     base = try TestModel.llama().write(to: directory, "base")
     adapter = try AdapterBuilder.llama().write(to: directory)
     out = directory.path("out")
-  }
-
-  private func refuse(
-    _ status: Int32, _ message: String, tensor: String? = nil, base: String? = nil, _ adapters: String...,
-    options: [String] = [], sourceLocation: SourceLocation = #_sourceLocation
-  ) throws {
-    try Refusal(status: status, message: message, tensor: tensor).checkMerge(
-      base ?? self.base, adapters, in: directory, options: options, sourceLocation: sourceLocation)
-  }
-
-  @discardableResult
-  private func merge(
-    _ base: String? = nil, _ adapters: String..., to name: String = "out", options: [String] = [],
-    sourceLocation: SourceLocation = #_sourceLocation
-  ) throws -> (run: Tool.Result, json: JSONValue?) {
-    let words = ["merge", base ?? self.base] + adapters + ["-o", directory.path(name), "--json"] + options
-    let run = try Tool.run(words, sourceLocation: sourceLocation)
-    #expect(run.status == 0, "\(run.error)", sourceLocation: sourceLocation)
-    if !options.contains("--dry-run") {
-      let verified = try Tool.run("verify", directory.path(name))
-      #expect(verified.status == 0, "\(verified.output)", sourceLocation: sourceLocation)
-    }
-    return (run, parse(run.output, sourceLocation))
   }
 
   // MARK: - Something else than a base and an adapter
