@@ -38,12 +38,9 @@ public struct BaseModel: Sendable {
   public let tiesEmbeddings: Bool
   /// The path of the output embedding, `lm_head`.
   public let outputEmbedding: String
-  /// `num_hidden_layers`.
-  public let layerCount: Int?
 
   public init(
-    source: any TensorSource, entries: [Entry], basePrefix: String, tiesEmbeddings: Bool, outputEmbedding: String,
-    layerCount: Int?
+    source: any TensorSource, entries: [Entry], basePrefix: String, tiesEmbeddings: Bool, outputEmbedding: String
   ) {
     precondition(entries.count == source.tensors.count, "one entry for each tensor")
     self.source = source
@@ -51,7 +48,6 @@ public struct BaseModel: Sendable {
     self.basePrefix = basePrefix
     self.tiesEmbeddings = tiesEmbeddings
     self.outputEmbedding = outputEmbedding
-    self.layerCount = layerCount
   }
 }
 

@@ -19,8 +19,8 @@ public struct MergePlan: Sendable {
   public let vocabularySize: Int?
   /// False when input and output embedding, tied in the base, differ from now on.
   public let staysTied: Bool
-  /// When layers were replicated.
-  public let layerCount: Int?
+  /// When layers were replicated: the base's layer that each of the result's comes from.
+  public let replicatedLayers: [Int]?
   public let warnings: [String]
 
   /// - Parameters:
@@ -43,7 +43,7 @@ public struct MergePlan: Sendable {
     }
     vocabularySize = planner.vocabularySize
     staysTied = planner.staysTied
-    layerCount = planner.isReplicated ? planner.layerCount : nil
+    replicatedLayers = planner.replicatedLayers
     warnings = planner.warnings
   }
 }

@@ -52,8 +52,7 @@ extension MergePlanner {
       }
     }
     slots = result
-    isReplicated = true
-    layerCount = layers.count
+    replicatedLayers = layers
     warnings.append("layers are replicated: the base's \(stack.count) become \(layers.count)")
   }
 

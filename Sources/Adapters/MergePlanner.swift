@@ -32,8 +32,7 @@ struct MergePlanner {
   var slots: [Slot] = []
   var warnings: [String] = []
   var staysTied: Bool
-  var isReplicated = false
-  var layerCount: Int?
+  var replicatedLayers: [Int]?
   /// Adapter and position of each tensor that found no place.
   var unmatched: [(adapter: Int, tensor: Int)] = []
   var nextFactorID = 0
@@ -48,7 +47,6 @@ struct MergePlanner {
     self.adapters = adapters
     self.settings = settings
     staysTied = base.tiesEmbeddings
-    layerCount = base.layerCount
     for (index, entry) in base.entries.enumerated() {
       let info = base.source.tensors[index]
       slots.append(

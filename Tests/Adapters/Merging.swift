@@ -15,7 +15,6 @@ struct Merging {
   var entries: [String: BaseModel.Entry] = [:]
   var basePrefix = "model"
   var isTied = false
-  var layerCount: Int?
   var settings = MergeSettings()
   var type: FloatType?
 
@@ -32,7 +31,7 @@ struct Merging {
     let model = BaseModel(
       source: source,
       entries: base.map { entries[$0.name] ?? BaseModel.Entry(parameter: $0.name, isTransposed: false) },
-      basePrefix: basePrefix, tiesEmbeddings: isTied, outputEmbedding: "lm_head", layerCount: layerCount)
+      basePrefix: basePrefix, tiesEmbeddings: isTied, outputEmbedding: "lm_head")
     let opened = try adapters.enumerated().map { number, adapter in
       try Adapter(path: adapter.write(to: directory, "adapter\(number)"))
     }

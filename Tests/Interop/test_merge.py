@@ -518,6 +518,16 @@ def test_other_architectures(name, targets, dora, nibble, tmp_path):
     assert different <= sum(tensor.numel() for tensor in theirs.values()) / 1000
 
 
+def test_replicated_layers_keep_their_types(bases, nibble, tmp_path):
+    """Where a configuration lists the type of each layer, PEFT's own replicated model cannot run; the merged one can."""
+    replicated = Row("replicated-typed", "qwen3", adapters.QUERY_VALUE | {"layer_replication": [[0, 1], [0, 2]]})
+    nibble.json("merge", bases["qwen3"], replicated.create(bases["qwen3"], tmp_path / "adapter"), "-o", tmp_path / "out")
+    mine, types = checkpoint.config(tmp_path / "out"), checkpoint.config(bases["qwen3"])["layer_types"]
+    assert mine["num_hidden_layers"] == 3 and mine["layer_types"] == [types[0], types[0], types[1]]
+    model = load(replicated, tmp_path / "out")
+    assert torch.isfinite(adapters.logits(model, replicated.case.example(model.config, model.dtype))).all()
+
+
 def test_unit():
     for dtype in (BF16, F16, F32):
         integer = torch.int32 if dtype == F32 else torch.int16

@@ -41,7 +41,7 @@ public struct Merge: Sendable {
     // Reads the adapters whole, so whatever headers can tell comes before it.
     let provenance = try MergeProvenance(model, adapters, settings)
     var warnings = model.warnings + merged.warnings
-    var config = config(of: model, merged, target)
+    var config = config(of: model, base, merged, target)
     let steps: [Step]
     let source: any TensorSource
     let fourBit: FourBitScheme?
@@ -94,27 +94,31 @@ public struct Merge: Sendable {
     }
   }
 
-  private func config(of model: ModelSource, _ merged: MergePlan, _ target: FloatType?) -> JSONValue? {
+  private func config(
+    of model: ModelSource, _ base: MergeBase, _ merged: MergePlan, _ target: FloatType?
+  ) -> JSONValue? {
     guard var config = model.config else { return nil }
     if model.quantizationMethod == .fourBit, scheme == nil { config["quantization_config"] = nil }
     if let target {
       let keys = ["dtype", "torch_dtype"].filter { config[$0] != nil }
       for key in keys.isEmpty ? ["dtype"] : keys { config[key] = .string(target.torchName) }
     }
-    func set(_ key: String, _ value: JSONValue, addsTo isAdded: Bool) {
-      var isSet = false
-      for part in ["text_config", "llm_config", "language_config", "decoder"] where config[part]?[key] != nil {
-        config[part]?[key] = value
-        isSet = true
+    if let size = merged.vocabularySize {
+      let isThere = config.edit("vocab_size") { _ in .number(size) }
+      if !isThere { config["vocab_size"] = .number(size) }
+    }
+    if let layers = merged.replicatedLayers {
+      for key in ["num_hidden_layers", "n_layer", "n_layers", "num_layers"] {
+        config.edit(key) { _ in .number(layers.count) }
       }
-      if config[key] != nil || isAdded && !isSet { config[key] = value }
+      // What kind each layer is, told one by one.
+      config.edit("layer_types") { old in
+        let types = old.array ?? []
+        return layers.allSatisfy(types.indices.contains) ? .array(layers.map { types[$0] }) : old
+      }
     }
-    if let size = merged.vocabularySize { set("vocab_size", .number(size), addsTo: true) }
-    if let count = merged.layerCount {
-      for key in ["num_hidden_layers", "n_layer", "n_layers", "num_layers"] { set(key, .number(count), addsTo: false) }
-    }
-    if !merged.staysTied, model.names.tiesEmbeddings {
-      set("tie_word_embeddings", false, addsTo: false)
+    if !merged.staysTied, base.model.tiesEmbeddings {
+      config.edit("tie_word_embeddings") { _ in false }
       config["tie_word_embeddings"] = false
     }
     return config
@@ -133,5 +137,23 @@ public struct Merge: Sendable {
       options.append(("seed", .number(settings.seed)))
     }
     return options
+  }
+}
+
+extension JSONValue {
+  /// Changes a setting wherever a configuration has it: at the top, or in that of its language model.
+  ///
+  /// - Returns: whether it has it.
+  @discardableResult
+  fileprivate mutating func edit(_ key: String, _ change: (JSONValue) -> JSONValue) -> Bool {
+    var isThere = false
+    for part in ["text_config", "llm_config", "language_config", "decoder"] {
+      guard let old = self[part]?[key] else { continue }
+      self[part]?[key] = change(old)
+      isThere = true
+    }
+    guard let old = self[key] else { return isThere }
+    self[key] = change(old)
+    return true
   }
 }

@@ -1,7 +1,6 @@
 import Adapters
 import Architectures
 import Bytes
-import JSON
 import Quantization
 import Tensors
 
@@ -54,7 +53,7 @@ struct MergeBase {
     }
     model = BaseModel(
       source: base, entries: entries, basePrefix: names.basePrefix, tiesEmbeddings: names.tiesEmbeddings,
-      outputEmbedding: names.outputEmbedding, layerCount: source.layerCount)
+      outputEmbedding: names.outputEmbedding)
     self.isFourBit = isFourBit
     self.conv1D = conv1D
     let changed = simulated.union(turned).union(turnsBack)
@@ -88,12 +87,5 @@ extension ModelSource {
       plan.dispositions.indices.filter {
         plan.dispositions[$0] == .quantize || plan.dispositions[$0] == .quantizeTransposed
       })
-  }
-
-  var layerCount: Int? {
-    for key in ["num_hidden_layers", "n_layer", "n_layers", "num_layers"] {
-      if let count = config?[key]?.int ?? config?["text_config"]?[key]?.int { return count }
-    }
-    return nil
   }
 }
