@@ -160,7 +160,7 @@ import Testing
   // MARK: - Layers
 
   @Test func replicatedLayers() throws {
-    var merging = try Merging([
+    let merging = try Merging([
       .of("model.embed_tokens.weight", [1, 1], [5]), .of("model.layers.0.q.weight", [1, 1], [10]),
       .of("model.layers.1.q.weight", [1, 1], [20]), .of("model.layers.2.q.weight", [1, 1], [30]),
       .of("model.norm.weight", [1], [7]),
@@ -180,7 +180,9 @@ import Testing
         "model.layers.3.q.weight", "model.norm.weight",
       ])
     #expect((0..<4).map { merged["model.layers.\($0).q.weight"] } == [[10], [21], [20], [32]])
-    #expect(merged.plan.replicatedLayers?.count == 4 && merged.plan.warnings.contains { $0.contains("the base's 3 become 4") })
+    #expect(
+      merged.plan.replicatedLayers?.count == 4 && merged.plan.warnings.contains { $0.contains("the base's 3 become 4") }
+    )
     var plain = builder
     plain.set("layer_replication", nil)
     let failure = #expect(throws: Failure.self) { try merging.plan(builder, plain) }

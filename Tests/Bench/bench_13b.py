@@ -59,6 +59,9 @@ def main() -> None:
     after = cat(source)
     verified = run(NIBBLE, "verify", out)
     read_back = cat(out)
+    # What writing as many bytes takes on this disk.
+    copied = run("sh", "-c", f"cp -r '{source}' '{merged}' && sync '{merged}'/*")
+    drop(merged)
     adapter = models.ensure_adapter(shape, base / f"codellama-{layers}-layers-adapter")
     plain = run(NIBBLE, "merge", source, adapter, "-o", merged, "--quiet")
     merged_size = size(merged) / GB
@@ -80,6 +83,7 @@ def main() -> None:
         ("verify", f"{verified.seconds:.1f} s, {written / verified.seconds:.2f} GB/s, "
                    f"{verified.peak / (1 << 20):.0f} MiB resident"),
         ("cat of the output", f"{read_back:.1f} s, {written / read_back:.2f} GB/s"),
+        ("cp and sync of the model", f"{copied.seconds:.1f} s"),
         ("merge, rank 64", f"{plain.seconds:.1f} s, {merged_size:.2f} GB written, {plain.peak / (1 << 20):.0f} MiB resident"),
         ("merge --scheme nf4", f"{packed.seconds:.1f} s, {packed_size:.2f} GB written, "
                                f"{packed.peak / (1 << 20):.0f} MiB resident"),
