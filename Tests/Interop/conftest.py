@@ -33,3 +33,12 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def nibble() -> Nibble:
     return Nibble()
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory):
+    """Tiny bases, each made when it is first asked for; while a module uses them, torch computes in one thread."""
+    import adapters
+
+    with adapters.one_thread():
+        yield adapters.Bases(tmp_path_factory.mktemp("bases"))

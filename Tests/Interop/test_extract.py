@@ -10,15 +10,10 @@ from safetensors.torch import load_file, save_file
 import adapters
 import checkpoint
 import oracle
+import peft_merge
 from adapters import CONFIG, WEIGHTS, Row, quiet, row
 from architectures import BF16, F32
 from tool import REJECTED, UNSUPPORTED
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    with adapters.one_thread():
-        yield adapters.Bases(tmp_path_factory.mktemp("bases"))
 
 
 def extract(nibble, base, tuned, out, *options, rank=8) -> dict:
@@ -203,7 +198,7 @@ def test_target(bases, nibble, tmp_path):
     names = {"model.layers.1.self_attn.q_proj", "model.layers.0.mlp.up_proj", "model.layers.1.mlp.up_proj"}
     assert {module["module"] for module in report["modules"]} == names
     assert json.loads((out / CONFIG).read_text())["target_modules"] == ["model.layers.1.self_attn.q_proj", "up_proj"]
-    assert set(adapters.lora_modules(load(row("plain-bf16"), base, out))) == {name + ".weight" for name in names}
+    assert set(peft_merge.lora_modules(load(row("plain-bf16"), base, out))) == {name + ".weight" for name in names}
 
 
 def test_base_stored_without_its_prefix(bases, nibble, tmp_path):

@@ -12,16 +12,12 @@ from safetensors.torch import load_file, save_file
 import adapters
 import checkpoint
 import oracle
-from adapters import CONFIG, PREFIX, ROWS, WEIGHTS, Reference, Row, quiet, reference, rewrite_config, row
+import peft_merge
+from adapters import CONFIG, PREFIX, ROWS, WEIGHTS, Row, quiet, row
 from architectures import BF16, F16, F32, case
 from checkpoint import same
-from tool import MISSING, REJECTED, UNSUPPORTED, USAGE
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    with adapters.one_thread():
-        yield adapters.Bases(tmp_path_factory.mktemp("bases"))
+from peft_merge import Reference, reference
+from tool import REJECTED
 
 
 def load(row: Row, out) -> torch.nn.Module:
@@ -34,10 +30,10 @@ def load(row: Row, out) -> torch.nn.Module:
 
 
 def check_logits(model, expected: Reference) -> None:
-    result = adapters.logits(model, expected.inputs)
+    result = peft_merge.logits(model, expected.inputs)
     for theirs in (expected.unmerged_logits, expected.logits):
         assert torch.isfinite(theirs).all()
-        assert oracle.relative_error(result, theirs) <= adapters.LOGIT_ERROR[model.dtype]
+        assert oracle.relative_error(result, theirs) <= peft_merge.LOGIT_ERROR[model.dtype]
 
 
 def check_config(row: Row, out, base) -> None:
@@ -89,7 +85,7 @@ def test_merge(row, bases, nibble, tmp_path):
     report = nibble.json("merge", base, row.respelled(adapter, tmp_path / "respelled"), "-o", out)
     nibble.verify(out)
     model = load(row, out)
-    adapters.check_tensors(model.state_dict(), expected)
+    peft_merge.check_tensors(model.state_dict(), expected)
     check_logits(model, expected)
     check_config(row, out, base)
     check_report(report, expected, row, out, base)
@@ -107,7 +103,7 @@ def test_rounding_of_safe_merge(name, bases, nibble, tmp_path):
     base, out = bases[row(name).base], tmp_path / "out"
     adapter = row(name).create(base, tmp_path / "adapter")
     nibble.json("merge", base, adapter, "-o", out, "--rounding", "peft-safe")
-    adapters.check_tensors(load(row(name), out).state_dict(), reference(row(name), base, adapter, safe=True))
+    peft_merge.check_tensors(load(row(name), out).state_dict(), reference(row(name), base, adapter, safe=True))
 
 
 @pytest.mark.parametrize("name", ROUNDED)
@@ -118,7 +114,7 @@ def test_rounding_once(name, bases, nibble, tmp_path):
     expected = reference(row(name), base, adapter, exact=True)
     nibble.json("merge", base, adapter, "-o", out, "--rounding", "once")
     rounded = {key: expected.exact[key].to(tensor.dtype) for key, tensor in expected.state.items()}
-    adapters.check_tensors(load(row(name), out).state_dict(), expected, rounded)
+    peft_merge.check_tensors(load(row(name), out).state_dict(), expected, rounded)
 
 
 def test_roundings_differ(bases, nibble, tmp_path):
@@ -150,7 +146,7 @@ def test_float32(name, bases, nibble, tmp_path):
     nibble.verify(out)
     model = load(row(name), out)
     assert model.dtype == F32 and checkpoint.config(out)["dtype"] == "float32"
-    adapters.check_tensors(model.state_dict(), expected)
+    peft_merge.check_tensors(model.state_dict(), expected)
     check_logits(model, expected)
 
 
@@ -164,7 +160,7 @@ def test_narrower_dtype(dtype, bases, nibble, tmp_path):
     nibble.verify(out)
     narrow = {key: tensor.to(getattr(torch, dtype)) for key, tensor in expected.exact.items()}
     expected.state = {key: tensor.to(getattr(torch, dtype)) for key, tensor in expected.state.items()}
-    adapters.check_tensors(load(row("plain-f32"), out).state_dict(), expected, narrow)
+    peft_merge.check_tensors(load(row("plain-f32"), out).state_dict(), expected, narrow)
     assert checkpoint.config(out)["dtype"] == dtype
 
 
@@ -194,7 +190,7 @@ def test_qalora(bases, nibble, tmp_path):
     with quiet():
         model = peft.get_peft_model(qalora.load_base(base), peft.LoraConfig.from_pretrained(adapter))
     expected = reference(qalora, base, qalora.create(base, tmp_path / "plain"))
-    for name, module in adapters.lora_modules(model).items():
+    for name, module in peft_merge.lora_modules(model).items():
         key = PREFIX + name.removesuffix(".weight")
         module.lora_A["default"].weight = torch.nn.Parameter(tensors[f"{key}.lora_A.weight"])
         module.lora_B["default"].weight = torch.nn.Parameter(tensors[f"{key}.lora_B.weight"])
@@ -204,7 +200,7 @@ def test_qalora(bases, nibble, tmp_path):
             update = QALoraLinearVariant.forward(module, "default", identity, nothing).T
         expected.state[name] = (expected.base[name].float() + update).to(BF16)
     nibble.json("merge", base, adapter, "-o", out)
-    adapters.check_tensors(load(qalora, out).state_dict(), expected)
+    peft_merge.check_tensors(load(qalora, out).state_dict(), expected)
 
 
 def test_expert_layout_of_unsloth(bases, nibble, tmp_path):
@@ -301,151 +297,6 @@ def test_dry_run_writes_nothing(bases, nibble, tmp_path):
     assert {key: plan[key] for key in fields} == {key: report[key] for key in fields}
 
 
-# --- refusals -------------------------------------------------------------------------------------------------------
-
-
-def check_refused(result, needle: str, out) -> None:
-    assert needle.lower() in result.stderr.lower(), result.stderr
-    assert result.stderr.startswith("nibble: error: ") and result.stderr.count("\n") == 1, result.stderr
-    assert not out.exists()
-
-
-KINDS = {
-    "IA³": peft.IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[]),
-    "LOHA": peft.LoHaConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
-    "LOKR": peft.LoKrConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
-    "ADALORA": peft.AdaLoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], total_step=10),
-    "VERA": peft.VeraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
-    "OFT": peft.OFTConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]),
-    "prompt tuning": peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_other_kinds_are_refused_by_name(kind, bases, nibble, tmp_path):
-    with quiet():
-        adapters.save_adapter(row("plain-bf16"), bases["llama"], KINDS[kind], tmp_path / "adapter")
-    result = nibble.run("merge", bases["llama"], tmp_path / "adapter", "-o", tmp_path / "out", expect=UNSUPPORTED)
-    check_refused(result, kind, tmp_path / "out")
-
-
-def test_unknown_kind_is_refused_by_name(bases, nibble, tmp_path):
-    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
-    rewrite_config(adapter, lambda config: config | {"peft_type": "NOT_YET_INVENTED"})
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=UNSUPPORTED)
-    check_refused(result, "NOT_YET_INVENTED", tmp_path / "out")
-
-
-VARIANTS = {
-    "alora_invocation_tokens": {"alora_invocation_tokens": [5, 6]},
-    "kasa_config": {"kasa_config": {}},
-    "pissa": {"init_lora_weights": "pissa"},
-    "pissa_niter_4": {"init_lora_weights": "pissa_niter_4"},
-    "olora": {"init_lora_weights": "olora"},
-}
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_variants_are_refused_by_name(name, bases, nibble, tmp_path):
-    """What depends on the prompt, and what changed its base while it was made."""
-    adapter = Row(name, "llama", adapters.QUERY_VALUE | VARIANTS[name]).create(bases["llama"], tmp_path / "adapter")
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=UNSUPPORTED)
-    check_refused(result, name, tmp_path / "out")
-
-
-@pytest.mark.parametrize("field, value, needle", [
-    ("arrow_config", {"top_k": 2, "router_temperature": 1.0}, "arrow_config"),
-    ("init_lora_weights", "corda", "corda"),
-    ("init_lora_weights", "lora_ga", "lora_ga"),
-    ("init_lora_weights", "loftq", "loftq"),
-])
-def test_other_variants_are_refused_by_name(field, value, needle, bases, nibble, tmp_path):
-    """Those that take data or a router to make: the field is what counts."""
-    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
-    rewrite_config(adapter, lambda config: config | {field: value})
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=UNSUPPORTED)
-    check_refused(result, needle, tmp_path / "out")
-
-
-QUERY = f"{PREFIX}model.layers.1.self_attn.q_proj"
-
-
-def without(name: str):
-    return lambda tensors: {key: tensor for key, tensor in tensors.items() if key != name}
-
-
-def replaced(name: str, change):
-    return lambda tensors: {key: change(tensor) if key == name else tensor for key, tensor in tensors.items()}
-
-
-DAMAGES = {
-    "A without B": without(f"{QUERY}.lora_B.weight"),
-    "B without A": without(f"{QUERY}.lora_A.weight"),
-    "no elements": replaced(f"{QUERY}.lora_A.weight", lambda tensor: torch.zeros(0)),
-    "one dimension": replaced(f"{QUERY}.lora_B.weight", lambda tensor: tensor.flatten()),
-    "another width": replaced(f"{QUERY}.lora_A.weight", lambda tensor: tensor[:, :-1].contiguous()),
-    "another height": replaced(f"{QUERY}.lora_B.weight", lambda tensor: tensor[:-1].contiguous()),
-    "another rank": replaced(f"{QUERY}.lora_B.weight", lambda tensor: tensor[:, :-1].contiguous()),
-    "not a number": replaced(f"{QUERY}.lora_A.weight", lambda tensor: tensor.index_fill(1, torch.tensor(9), torch.nan)),
-    "infinite": replaced(f"{QUERY}.lora_B.weight", lambda tensor: tensor.index_fill(0, torch.tensor(9), torch.inf)),
-    "no such module": adapters.renamed(("layers.1.self_attn.q_proj", "layers.7.self_attn.q_proj")),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_adapter_is_rejected(damage, bases, nibble, tmp_path):
-    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
-    save_file(DAMAGES[damage](load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=REJECTED)
-    check_refused(result, "self_attn.q_proj", tmp_path / "out")
-
-
-def test_unknown_tensor_is_refused(bases, nibble, tmp_path):
-    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
-    save_file(load_file(adapter / WEIGHTS) | {f"{QUERY}.lora_C.weight": torch.zeros(8, 8)}, adapter / WEIGHTS)
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=UNSUPPORTED)
-    check_refused(result, "lora_C", tmp_path / "out")
-
-
-def test_bias_for_a_base_without_one_is_rejected(bases, nibble, tmp_path):
-    adapter = Row("lora-bias", "llama", adapters.QUERY_VALUE | {"lora_bias": True}).create(
-        bases["llama"], tmp_path / "adapter")
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=REJECTED)
-    check_refused(result, "lora_B.bias", tmp_path / "out")
-
-
-def test_token_beyond_the_vocabulary_is_rejected(bases, nibble, tmp_path):
-    adapter = row("tokens").create(bases["llama"], tmp_path / "adapter")
-    rewrite_config(adapter, lambda config: config | {"trainable_token_indices": [3, 17, 64, 96]})
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=REJECTED)
-    check_refused(result, "96", tmp_path / "out")
-
-
-def test_another_number_of_tokens_is_rejected(bases, nibble, tmp_path):
-    adapter = row("tokens").create(bases["llama"], tmp_path / "adapter")
-    rewrite_config(adapter, lambda config: config | {"trainable_token_indices": [3, 17, 64]})
-    result = nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=REJECTED)
-    check_refused(result, "trainable_tokens_delta", tmp_path / "out")
-
-
-def test_no_adapter_there(bases, nibble, tmp_path):
-    (tmp_path / "empty").mkdir()
-    for adapter in (tmp_path / "nowhere", tmp_path / "empty"):
-        nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", expect=MISSING)
-
-
-@pytest.mark.parametrize("options", [
-    ["--rounding", "twice"], ["--combine", "average"], ["--density", "1.5"], ["--density", "-0.1"],
-    ["--weight", "0.5", "--weight", "0.5"], ["--weight", "heavy"], ["--expert-layout", "other"],
-    ["--dtype", "float8"], ["--base-as-trained", "int8"],
-], ids=" ".join)
-def test_usage(options, bases, nibble, tmp_path):
-    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
-    nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", *options, expect=USAGE)
-    nibble.run("merge", bases["llama"], "-o", tmp_path / "out", expect=USAGE)
-    assert not (tmp_path / "out").exists()
-
-
 # --- the oracle itself ----------------------------------------------------------------------------------------------
 
 
@@ -454,7 +305,7 @@ def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
     """PEFT's own merge passes; one element two units off does not, nor many that are one unit off."""
     base = bases[row(name).base]
     expected = reference(row(name), base, row(name).create(base, tmp_path / "adapter"))
-    adapters.check_tensors(expected.state, expected)
+    peft_merge.check_tensors(expected.state, expected)
     changed, kept = sorted(expected.scales)[0], "model.norm.weight"
 
     def tampered(key, change):
@@ -462,8 +313,8 @@ def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
         return expected.state | {key: change(tensor.flatten()).reshape(tensor.shape)}
 
     def far(values):
-        operand = adapters.largest_operand(changed, expected.state[changed], expected).flatten()[:1]
-        values[0] += (adapters.unit(operand, values.dtype) * adapters.UNITS[values.dtype] * 2)[0].to(values.dtype)
+        operand = peft_merge.largest_operand(changed, expected.state[changed], expected).flatten()[:1]
+        values[0] += (peft_merge.unit(operand, values.dtype) * peft_merge.UNITS[values.dtype] * 2)[0].to(values.dtype)
         return values
 
     def nudged(values):
@@ -480,12 +331,12 @@ def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
         wrong.append((changed, nudged))
     for key, change in wrong:
         with pytest.raises(AssertionError):
-            adapters.check_tensors(tampered(key, change), expected)
+            peft_merge.check_tensors(tampered(key, change), expected)
     with pytest.raises(AssertionError):
-        adapters.check_tensors({key: tensor for key, tensor in expected.state.items() if key != kept}, expected)
+        peft_merge.check_tensors({key: tensor for key, tensor in expected.state.items() if key != kept}, expected)
     if row(name).case.dtype == F16:
         with pytest.raises(AssertionError):
-            adapters.check_tensors(expected.state | {changed: expected.state[changed].float()}, expected)
+            peft_merge.check_tensors(expected.state | {changed: expected.state[changed].float()}, expected)
 
 
 @pytest.mark.parametrize("name, targets, dora", [
@@ -525,7 +376,7 @@ def test_replicated_layers_keep_their_types(bases, nibble, tmp_path):
     mine, types = checkpoint.config(tmp_path / "out"), checkpoint.config(bases["qwen3"])["layer_types"]
     assert mine["num_hidden_layers"] == 3 and mine["layer_types"] == [types[0], types[0], types[1]]
     model = load(replicated, tmp_path / "out")
-    assert torch.isfinite(adapters.logits(model, replicated.case.example(model.config, model.dtype))).all()
+    assert torch.isfinite(peft_merge.logits(model, replicated.case.example(model.config, model.dtype))).all()
 
 
 def test_unit():
@@ -534,7 +385,7 @@ def test_unit():
         values = torch.cat([torch.tensor([0.0, 1.0, 1.5, 0.99, 3.14, 1e-3, 60000.0]), torch.logspace(-50, 4, 99)])
         values = values.to(dtype)
         following = (values.view(integer) + 1).view(dtype)
-        assert torch.equal(adapters.unit(values, dtype), following.double() - values.double())
+        assert torch.equal(peft_merge.unit(values, dtype), following.double() - values.double())
 
 
 def test_enough_adapters():

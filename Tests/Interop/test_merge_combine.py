@@ -8,16 +8,12 @@ import torch
 
 import adapters
 import checkpoint
-from adapters import ALL, CONV1D, EXPERTS, QUERY_VALUE, Reference, Row, merged, quiet, reference
+import peft_merge
+from adapters import ALL, CONV1D, EXPERTS, QUERY_VALUE, Row, quiet
 from architectures import F32
 from checkpoint import same
+from peft_merge import Reference, merged, reference
 from tool import REJECTED, USAGE
-
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    with adapters.one_thread():
-        yield adapters.Bases(tmp_path_factory.mktemp("bases"))
 
 
 def create(rows: list[Row], bases, folder) -> list:
@@ -76,15 +72,15 @@ def test_sum(case, bases, nibble, tmp_path):
     nibble.verify(tmp_path / "out")
     expected = total(references, weights)
     state = load_state(rows[0], tmp_path / "out")
-    adapters.check_tensors(state, expected)
+    peft_merge.check_tensors(state, expected)
     both = references[0].scales.keys() & references[1].scales.keys()
     for name in both & checkpoint.tensors(tmp_path / "out").keys():
         assert len({change["adapter"] for change in report["changes"] if change["tensor"] == name}) == 2, name
 
     nibble.json("merge", base, *weighted(folders[::-1], weights[::-1]), "-o", tmp_path / "reversed", "--combine", "sum")
     for name, tensor in load_state(rows[0], tmp_path / "reversed").items():
-        operand = adapters.largest_operand(name, tensor, expected) if name in expected.base else tensor.abs()
-        unit = adapters.unit(operand, tensor.dtype)
+        operand = peft_merge.largest_operand(name, tensor, expected) if name in expected.base else tensor.abs()
+        unit = peft_merge.unit(operand, tensor.dtype)
         assert ((tensor.double() - state[name].double()).abs() <= unit).all(), name
 
 
@@ -104,7 +100,7 @@ def test_weight_of_one_adapter(weight, bases, nibble, tmp_path):
     [adapter] = create([row], bases, tmp_path)
     nibble.json("merge", base, adapter, f"--weight={weight}", "-o", tmp_path / "out")
     expected = total([reference(row, base, adapter, exact=True)], [weight])
-    adapters.check_tensors(load_state(row, tmp_path / "out"), expected)
+    peft_merge.check_tensors(load_state(row, tmp_path / "out"), expected)
 
 
 def test_as_many_weights_as_adapters(bases, nibble, tmp_path):
@@ -151,7 +147,7 @@ def test_as_peft_combines(pair, kind, density, weights, bases, nibble, tmp_path)
     nibble.json("merge", base, *weighted(folders, weights), "-o", tmp_path / "out",
                 "--combine", kind, "--density", density)
     nibble.verify(tmp_path / "out")
-    adapters.check_tensors(load_state(rows[0], tmp_path / "out"), expected)
+    peft_merge.check_tensors(load_state(rows[0], tmp_path / "out"), expected)
 
 
 def test_three_adapters(bases, nibble, tmp_path):
@@ -161,7 +157,7 @@ def test_three_adapters(bases, nibble, tmp_path):
     expected = combined(rows[0], base, folders, weights, "ties", 0.4)
     nibble.json("merge", base, *weighted(folders, weights), "-o", tmp_path / "out",
                 "--combine", "ties", "--density", "0.4")
-    adapters.check_tensors(load_state(rows[0], tmp_path / "out"), expected)
+    peft_merge.check_tensors(load_state(rows[0], tmp_path / "out"), expected)
 
 
 @pytest.mark.parametrize("kind, like", [("dare_linear", "linear"), ("dare_ties", "ties")])
@@ -171,7 +167,7 @@ def test_dare_of_everything_drops_nothing(kind, like, bases, nibble, tmp_path):
     expected = combined(rows[0], base, folders, weights, like, 1.0)
     nibble.json("merge", base, *weighted(folders, weights), "-o", tmp_path / "out",
                 "--combine", kind, "--density", "1.0")
-    adapters.check_tensors(load_state(rows[0], tmp_path / "out"), expected)
+    peft_merge.check_tensors(load_state(rows[0], tmp_path / "out"), expected)
 
 
 @pytest.mark.parametrize("kind", ["dare_linear", "dare_ties"])
@@ -204,7 +200,7 @@ def test_dare(kind, bases, nibble, tmp_path):
             all_of_them += sum(len(line) for line in lines)
             block = lines[0][:, None] & lines[1][None, :]
             update = (expected.exact[name] - before.double()) * weight / density**2 * block
-            unit = adapters.unit(torch.maximum(before.double().abs(), update.abs()), F32)
+            unit = peft_merge.unit(torch.maximum(before.double().abs(), update.abs()), F32)
             assert ((first[name].double() - before.double() - update).abs() <= 4 * unit).all(), name
     untouched = original.keys() - {name for expected in references for name in expected.base}
     assert all(same(first[name], original[name]) for name in untouched)

@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 import adapters
 import checkpoint
 import oracle
-from adapters import reference, row
+import peft_merge
+from adapters import row
 from architectures import BF16
 from checkpoint import same
+from peft_merge import reference
 from test_convert import dequantized
 
 # Name of the adapter's row, and of the scheme its base is quantized with.
@@ -21,12 +23,6 @@ BASES = [
     ("plain-bf16", "nf4"), ("plain-bf16", "fp4"), ("plain-f16", "nf4"), ("conv1d", "nf4"), ("dora", "nf4"),
     ("save-head", "nf4"), ("embedding-tied", "nf4"), ("lora-bias-bf16", "nf4"), ("experts-and-attention", "nf4"),
 ]
-
-@pytest.fixture(scope="module")
-def bases(tmp_path_factory):
-    with adapters.one_thread():
-        yield adapters.Bases(tmp_path_factory.mktemp("bases"))
-
 
 def transposed(name: str, bases) -> set[str]:
     return oracle.transposed_modules(row(name).load_base(bases[row(name).base]))
@@ -73,7 +69,7 @@ def test_four_bit_base(name, scheme, bases, nibble, tmp_path):
     assert not any(checkpoint.is_companion(key) for key in checkpoint.tensors(out))
     model, information = row(name).auto_class.from_pretrained(out, dtype="auto", output_loading_info=True)
     assert not any(information.values()), information
-    adapters.check_tensors(model.state_dict(), expected)
+    peft_merge.check_tensors(model.state_dict(), expected)
 
 
 @pytest.mark.parametrize("name, scheme", BASES, ids=str)
@@ -96,7 +92,7 @@ def test_back_into_four_bits(name, scheme, bases, nibble, tmp_path):
     model, information = row(name).auto_class.from_pretrained(out, output_loading_info=True)
     assert not any(information.values()), information
     example = row(name).case.example(model.config, model.dtype)
-    assert torch.isfinite(adapters.logits(model, example)).all()
+    assert torch.isfinite(peft_merge.logits(model, example)).all()
 
 
 @pytest.mark.parametrize("name", ["plain-bf16", "plain-f16", "conv1d", "save-head"])
@@ -158,5 +154,5 @@ def test_base_of_bitsandbytes_and_adapter_trained_on_it(name, bases, nibble, tmp
     nibble.verify(out)
     model = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval()
     example = row(name).case.example(model.config, BF16)
-    error = oracle.relative_error(adapters.logits(model, example), adapters.logits(trained, example))
-    assert error <= adapters.LOGIT_ERROR[BF16]
+    error = oracle.relative_error(peft_merge.logits(model, example), peft_merge.logits(trained, example))
+    assert error <= peft_merge.LOGIT_ERROR[BF16]
