@@ -46,12 +46,7 @@ extension MergePlanner {
         tensor: target.module.a ?? 0)
     }
     let (inputs, outputs) = (a[1], b[0])
-    // Blocks and groups are written out: a small file must not ask for much memory.
-    let (written, overflow) = a[0].multipliedReportingOverflow(by: inputs + outputs)
-    guard !overflow, written <= adapter.tensors.reduce(1 << 24, { $0 + $1.elementCount }) * 64 else {
-      throw adapter.failure(
-        "has rank \(a[0]) for \(inputs) inputs and \(outputs) outputs", tensor: target.module.a ?? 0)
-    }
+    try checkSize(a[0], inputs, outputs, target)
     let isNormal = weight.count >= 2 && weight[0] == outputs && weight.dropFirst().reduce(1, *) == inputs
     let isTurned = weight == [inputs, outputs]
     let prefersTurned =
@@ -63,7 +58,6 @@ extension MergePlanner {
         tensor: target.module.a ?? 0)
     }
     let isTransposed = isNormal && isTurned ? prefersTurned : isTurned
-    try checkCounts([inputs, outputs], target)
     return (
       LowRankFactors.Shape(rank: a[0], inputs: inputs, outputs: outputs),
       [(slot, LowRankDelta.Place(isTransposed: isTransposed, rowsPerExpert: weight[0]))]
@@ -119,7 +113,7 @@ extension MergePlanner {
         "has \(a[0]) rows, '\(adapter.tensors[target.module.b ?? 0].name.string)' \(b[1]) columns; expected the same "
           + "multiple of \(experts) experts", tensor: target.module.a ?? 0)
     }
-    try checkCounts([a[1], b[0]], target)
+    try checkSize(a[0], a[1], b[0], target)
     return LowRankFactors.Shape(experts: experts, rank: a[0] / experts, inputs: a[1], outputs: b[0])
   }
 
@@ -131,10 +125,20 @@ extension MergePlanner {
         + "is \(weight)", tensor: target.module.a ?? 0)
   }
 
-  /// The library counts in 32 bits.
-  private func checkCounts(_ counts: [Int], _ target: Target) throws(Failure) {
-    guard counts.allSatisfy({ $0 <= Int(Int32.max) }) else {
+  /// The library counts in 32 bits, and both factors are held in memory: blocks and groups written out, so that a
+  /// small file must not ask for much, nor one with holes.
+  private func checkSize(_ rank: Int, _ inputs: Int, _ outputs: Int, _ target: Target) throws(Failure) {
+    guard inputs <= Int(Int32.max), outputs <= Int(Int32.max) else {
       throw Failure(.unsupported, "has more than 2^31 rows or columns", tensor: target.module.path)
     }
+    let (elements, overflow) = rank.multipliedReportingOverflow(by: inputs + outputs)
+    guard !overflow, elements <= Self.factorLimit else {
+      throw adapters[target.adapter].failure(
+        "has rank \(rank) for \(inputs) inputs and \(outputs) outputs: more than the \(Self.factorLimit) values that A "
+          + "and B may have together", tensor: target.module.a ?? 0)
+    }
   }
+
+  /// 4 GiB in 32 bits; stacks of hundreds of experts have a tenth.
+  private static let factorLimit = 1 << 30
 }

@@ -75,6 +75,24 @@ struct MergeMemoryTests {
     #expect(try directory.names.filter { $0.contains("out") }.isEmpty)
   }
 
+  /// Factors that are nothing but holes: the file is as long as they say, and takes no room.
+  @Test func factorsOfHoles() throws {
+    let base = try TestModel.llama().write(to: directory, "base")
+    let path = directory.path("holes")
+    try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: false)
+    let module = "\(AdapterBuilder.prefix)model.layers.0.self_attn.q_proj"
+    let (rank, size) = (1 << 26, 1 << 33)
+    try SparseCheckpoint.write(
+      "{" + SafetensorsBuilder.member("\(module).lora_A.weight", "F32", "[\(rank),32]", "[0,\(size)]") + ","
+        + SafetensorsBuilder.member("\(module).lora_B.weight", "F32", "[32,\(rank)]", "[\(size),\(2 * size)]") + "}",
+      dataSize: 2 * size, to: path + "/adapter_model.safetensors")
+    try Data("{\"peft_type\": \"LORA\", \"r\": \(rank), \"lora_alpha\": 8}".utf8).write(
+      to: URL(fileURLWithPath: path + "/adapter_config.json"))
+    let run = try Tool.run("merge", base, path, "-o", directory.path("out"), "--json")
+    Refusal(status: 65, message: "values that A and B may have together").check(run, "merge")
+    #expect(run.residentBytes <= 64 << 20 && run.seconds < 2, "\(run.residentBytes >> 20) MiB")
+  }
+
   /// Ranges of one layer, in a few bytes each.
   @Test func manyReplicatedLayers() throws {
     let base = try TestModel.llama(layers: 1).write(to: directory, "base")
