@@ -20,11 +20,13 @@ enum FitVerb: Verb {
   private static let gpus = Option("--gpus", value: "NxSIZE", "how many of what memory (default: 1x24GiB)")
   private static let rank = Option("--lora-rank", value: "R", "of every module's factors (default: 64)")
   private static let targets = Option(
-    "--target-modules", value: "NAMES", "all-linear, or last names with commas between,", "such as q_proj,v_proj (default: all-linear)")
+    "--target-modules", value: "NAMES", "all-linear, or last names with commas between,",
+    "such as q_proj,v_proj (default: all-linear)")
   private static let batch = Option("--batch", value: "N", "sequences on each GPU (default: 1)")
   private static let sequence = Option("--seq-len", value: "N", "tokens of each sequence (default: 2048)")
   private static let optimizer = Option(
-    "--optimizer", value: "NAME", "adamw, adamw-8bit, paged-adamw or sgd (default:", "adamw); qlora-paged is always paged-adamw")
+    "--optimizer", value: "NAME", "adamw, adamw-8bit, paged-adamw or sgd (default:",
+    "adamw); qlora-paged is always paged-adamw")
   private static let zeroStage = Option(
     "--zero-stage", value: "N", "0 (DDP), 2: gradients and optimizer divided, or", "3: weights too (default: 0)")
   private static let noCheckpointing = Option(

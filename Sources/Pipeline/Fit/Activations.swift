@@ -16,8 +16,8 @@
 ///                                           a 16-bit adapter shares inputs: eT each of H, H and I, and eT × rank
 ///     full          eT(H + H + I)           inputs of the projections (the result of attention is already there)
 ///     rotary        2e × sequence × head    cos and sin, once for all layers
-///     window        e × batch × sequence²   once, from the sequence on that is as long as the window; k and v
-///                                           then are repeated for all query heads
+///     window        e × batch × sequence²   the mask, where the sequence is no shorter than the window; k and v then
+///                                           are repeated for all query heads
 ///     head          norm, 4TV, 8T, 4        log-softmax of float32 logits, labels, their count (full: eTH, and
 ///                                           8T token numbers)
 ///
@@ -49,8 +49,9 @@ struct Activations: Sendable {
   func bytes(batch: Int, sequence: Int, checkpointing: Bool) -> Checked {
     let tokens = Checked(batch) * Checked(sequence)
     let layers = Checked(shape.layers)
-    let layer = layer(tokens, isMasked: isMasked(sequence))
-    let shared = shared(batch: batch, sequence: sequence)
+    let layer = layer(tokens, mask: mask(batch: batch, sequence: sequence))
+    // cos and sin of the rotary positions.
+    let shared = 2 * e * Checked(sequence) * Checked(shape.headSize)
     guard checkpointing else { return layers * layer + shared + head(tokens) }
     return layers * e * tokens * hidden + .max(head(tokens), layer + shared)
   }
@@ -63,7 +64,11 @@ struct Activations: Sendable {
 
   private var trainsEverything: Bool { if case .everything = trained { true } else { false } }
 
-  private func isMasked(_ sequence: Int) -> Bool { shape.window.map { sequence >= $0 } ?? false }
+  /// Nil where attention looks back at everything.
+  private func mask(batch: Int, sequence: Int) -> Checked? {
+    guard let window = shape.window, sequence >= window else { return nil }
+    return e * Checked(batch) * Checked(sequence) * Checked(sequence)
+  }
 
   private func norm(_ tokens: Checked) -> Checked {
     var bytes = 4 * tokens * hidden + 4 * tokens
@@ -79,10 +84,10 @@ struct Activations: Sendable {
     return 4 * width + scales + (trainsEverything ? e * width : 0)
   }
 
-  private func layer(_ tokens: Checked, isMasked: Bool) -> Checked {
+  private func layer(_ tokens: Checked, mask: Checked?) -> Checked {
     let query = shape.queryWidth
-    let keys = isMasked ? query : shape.keyWidth
-    let attention = e * tokens * (2 * query + 2 * keys) + 4 * tokens * Checked(shape.heads)
+    let keys = mask == nil ? shape.keyWidth : query
+    let attention = e * tokens * (2 * query + 2 * keys) + 4 * tokens * Checked(shape.heads) + (mask ?? 0)
     let mlp = 3 * e * tokens * Checked(shape.intermediate)
     return 2 * norm(tokens) + headNorms(tokens) + attention + mlp + inputs(tokens)
   }
@@ -102,12 +107,6 @@ struct Activations: Sendable {
     if !targets.isDisjoint(with: ofMLP) { size += hidden }
     if targets.contains("down_proj") { size += intermediate }
     return inner + e * tokens * size
-  }
-
-  private func shared(batch: Int, sequence: Int) -> Checked {
-    let sequence = Checked(sequence)
-    let rotary = 2 * e * sequence * Checked(shape.headSize)
-    return sequence.value.map(isMasked) == true ? rotary + e * Checked(batch) * sequence * sequence : rotary
   }
 
   private func head(_ tokens: Checked) -> Checked {

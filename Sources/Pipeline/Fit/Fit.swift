@@ -29,8 +29,10 @@ public struct Fit: Sendable {
   /// - Throws: `malformed` when a size overflows; what `FitModel` throws.
   public func callAsFunction(_ path: String) throws(Failure) -> FitReport {
     var model = try FitModel(path: path)
-    try model.select(targetModules)
-    do throws(Failure) { return try report(model, path) } catch { throw error.located(file: path) }
+    do throws(Failure) {
+      try model.select(targetModules)
+      return try report(model, path)
+    } catch { throw error.located(file: path) }
   }
 
   private func report(_ model: FitModel, _ path: String) throws(Failure) -> FitReport {

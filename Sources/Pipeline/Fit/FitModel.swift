@@ -130,10 +130,11 @@ struct FitModel: Sendable {
       let (type, warnings) = try Self.type(config.value)
       try self.init(shape, type, config.value, stored: fourBit)
       self.warnings = warnings
-    } catch where error.code == .unsupported {
+    } catch  where error.code == .unsupported {
       let known = ModelFamily.allCases.map(\.architecture).joined(separator: ", ")
       throw Failure(
-        .unsupported, "what its training keeps in memory is known for \(known) in 16 or 32 bits only", file: config.name)
+        .unsupported, "what its training keeps in memory is known for \(known) in 16 or 32 bits only", file: config.name
+      )
     } catch { throw error.located(file: config.name) }
     for parameter in parameters {
       let info = parameter.info
@@ -165,7 +166,8 @@ struct FitModel: Sendable {
     let known = Set(parameters.compactMap(\.moduleName).map(String.init))
     if let name = names?.first(where: { !known.contains($0) }) {
       throw Failure(
-        .missing, "no linear layer is named '\(name)' (--target-modules); there are \(known.sorted().joined(separator: ", "))")
+        .missing,
+        "no linear layer is named '\(name)' (--target-modules); there are \(known.sorted().joined(separator: ", "))")
     }
     for index in parameters.indices {
       guard let name = parameters[index].moduleName else { continue }

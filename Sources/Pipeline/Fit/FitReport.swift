@@ -66,8 +66,8 @@ extension FitReport {
   private func sentence(_ row: Row) -> String {
     let name = row.strategy.rawValue
     guard !row.fits else {
-      return "\(name) fits a \(cardText) card, with \(byteText(row.budget - row.perGPU.total)) to spare: sequences up to "
-        + "\(limited(row.longestSequence)), or batches up to \(limited(row.largestBatch))"
+      return "\(name) fits a \(cardText) card, with \(byteText(row.budget - row.perGPU.total)) to spare: "
+        + "sequences up to \(limited(row.longestSequence)), or batches up to \(limited(row.largestBatch))"
     }
     let f = row.perGPU
     let reason =
@@ -84,7 +84,8 @@ extension FitReport {
     if let other = rows.first(where: { $0.fits && $0.strategy != .full }) {
       return "\(other.strategy.rawValue) does, with \(byteText(other.budget - other.perGPU.total)) to spare"
     }
-    return "no strategy fits; qlora takes \(byteText(rows.map(\.perGPU.total).min() ?? 0)) at the least"
+    guard let least = rows.min(by: { $0.perGPU.total < $1.perGPU.total }) else { return "nothing fits" }
+    return "no strategy fits, \(least.strategy.rawValue) takes the least: \(byteText(least.perGPU.total))"
   }
 
   private func limited(_ number: Int) -> String { number == Fit.searchLimit ? "\(number) and more" : "\(number)" }

@@ -33,7 +33,8 @@ struct ModelShape: Sendable, Equatable {
       let name = type.map { "model type '\($0)'" } ?? "a config without model_type"
       let known = ModelFamily.allCases.map(\.rawValue).joined(separator: ", ")
       throw Failure(
-        .unsupported, "\(name): the shapes cannot be told from the config alone, those of \(known) can; name the checkpoint")
+        .unsupported,
+        "\(name): the shapes cannot be told from the config alone, those of \(known) can; name the checkpoint")
     }
     if let named = config["architectures"]?.array?.first?.string, named != family.architecture {
       throw Failure(
@@ -83,7 +84,9 @@ struct ModelShape: Sendable, Equatable {
 
   private static func flag(_ key: String, _ config: JSONValue) throws(Failure) -> Bool? {
     guard let value = config[key], !value.isNull else { return nil }
-    guard let flag = value.bool else { throw Failure(.malformed, "\(key) is \(value.kind.rawValue), expected true or false") }
+    guard let flag = value.bool else {
+      throw Failure(.malformed, "\(key) is \(value.kind.rawValue), expected true or false")
+    }
     return flag
   }
 
