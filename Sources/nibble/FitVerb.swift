@@ -6,11 +6,11 @@ enum FitVerb: Verb {
   static let summary = "does training fit on these GPUs, and how long a sequence"
   static let operands = "MODEL [options]"
   static let description = [
-    "Memory on each GPU for full training, LoRA in 16 bits and QLoRA, from headers and",
-    "configuration alone: weights, adapter, gradients, optimizer, activations. MODEL",
-    "is a checkpoint, or a config.json of Llama, Mistral, Qwen2, Qwen3 or Gemma.",
-    "Weights are whole on every GPU; only qlora-fsdp (and ZeRO-3, without 4 bits)",
-    "divides them. The CUDA context is taken for 512 MiB.",
+    "Memory that training takes on each GPU: all weights, LoRA in 16 bits, QLoRA.",
+    "From headers and configuration alone; MODEL is a checkpoint or config.json of",
+    "Llama, Mistral, Qwen2, Qwen3 or Gemma. Weights are whole on every GPU; only",
+    "qlora-fsdp, and ZeRO-3 without 4 bits, divides them. 512 MiB of each GPU are",
+    "taken for the CUDA context, and no autocast is assumed.",
   ]
   static let example = [
     "nibble fit CodeLlama-13b-hf",

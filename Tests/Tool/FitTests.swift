@@ -91,7 +91,7 @@ import Testing
     #expect(run.output.contains(" to spare: sequences up to "))
     for line in run.output.split(separator: "\n") { #expect(line.count <= 120, "\(line)") }
     let small = try Tool.run("fit", try config(), "--gpus", "8GB")
-    #expect(small.output.contains("qlora does not fit a 8.0 GB card: ") && small.output.contains(" too much; "))
+    #expect(small.output.contains("qlora does not fit an 8.0 GB card: ") && small.output.contains(" too much; "))
   }
 
   /// The longest sequence fits, one token more does not; the same for batches.

@@ -63,29 +63,40 @@ extension FitReport {
     return rest == 0 ? "\(whole) GiB" : byteText(options.gpuBytes)
   }
 
+  /// With its article.
+  private var card: String {
+    let isVowel = cardText.hasPrefix("8") || ["11", "18"].contains(cardText.prefix { $0.isNumber })
+    return "\(isVowel ? "an" : "a") \(cardText) card"
+  }
+
   private func sentence(_ row: Row) -> String {
     let name = row.strategy.rawValue
-    guard !row.fits else {
-      return "\(name) fits a \(cardText) card, with \(byteText(row.budget - row.perGPU.total)) to spare: "
+    if row.fits {
+      return "\(name) fits \(card), with \(byteText(row.budget - row.perGPU.total)) to spare: "
         + "sequences up to \(limited(row.longestSequence)), or batches up to \(limited(row.largestBatch))"
     }
-    let f = row.perGPU
     let reason =
-      f.weights > row.budget
-      ? "\(byteText(f.weights)) of weights alone"
-      : "\(byteText(f.total)) needed, \(byteText(f.total - row.budget)) too much"
-    return "\(name) does not fit a \(cardText) card: \(reason); \(advice(row))"
+      row.perGPU.weights > row.budget
+      ? "\(byteText(row.perGPU.weights)) of weights alone"
+      : "\(byteText(row.perGPU.total)) needed, \(byteText(row.perGPU.total - row.budget)) too much"
+    return "\(name) does not fit \(card): \(reason); \(advice(row))"
   }
 
   /// What to change, the least first.
   private func advice(_ row: Row) -> String {
-    if row.longestSequence > 0 { return "sequences up to \(row.longestSequence) fit" }
-    if !options.checkpointing, row.perGPU.weights <= row.budget { return "try it with gradient checkpointing" }
+    if row.longestSequence > 0 {
+      return "sequences up to \(row.longestSequence) fit"
+        + (row.largestBatch > 0 ? ", or batches up to \(row.largestBatch)" : "")
+    }
     if let other = rows.first(where: { $0.fits && $0.strategy != .full }) {
       return "\(other.strategy.rawValue) does, with \(byteText(other.budget - other.perGPU.total)) to spare"
     }
+    if let other = rows.max(by: { $0.longestSequence < $1.longestSequence }), other.longestSequence > 0 {
+      return "\(other.strategy.rawValue) does with sequences up to \(other.longestSequence)"
+    }
     guard let least = rows.min(by: { $0.perGPU.total < $1.perGPU.total }) else { return "nothing fits" }
-    return "no strategy fits, \(least.strategy.rawValue) takes the least: \(byteText(least.perGPU.total))"
+    let hint = options.checkpointing ? "" : "; gradient checkpointing takes less"
+    return "no strategy does, \(least.strategy.rawValue) takes the least: \(byteText(least.perGPU.total))\(hint)"
   }
 
   private func limited(_ number: Int) -> String { number == Fit.searchLimit ? "\(number) and more" : "\(number)" }
