@@ -26,7 +26,8 @@ CASES = {
         Case("llama-biases", "LlamaForCausalLM", text(**SIZES, attention_bias=True, mlp_bias=True)),
     ]
 }
-STRATEGIES = ["full", "lora-bf16", "qlora"]
+SCRATCH = tempfile.TemporaryDirectory(prefix="fit-")
+STRATEGIES = ["full", "lora-bf16", "qlora", "qlora-fsdp"]
 BATCHES = [(1, 32), (3, 16), (2, 48)]
 
 
@@ -40,7 +41,7 @@ def one_thread():
 
 @functools.cache
 def folder(name: str) -> pathlib.Path:
-    path = pathlib.Path(tempfile.mkdtemp(prefix="fit-"))
+    path = pathlib.Path(SCRATCH.name) / name
     CASES[name].create().save_pretrained(path)
     return path
 
@@ -48,7 +49,7 @@ def folder(name: str) -> pathlib.Path:
 @functools.cache
 def model(name: str, strategy: str, targets="all-linear") -> torch.nn.Module:
     settings = {}
-    if strategy == "qlora":
+    if strategy.startswith("qlora"):
         settings["quantization_config"] = transformers.BitsAndBytesConfig(
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=CASES[name].dtype,
@@ -57,7 +58,12 @@ def model(name: str, strategy: str, targets="all-linear") -> torch.nn.Module:
     if strategy != "full":
         found.enable_input_require_grads()
         config = peft.LoraConfig(r=RANK, target_modules=targets, task_type="CAUSAL_LM")
-        found = peft.get_peft_model(found, config)
+        # FSDP wants parameters of one dtype.
+        found = peft.get_peft_model(found, config, autocast_adapter_dtype=strategy != "qlora-fsdp")
+        if strategy == "qlora-fsdp":
+            for parameter in found.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.to(CASES[name].dtype)
     return found.train()
 
 
@@ -88,7 +94,7 @@ def test_state(nibble, name, strategy):
     trained = [p for p in found.parameters() if p.requires_grad]
     frozen = [p for p in found.parameters() if not p.requires_grad]
     states = [p.quant_state for p in frozen if isinstance(p, bitsandbytes.nn.Params4bit)]
-    assert bool(states) == (strategy == "qlora")
+    assert bool(states) == strategy.startswith("qlora")
     weights = trained if strategy == "full" else frozen
     assert expected["weights"] == nbytes(weights) + sum(nbytes(quant_state_tensors(state)) for state in states)
     assert expected["adapter"] == (0 if strategy == "full" else nbytes(trained))

@@ -195,7 +195,7 @@ import Testing
       ("architectures", "[\"LlamaForSequenceClassification\"]", 69),
     ] as [(String, String?, Int32)])
   func badSizes(_ key: String, _ value: String?, _ status: Int32) throws {
-    let message = key == "model_type" || key == "architectures" ? "name the checkpoint" : ""
+    let message = key == "model_type" || key == "architectures" ? "inspect CHECKPOINT" : ""
     try refuse(status, message, try config([key: value]))
   }
 

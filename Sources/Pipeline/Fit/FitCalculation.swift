@@ -4,6 +4,7 @@ import Tensors
 /// One strategy's memory on one GPU.
 ///
 ///     weights     full, lora-bf16: elements × e; qlora: packed codes and statistics of the linear layers, the rest in e
+///                 (`prepare_model_for_kbit_training`, which would widen the rest to float32, is not assumed)
 ///     adapter     rank × (inputs + outputs) × 4 for each target: PEFT keeps adapters of 16-bit models in float32
 ///                 (`autocast_adapter_dtype`); FSDP wants one dtype, so qlora-fsdp has them in e
 ///     gradients   those of what is trained, in its dtype

@@ -34,13 +34,14 @@ struct ModelShape: Sendable, Equatable {
       let known = ModelFamily.allCases.map(\.rawValue).joined(separator: ", ")
       throw Failure(
         .unsupported,
-        "\(name): the shapes cannot be told from the config alone, those of \(known) can; name the checkpoint")
+        "\(name): the shapes cannot be told from the config alone, those of \(known) can; "
+          + "'nibble inspect CHECKPOINT' tells the sizes of its weights")
     }
     if let named = config["architectures"]?.array?.first?.string, named != family.architecture {
       throw Failure(
         .unsupported,
         "model class '\(named)': the shapes cannot be told from the config alone, those of \(family.architecture) can; "
-          + "name the checkpoint")
+          + "'nibble inspect CHECKPOINT' tells the sizes of its weights")
     }
     self.family = family
     vocabulary = try Self.size("vocab_size", config)
