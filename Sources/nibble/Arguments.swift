@@ -84,6 +84,14 @@ struct Arguments {
   /// `5GB`, `5GiB`, `1.5GB`, `4096`.
   func size(_ option: Option) throws(Failure) -> Int? {
     guard let text = text(option) else { return nil }
+    guard let bytes = Self.bytes(text) else {
+      throw Failure(.usage, "option '\(option.name)': '\(text)' is not a size such as 5GB or 512MiB")
+    }
+    return bytes
+  }
+
+  /// The bytes that a size stands for, at least one; nil when it is none.
+  static func bytes(_ text: String) -> Int? {
     let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
     let unit = text.dropFirst(digits.count).lowercased()
     let factors: [String: Double] = [
@@ -91,7 +99,7 @@ struct Arguments {
       "tib": 1_099_511_627_776,
     ]
     guard let number = Double(digits), let factor = factors[unit], number * factor >= 1, number * factor < 9e18 else {
-      throw Failure(.usage, "option '\(option.name)': '\(text)' is not a size such as 5GB or 512MiB")
+      return nil
     }
     return Int(number * factor)
   }

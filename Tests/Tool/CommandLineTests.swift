@@ -13,7 +13,9 @@ import Testing
 
   // MARK: - Help
 
-  @Test(arguments: [[], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"], ["merge"], ["extract-lora"]])
+  @Test(arguments: [
+    [], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"], ["merge"], ["extract-lora"], ["fit"],
+  ])
   func helpFitsATerminal(_ verb: [String]) throws {
     let run = try Tool.run(verb + ["--help"])
     #expect(run.status == 0 && run.error == "")
@@ -45,6 +47,13 @@ import Testing
       ]
     ), ("inspect", ["--jobs"]), ("verify", ["--jobs"]),
     ("diff", ["--tensor", "--jobs"]), ("extract-lora", ["--dtype", "--target", "--save-rest", "--jobs"]),
+    (
+      "fit",
+      [
+        "--gpus", "--lora-rank", "--target-modules", "--batch", "--seq-len", "--optimizer", "--zero-stage",
+        "--no-gradient-checkpointing",
+      ]
+    ),
   ])
   func helpNamesDefaults(_ verb: String, _ options: [String]) throws {
     let text = try Tool.run(verb, "--help").output
