@@ -136,7 +136,7 @@ public final class Adapter: Sendable {
         extendLifetime(left)
         extendLifetime(right)
       }
-      guard unsafe left.bytes.elementsEqual(right.bytes) else { return false }
+      guard unsafe left.bytes.hasSameBytes(as: right.bytes) else { return false }
       position += count
     }
     return true
