@@ -20,6 +20,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 REQUIREMENTS = HERE / "requirements.txt"
+SOURCE_REQUIREMENTS = HERE / "sources.txt"
 OVERLAY_REQUIREMENTS = HERE / "transformers-4.txt"
 
 
@@ -32,8 +33,8 @@ def cache() -> pathlib.Path:
 def key() -> str:
     """Differs whenever the installed environment would."""
     digest = hashlib.sha256()
-    for part in (REQUIREMENTS.read_bytes(), OVERLAY_REQUIREMENTS.read_bytes()):
-        digest.update(part)
+    for requirements in (REQUIREMENTS, SOURCE_REQUIREMENTS, OVERLAY_REQUIREMENTS):
+        digest.update(requirements.read_bytes())
     digest.update(f"{sys.version_info[:2]} {platform.machine()} {sys.base_prefix}".encode())
     return digest.hexdigest()[:16]
 
@@ -58,6 +59,7 @@ def build(folder: pathlib.Path) -> None:
     run(sys.executable, "-m", "venv", str(folder))
     pip = (str(folder / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
     run(*pip, "--requirement", str(REQUIREMENTS))
+    run(*pip, "--no-deps", "--no-build-isolation", "--requirement", str(SOURCE_REQUIREMENTS))
     overlay = str(folder / "transformers-4")
     run(*pip, "--no-deps", "--target", overlay, "--requirement", str(OVERLAY_REQUIREMENTS))
     print(f"installed in {time.monotonic() - started:.0f} s", file=sys.stderr)
