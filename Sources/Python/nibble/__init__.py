@@ -2,8 +2,9 @@
 
     checkpoint = nibble.open(directory)     # lazy tensors
     model = nibble.load(directory)          # a transformers model with bitsandbytes' 4-bit layers
+    nibble.save_adapter(model, directory)   # what was trained, from all ranks
 
-Only `load` needs torch, transformers and bitsandbytes.
+The last two need torch, transformers and bitsandbytes, adapters need peft.
 """
 
 import os
@@ -12,7 +13,7 @@ from .checkpoint import Checkpoint, LazyTensor
 from .errors import CheckpointError, DigestError
 
 __version__ = "0.1.0"
-__all__ = ["Checkpoint", "CheckpointError", "DigestError", "LazyTensor", "load", "open"]
+__all__ = ["Checkpoint", "CheckpointError", "DigestError", "LazyTensor", "load", "open", "save_adapter"]
 
 
 def open(path: str | os.PathLike, *, verify: bool | None = None) -> Checkpoint:
@@ -32,4 +33,8 @@ def __getattr__(name: str):
         from .model import load
 
         return load
+    if name == "save_adapter":
+        from .saving import save_adapter
+
+        return save_adapter
     raise AttributeError(f"module 'nibble' has no attribute '{name}'")

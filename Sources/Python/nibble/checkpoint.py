@@ -121,7 +121,12 @@ class LazyTensor:
             data = bytearray(data)
         return torch.frombuffer(data, dtype=torch.uint8).view(dtype).view(tuple(shape))
 
+    def will_need(self, start: int, stop: int) -> None:
+        """Has the system read some of the bytes ahead; returns at once."""
+        self._file.will_need(self.offset + start, stop - start)
+
     def trust(self) -> None:
+        """Takes it as checked."""
         self._touched.update(range(-(-self.size // self.piece)))
 
     def _touch(self, start: int, stop: int) -> None:
@@ -130,7 +135,7 @@ class LazyTensor:
         pieces = [index for index in range(first, last) if index not in self._touched]
         if not pieces:
             return
-        self._file.will_need(self.offset + start, stop - start + READ_AHEAD)
+        self._file.will_need(self.offset + start, stop - start + self._checkpoint.read_ahead)
         if self.digests is None:
             read = stop - start
         elif len(pieces) * self.piece >= self.size:
@@ -158,9 +163,12 @@ class LazyTensor:
 class Checkpoint(Mapping):
     """The tensors of a directory or of one safetensors file, by name. Close it, or use it in a `with`."""
 
-    def __init__(self, path: str | os.PathLike, *, verify: bool | None = None):
+    def __init__(self, path: str | os.PathLike, *, verify: bool | None = None, sparse: bool = False):
+        """With `sparse`, nothing is read ahead but what is asked for: for a reader of parts."""
         self.path = os.fspath(path)
         self.bytes_read = 0
+        self.read_ahead = 0 if sparse else READ_AHEAD
+        self._sparse = sparse
         self._lock = threading.Lock()
         self._files: list[MappedFile] = []
         self._tensors: dict[str, LazyTensor] = {}
@@ -228,7 +236,7 @@ class Checkpoint(Mapping):
                 raise CheckpointError(f"{message}; `nibble convert` writes a checkpoint with one")
             warnings.warn(message, stacklevel=4)
         for name in names:
-            file = MappedFile(os.path.join(directory, name))
+            file = MappedFile(os.path.join(directory, name), sparse=self._sparse)
             self._files.append(file)
             if self.manifest is not None:
                 self.manifest.check_size(file.path, file.size)

@@ -55,7 +55,7 @@ def read_json(data: bytes, what: str):
 class MappedFile:
     """The map is private: what is written to a tensor on it, on the CPU, never reaches the file."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, *, sparse: bool = False):
         self.path, self.name = path, os.path.basename(path)
         try:
             # Without O_NONBLOCK a named pipe would be waited for.
@@ -78,6 +78,8 @@ class MappedFile:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        if sparse and hasattr(self.map, "madvise"):
+            self.map.madvise(mmap.MADV_RANDOM)
         self.view = memoryview(self.map)
         self.entries = self._read_header()
 
@@ -88,6 +90,8 @@ class MappedFile:
 
     def check_unchanged(self) -> None:
         """To be called before mapped bytes are touched: those beyond a new end would kill the process."""
+        if self._descriptor < 0:
+            raise CheckpointError(f"{self.path}: the checkpoint is closed")
         size, modified = self._stat(self._descriptor)
         if size != self.size:
             raise CheckpointError(f"{self.path}: {size} bytes, {self.size} when it was opened: changed while in use")

@@ -86,6 +86,13 @@ class Exchange:
                 raise CheckpointError(f"{what}: rank {rank}: {message}")
         return result
 
+    def prefetch(self, wanted: list[Wanted]) -> None:
+        """Has the system read this rank's pieces while others are dealt with."""
+        for item in wanted:
+            for start, stop, reader in item.pieces:
+                if reader == self.rank:
+                    item.tensor.will_need(start, stop)
+
     def fill(self, wanted: list[Wanted]) -> None:
         """Reads this rank's pieces of some tensors, and gives and takes what belongs elsewhere."""
         outgoing: list[list[memoryview]] = [[] for _ in range(self.size)]

@@ -59,7 +59,7 @@ def load_on_mesh(path, mesh, device, *, shard, peft_config, verify, **settings):
         device = torch.device("cpu")
     exchange = Exchange(mesh.mesh.flatten().tolist())
     try:
-        checkpoint = exchange.together(f"opening {path}", lambda: Checkpoint(path, verify=verify))
+        checkpoint = exchange.together(f"opening {path}", lambda: Checkpoint(path, verify=verify, sparse=shard))
         with checkpoint:
             load = load_sharded if shard else load_replicated
             model = load(checkpoint, exchange, mesh, device, peft_config, settings)
@@ -117,7 +117,9 @@ def load_sharded(checkpoint, exchange, mesh, device, peft_config, settings):
     # In the order of the file: what lies side by side is read together.
     wanted.sort(key=lambda item: (item.tensor.file, item.tensor.offset))
     assign(wanted, exchange.size)
-    for batch in batches(wanted):
+    following = list(batches(wanted))
+    for batch, ahead in zip(following, following[1:] + [[]]):
+        exchange.prefetch(batch + ahead)
         exchange.fill(batch)
     for place in traced.parameters:
         place.settle()
