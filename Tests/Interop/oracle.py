@@ -131,6 +131,34 @@ def check_loaded_alike(mine: PreTrainedModel, theirs: PreTrainedModel) -> int:
     return quantized
 
 
+def check_identical(mine: PreTrainedModel, theirs: PreTrainedModel) -> int:
+    """Two models of one checkpoint: every parameter, buffer and quantization statistic; how many are quantized."""
+    assert type(mine) is type(theirs) and mine.config.to_dict() == theirs.config.to_dict()
+    pairs = dict(theirs.named_parameters(remove_duplicate=False)) | dict(theirs.named_buffers(remove_duplicate=False))
+    found = dict(mine.named_parameters(remove_duplicate=False)) | dict(mine.named_buffers(remove_duplicate=False))
+    assert found.keys() == pairs.keys()
+    quantized = 0
+    for name, value in found.items():
+        other = pairs[name]
+        assert type(value) is type(other) and value.requires_grad == other.requires_grad, name
+        assert same(value.data, other.data), name
+        if isinstance(value, Params4bit):
+            quantized += 1
+            state, expected = value.quant_state.as_dict(packed=True), other.quant_state.as_dict(packed=True)
+            assert state.keys() == expected.keys(), name
+            assert all(same(part, expected[key]) for key, part in state.items()), name
+            assert (value.blocksize, value.quant_type, value.bnb_quantized, value.quant_storage) == (
+                other.blocksize, other.quant_type, other.bnb_quantized, other.quant_storage
+            ), name
+    tied = {name: id(value) for name, value in found.items()}
+    expected = {name: id(value) for name, value in pairs.items()}
+    for name in found:
+        assert {other for other in tied if tied[other] == tied[name]} == {
+            other for other in expected if expected[other] == expected[name]
+        }, f"{name} is tied otherwise"
+    return quantized
+
+
 def relative_error(a: torch.Tensor, b: torch.Tensor) -> float:
     a, b = a.double(), b.double()
     return ((a - b).norm() / b.norm()).item()

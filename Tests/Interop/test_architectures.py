@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import oracle
+from nibble import load
 from architectures import CASES
 
 PARAMETERS = [
@@ -31,6 +32,8 @@ def test_architecture(case, nibble, tmp_path):
     model, information = case.model_class.from_pretrained(out, output_loading_info=True)
     assert not any(information.values()), information
     assert oracle.check_loaded_alike(model, reference) == quantized
+    loaded = load(out, device="cpu", verify=True, model_class=case.model_class)
+    assert oracle.check_identical(loaded, model) == quantized
 
     if case.run:
         example = case.example(reference.config, reference.dtype)

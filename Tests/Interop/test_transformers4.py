@@ -11,6 +11,7 @@ import pytest
 import checkpoint
 import oracle
 from architectures import CASES
+from tool import ROOT
 
 HERE = pathlib.Path(__file__).resolve().parent
 OVERLAY = pathlib.Path(sys.prefix) / "transformers-4"
@@ -43,7 +44,7 @@ def report(folder):
         for case in CASES if case.name in ROWS
     ]
     command = [sys.executable, str(HERE / "transformers4.py"), json.dumps(rows)]
-    environment = os.environ | {"PYTHONPATH": str(OVERLAY)}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT / "Sources" / "Python")])}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert finished.returncode == 0, finished.stderr
     report = json.loads(finished.stdout)

@@ -13,6 +13,7 @@ import transformers
 from bitsandbytes.nn import Params4bit
 
 import oracle
+from nibble import load
 
 
 def compare(row: dict) -> dict:
@@ -23,6 +24,7 @@ def compare(row: dict) -> dict:
     settings = oracle.bitsandbytes_config(llm_int8_skip_modules=skipped)
     reference = model_class.from_pretrained(row["source"], dtype="auto", quantization_config=settings)
     quantized = oracle.check_loaded_alike(model, reference)
+    assert oracle.check_identical(load(row["out"], device="cpu", model_class=model_class), model) == quantized
     tokens = {"input_ids": torch.randint(3, 90, (2, 12), generator=torch.Generator().manual_seed(7))}
     with torch.inference_mode():
         expected, logits = reference(**tokens).logits, model(**tokens).logits
