@@ -88,21 +88,36 @@ def build(checkpoint: Checkpoint, state: dict, device: torch.device, *, dtype, m
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: config.json: {error}") from error
     model_class = model_class or class_of(config)
-    model, found = model_class.from_pretrained(
-        None,
-        config=config,
-        state_dict=state,
-        dtype=dtype,
-        device_map={"": device},
-        output_loading_info=True,
-        **options,
-    )
+    try:
+        model, found = model_class.from_pretrained(
+            None,
+            config=config,
+            state_dict=state,
+            dtype=dtype,
+            device_map={"": device},
+            output_loading_info=True,
+            **options,
+        )
+    except NotImplementedError as error:
+        # transformers gives weights that are missing random values, which 4-bit ones cannot have.
+        if names := missing(checkpoint, model_class, config):
+            raise incomplete(checkpoint, "has no", names, model_class) from error
+        raise
     for key, what in (("missing_keys", "has no"), ("mismatched_keys", "has another shape of")):
         if names := sorted(map(str, found.get(key) or ())):
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise CheckpointError(f"{checkpoint.path}: {what} tensor '{names[0]}'{more}, which {model_class.__name__} needs")
+            raise incomplete(checkpoint, what, names, model_class)
     finish(model, checkpoint.path)
     return model
+
+
+def missing(checkpoint: Checkpoint, model_class, config) -> list[str]:
+    with torch.device("meta"):
+        return sorted(model_class(config).state_dict().keys() - checkpoint.keys())
+
+
+def incomplete(checkpoint: Checkpoint, what: str, names: list[str], model_class) -> CheckpointError:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return CheckpointError(f"{checkpoint.path}: {what} tensor '{names[0]}'{more}, which {model_class.__name__} needs")
 
 
 def finish(model, path: str) -> None:
