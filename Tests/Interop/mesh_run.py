@@ -1,9 +1,9 @@
 """One rank of a run that loads with a mesh and trains. The test starts one of these per rank.
 
 Arguments: JSON {"checkpoints" (lists of one path per rank; each list is loaded, the first also trained), "mode":
-"fsdp" | "ddp" | "single", "ranks", "out", "steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are torch's. A
-single process does what each of `ranks` would have done, one after the other. Writes OUT/rankN.json and, from the first
-rank, the gradients of the first step and the adapter.
+"fsdp" | "ddp" | "single", "ranks", "out", "steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are
+torch's. A single process does what each of `ranks` would have done, one after the other. Writes OUT/rankN.json and,
+from the first rank, the gradients of the first step and the adapter.
 """
 
 import json

@@ -175,7 +175,8 @@ def test_replicated_ranks_share_one_copy_and_its_check(replicated, folder):
 
 def resident(path: pathlib.Path) -> int:
     """Bytes of a file that are in the page cache, as fincore of util-linux counts them."""
-    finished = subprocess.run(["fincore", "-b", "-n", "-o", "RES", str(path)], capture_output=True, text=True, check=True)
+    command = ["fincore", "-b", "-n", "-o", "RES", str(path)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(finished.stdout)
 
 

@@ -127,7 +127,8 @@ class Exchange:
     def _swap(self, outgoing: list[list[memoryview]], incoming: list[list[torch.Tensor]]) -> None:
         sent = [sum(map(len, parts)) for parts in outgoing]
         received = [sum(part.numel() for part in parts) for parts in incoming]
-        out, into = bytearray(b"".join(b"".join(parts) for parts in outgoing)), torch.empty(sum(received), dtype=torch.uint8)
+        out = bytearray(b"".join(b"".join(parts) for parts in outgoing))
+        into = torch.empty(sum(received), dtype=torch.uint8)
         given = torch.frombuffer(out, dtype=torch.uint8) if out else torch.empty(0, dtype=torch.uint8)
         dist.all_to_all_single(into, given, received, sent, group=self.group)
         position = 0

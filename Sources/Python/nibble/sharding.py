@@ -74,7 +74,8 @@ def load_replicated(checkpoint, exchange, mesh, device, peft_config, settings):
     """The whole model on every rank, checked by all ranks together before any of them uses it."""
 
     def check() -> None:
-        everyone = [Wanted(tensor, [(0, tensor.size)] * exchange.size, torch.empty(0)) for tensor in checkpoint.values()]
+        nowhere = torch.empty(0)
+        everyone = [Wanted(tensor, [(0, tensor.size)] * exchange.size, nowhere) for tensor in checkpoint.values()]
         assign(everyone, exchange.size)
         for item in everyone:
             for start, stop, reader in item.pieces:
