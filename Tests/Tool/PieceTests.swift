@@ -113,14 +113,13 @@ import Testing
 
   /// The factors and whole tensors of an adapter.
   @Test func extracted() throws {
-    var tuned = TestModel([
+    let tuned = TestModel([
       Self.tensor("model.embed_tokens.weight", [1024, 1536], seed: 11),
       Self.tensor("model.layers.0.self_attn.q_proj.weight", [1536, 1568], seed: 12),
       Self.tensor("model.layers.0.mlp.down_proj.weight", [512, 1024], seed: 3),
       Self.tensor("model.layers.0.input_layernorm.weight", [1536], seed: 4),
       Self.tensor("lm_head.weight", [700, 1001], seed: 15),
     ])
-    tuned.sideFiles = []
     let path = try tuned.write(to: directory, "tuned")
     try run([
       "extract-lora", model, path, "-o", directory.path("out"), "--rank", "256", "--dtype", "float32", "--save-rest",
