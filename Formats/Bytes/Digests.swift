@@ -119,7 +119,7 @@ extension UInt64 {
 
 extension Sequence<UInt8> {
   /// The number that at most 16 ASCII hexadecimal digits spell, nil for any other byte.
-  fileprivate var hexadecimalValue: UInt64? {
+  var hexadecimalValue: UInt64? {
     var value: UInt64 = 0
     for digit in self {
       switch digit {

@@ -7,8 +7,9 @@ enum VerifyVerb: Verb {
   static let operands = "PATH [options]"
   static let description = [
     "Reads every byte and compares it with nibble-manifest.json: a flipped bit names",
-    "its tensor, a missing, extra or swapped file is found. Without a manifest it",
-    "checks what it can and says what it could not. Exit code 1 for a difference.",
+    "its tensor and, in a large one, the range of bytes; a missing, extra or swapped",
+    "file is found. Without a manifest it checks what it can and says what it could",
+    "not. Exit code 1 for a difference.",
   ]
   static let example = [
     "nibble verify CodeLlama-13b-nf4",

@@ -3,6 +3,12 @@ import JSON
 import Tensors
 
 /// `nibble-manifest.json`, read back.
+///
+/// An entry of `tensors` is
+/// `"NAME": {"file": "F", "offset": O, "bytes": N, "xxh3": "HEX", "pieces": {"bytes": P, "xxh3": "HEX…"}}`: the
+/// tensor's N bytes begin at byte O of the file F. `pieces`, which a tensor of at most 1 MiB goes without, has the
+/// XXH3 of every P consecutive bytes of the tensor, of the shorter rest too, 16 digits each, one after the other.
+/// Manifests without it were written before it was thought of and are as good.
 struct Manifest: Sendable {
   struct File: Sendable {
     var name: String
@@ -18,6 +24,7 @@ struct Manifest: Sendable {
     var offset: Int
     var byteCount: Int
     var xxh3: XXH3Digest
+    var pieces: PieceDigests?
   }
 
   private(set) var files: [File] = []
@@ -106,15 +113,33 @@ struct Manifest: Sendable {
         throw Failure(.malformed, "is listed twice", tensor: name, offset: offset)
       }
       let entry = try reader.object()
-      guard entry.count == 4, let file = entry["file"]?.string, let start = entry["offset"]?.int, start >= 0,
-        let count = entry["bytes"]?.int, count >= 0,
+      let pieces = entry["pieces"]
+      guard entry.count == (pieces == nil ? 4 : 5), let file = entry["file"]?.string,
+        let start = entry["offset"]?.int, start >= 0, let count = entry["bytes"]?.int, count >= 0,
         let digest = entry["xxh3"]?.string.flatMap({ XXH3Digest(hexadecimal: $0) })
       else {
         throw Failure(
           .malformed, "needs 'file', 'offset', 'bytes' and 'xxh3' (16 digits)", tensor: name, offset: offset)
       }
-      pending.append((Tensor(name: TensorName(name), file: 0, offset: start, byteCount: count, xxh3: digest), file))
+      var tensor = Tensor(name: TensorName(name), file: 0, offset: start, byteCount: count, xxh3: digest)
+      if let pieces {
+        guard let digests = Self.pieces(pieces, of: count) else {
+          throw Failure(
+            .malformed, "'pieces' needs 'bytes' above 0 and 'xxh3' (16 digits for each piece of its \(count) bytes)",
+            tensor: name, offset: offset)
+        }
+        tensor.pieces = digests
+      }
+      pending.append((tensor, file))
     }
+  }
+
+  /// Pieces of any size: that of the day is for the writer to choose.
+  private static func pieces(_ value: JSONValue, of byteCount: Int) -> PieceDigests? {
+    guard let entry = value.object, entry.count == 2, let size = entry["bytes"]?.int,
+      let layout = PieceLayout(byteCount: byteCount, pieceByteCount: size), let digits = entry["xxh3"]?.string
+    else { return nil }
+    return PieceDigests(layout, hexadecimal: digits)
   }
 
   private mutating func parseResources(_ reader: inout JSONReader, _ numbers: [String: Int]) throws(Failure) {

@@ -200,12 +200,19 @@ struct DigestCheck {
         let entry = manifest.files[listed.number]
         if piece.range.lowerBound == 0 { state.begin(wantsSHA256: entry.sha256 != nil) }
         let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[..<piece.range.count])
-        unsafe state.update(bytes, at: piece.range.lowerBound, listed.tensors, file: entry.name, &found)
+        unsafe state.update(
+          bytes, at: piece.range.lowerBound, listed.tensors, file: (piece.file, entry.name), &found)
         if piece.range.upperBound == listed.identity.size { state.finish(entry, &found) }
         progress.advance(by: piece.range.count)
       }
     } catch { unreadable = error }
     if let unreadable { throw unreadable }
+    for damage in state.damages {
+      let file = try pool.file(damage.file)
+      if let text = try DamagedPieces(of: damage.tensor, in: file)?.text {
+        found.problems[damage.problem].problem += text
+      }
+    }
     result = found
     result.bytesChecked += total
   }
@@ -217,6 +224,16 @@ struct DigestCheck {
     private var sha256: SHA256Hasher?
     private var tensor = 0
     private var hasBadTensor = false
+    /// Of all files.
+    private(set) var damages: [Damage] = []
+
+    struct Damage {
+      /// Position among the files that are read.
+      var file: Int
+      var tensor: Manifest.Tensor
+      /// Position among the problems.
+      var problem: Int
+    }
 
     mutating func begin(wantsSHA256: Bool) {
       whole.reset()
@@ -227,7 +244,8 @@ struct DigestCheck {
     }
 
     mutating func update(
-      _ bytes: UnsafeRawBufferPointer, at start: Int, _ tensors: [Manifest.Tensor], file: String,
+      _ bytes: UnsafeRawBufferPointer, at start: Int, _ tensors: [Manifest.Tensor],
+      file: (index: Int, name: String),
       _ result: inout Verify.Result
     ) {
       unsafe whole.update(bytes)
@@ -243,7 +261,8 @@ struct DigestCheck {
         result.tensorsChecked += 1
         if part.digest != entry.xxh3 {
           hasBadTensor = true
-          result.add(file: file, tensor: entry.name, "digest is \(part.digest), the manifest says \(entry.xxh3)")
+          damages.append(Damage(file: file.index, tensor: entry, problem: result.problems.count))
+          result.add(file: file.name, tensor: entry.name, "digest is \(part.digest), the manifest says \(entry.xxh3)")
         }
         part.reset()
         tensor += 1

@@ -61,7 +61,7 @@ public struct ExtractLoRA: Sendable {
     let output = try layout.plan(fileName: Adapter.weightsName)
     var size = output.dataByteCount
     for shard in output.shards { size = size.addingSaturated(try output.header(of: shard).count) }
-    try checkSpace(size, directory.freeBytes(), directory.path)
+    try checkSpace(size.addingSaturated(output.pieceDigestByteCount()), directory.freeBytes(), directory.path)
     for warning in warnings { announce(warning) }
     let written = try ExtractRun(
       pair: pair, modules: modules, layout: layout, rank: rank, type: type, options: run

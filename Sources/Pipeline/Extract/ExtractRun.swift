@@ -20,12 +20,12 @@ struct ExtractRun {
   /// - Returns: what each module's factors hold, the digests of the tensors in file order, those of the file.
   func write(
     into files: StagedDirectory.Files
-  ) throws(Failure) -> (modules: [ExtractReport.Module], tensors: [XXH3Digest], file: FileDigests) {
+  ) throws(Failure) -> (modules: [ExtractReport.Module], tensors: [TensorDigests], file: FileDigests) {
     let plan = try layout.plan(fileName: Adapter.weightsName)
     var file = HashedFile(try files.create(Adapter.weightsName), sha256: options.sha256)
     for shard in plan.shards { try file.append(try plan.header(of: shard)) }
     var reports: [ExtractReport.Module] = []
-    var digests: [XXH3Digest] = []
+    var digests: [TensorDigests] = []
     let total = modules.reduce(0) { $0.addingSaturated(pair.tensors.infos($1.position).b.byteCount) }
     let progress = Progress("extracting", total: total, style: options.progress)
     defer { progress.finish() }
@@ -73,22 +73,26 @@ struct ExtractRun {
     }
   }
 
-  private func append(_ matrix: FloatMatrix, to file: inout HashedFile) throws(Failure) -> XXH3Digest {
+  private func append(_ matrix: FloatMatrix, to file: inout HashedFile) throws(Failure) -> TensorDigests {
     let stored = ScratchBuffer(byteCount: matrix.count * type.byteCount)
     defer { extendLifetime(stored) }
     do throws(Overflow) { try unsafe convert(matrix.bytes, from: .f32, to: type, into: stored.mutableBytes) } catch {
       throw Failure(.internal, "a factor that was rounded is beyond the range of its dtype")
     }
     try unsafe file.append(stored.bytes)
-    return unsafe XXH3Digest(of: stored.bytes)
+    var hasher = TensorHasher()
+    unsafe hasher.begin(byteCount: stored.bytes.count)
+    unsafe hasher.update(stored.bytes)
+    return hasher.finish()
   }
 
   /// A tensor of the tuned model as it is.
-  private func append(stored position: Int, to file: inout HashedFile) throws(Failure) -> XXH3Digest {
+  private func append(stored position: Int, to file: inout HashedFile) throws(Failure) -> TensorDigests {
     let tuned = pair.tensors.b
     let index = pair.tensors.common[position].b
     let info = tuned.source.tensors[index]
-    var hasher = XXH3Hasher()
+    var hasher = TensorHasher()
+    hasher.begin(byteCount: info.byteCount)
     var offset = 0
     while offset < info.byteCount {
       try Interruption.check()
@@ -100,7 +104,7 @@ struct ExtractRun {
       try unsafe file.append(piece.bytes)
       offset += unsafe piece.bytes.count
     }
-    return hasher.digest
+    return hasher.finish()
   }
 
   private func checkFinite(_ piece: ScratchBuffer, _ info: TensorInfo, at offset: Int, path: String) throws(Failure) {

@@ -98,7 +98,7 @@ struct CheckpointRun {
 
   private func checkSpace(needed shards: Int, _ free: Int?, _ path: String) throws(Failure) {
     // Index and manifest take some 200 bytes for each tensor.
-    var needed = shards + (1 << 16)
+    var needed = shards + (1 << 16) + (try plan.pieceDigestByteCount())
     for step in plan.steps { needed += 400 * (step.action == .copy ? 1 : 6) + 2 * plan.info(of: step).name.byteCount }
     for name in sideFiles.names { needed += try sideFiles.open(name).size }
     if let free, free < needed {

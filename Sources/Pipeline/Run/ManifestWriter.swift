@@ -12,7 +12,8 @@ struct ManifestWriter {
   let operation: String
   let options: [(key: String, value: JSONValue)]
   let files: [FileDigests]
-  let outputDigests: [XXH3Digest]
+  /// In the order of the plan.
+  let outputDigests: [TensorDigests]
   let storedDigests: [XXH3Digest?]
 
   /// - Returns: the digests of both files.
@@ -48,10 +49,15 @@ struct ManifestWriter {
       var offset = try plan.header(of: shard).count
       for step in plan.steps[shard.steps] {
         for output in try plan.outputs(of: step) {
-          let digest = outputDigests[position]
+          let digests = outputDigests[position]
           out.text +=
             "\(position == 0 ? "" : ",")\n    \(output.name.string.jsonText): {\"file\": \(shard.name.jsonText), "
-          out.text += "\"offset\": \(offset), \"bytes\": \(output.byteCount), \"xxh3\": \"\(digest)\"}"
+          out.text += "\"offset\": \(offset), \"bytes\": \(output.byteCount), \"xxh3\": \"\(digests.whole)\""
+          if let pieces = digests.pieces {
+            out.text += ", \"pieces\": {\"bytes\": \(pieces.layout.pieceByteCount), "
+            out.text += "\"xxh3\": \"\(pieces.hexadecimal)\"}"
+          }
+          out.text += "}"
           offset += output.byteCount
           position += 1
           try out.flush(to: &file, above: 1 << 16)

@@ -70,6 +70,14 @@ struct OutputPlan: Sendable {
     }
   }
 
+  /// Of the tensor that a step writes piece by piece, before what belongs to it.
+  func firstOutputByteCount(of step: Step) throws(Failure) -> Int {
+    let info = info(of: step)
+    guard case .quantize = step.action else { return info.byteCount }
+    guard let scheme else { throw Failure(.internal, "a quantizing step without a scheme") }
+    return scheme.format.packedByteCount(info.elementCount)
+  }
+
   /// All tensors of one shard, in file order.
   func outputs(of shard: Shard) throws(Failure) -> [TensorInfo] {
     var result: [TensorInfo] = []
@@ -82,6 +90,18 @@ struct OutputPlan: Sendable {
     do throws(Failure) {
       return try SafetensorsHeader.encode(outputs(of: shard), metadata: [("format", "pt")])
     } catch { throw error.located(file: shard.name) }
+  }
+
+  /// What the digests of pieces take in the manifest.
+  func pieceDigestByteCount() throws(Failure) -> Int {
+    var total = 0
+    for step in steps {
+      for output in try outputs(of: step) {
+        guard let layout = PieceLayout(byteCount: output.byteCount) else { continue }
+        total += 16 * layout.count + 64
+      }
+    }
+    return total
   }
 
   var dataByteCount: Int { shards.reduce(0) { $0 + $1.dataByteCount } }

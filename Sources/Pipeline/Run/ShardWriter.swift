@@ -11,13 +11,13 @@ final class ShardWriter {
 
   private var file: HashedFile?
   private var shardIndex = -1
-  private var outputHasher = XXH3Hasher()
+  private var outputHasher = TensorHasher()
   private var storedHasher = XXH3Hasher()
 
   /// Of the shards finished so far.
   private(set) var fileDigests: [FileDigests] = []
   /// Of every tensor written so far, in the order of the plan.
-  private(set) var outputDigests: [XXH3Digest] = []
+  private(set) var outputDigests: [TensorDigests] = []
   /// By position in `plan.stored.tensors`; nil for what was not read.
   private(set) var storedDigests: [XXH3Digest?]
 
@@ -32,7 +32,7 @@ final class ShardWriter {
   func write(_ piece: Piece, _ buffer: PieceBuffer) throws(Failure) {
     if piece.isFirst {
       try openShard(of: piece.stepIndex)
-      outputHasher.reset()
+      outputHasher.begin(byteCount: try plan.firstOutputByteCount(of: piece.work.step))
       storedHasher.reset()
     }
     let isCopy = piece.work.step.action == .copy
@@ -52,7 +52,7 @@ final class ShardWriter {
       try unsafe append(buffer.output)
     }
     if piece.isLast {
-      outputDigests.append(outputHasher.digest)
+      outputDigests.append(outputHasher.finish())
       if case .quantize(let type) = piece.work.step.action { try appendStatistics(of: piece.work, type) }
       try takeStoredDigests(of: piece.work.step)
     }
@@ -90,9 +90,9 @@ final class ShardWriter {
   }
 
   private func appendTensor(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
-    outputHasher.reset()
+    outputHasher.begin(byteCount: bytes.count)
     try unsafe append(bytes)
-    outputDigests.append(outputHasher.digest)
+    outputDigests.append(outputHasher.finish())
   }
 
   // MARK: - What follows the codes
@@ -137,7 +137,7 @@ final class ShardWriter {
 
   private func takeStoredDigests(of step: Step) throws(Failure) {
     switch step.origin {
-    case .stored(let index) where step.action == .copy: storedDigests[index] = outputDigests.last
+    case .stored(let index) where step.action == .copy: storedDigests[index] = outputDigests.last?.whole
     case .stored(let index), .traced(let index): storedDigests[index] = storedHasher.digest
     case .derived(let indices):
       for index in indices { storedDigests[index] = try plan.stored.digest(of: index) }
