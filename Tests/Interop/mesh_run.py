@@ -65,7 +65,7 @@ class Run:
         after = memory()
         self.report |= {
             "seconds": time.monotonic() - started, "bytes_read": base(model).nibble_bytes_read,
-            "private": after["Private_Dirty"] - before["Private_Dirty"],
+            "private": after["Private_Dirty"] - before["Private_Dirty"], "private_before": before["Private_Dirty"],
             "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before["Rss"],
         }
         return model
@@ -91,7 +91,8 @@ class Run:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.settings["mode"] == "ddp":
             model = DistributedDataParallel(model)
-            self.report["private_ddp"] = memory()["Private_Dirty"]
+            self.report["private_ddp"] = memory()["Private_Dirty"] - self.report["private_before"]
+            self.report["adapter"] = sum(parameter.nbytes for parameter in trained)
         optimizer = torch.optim.AdamW(trained, lr=3e-2)
         for step in range(self.settings["steps"]):
             self.report["losses"].append(self.losses(model, backward=True))

@@ -170,6 +170,8 @@ def test_replicated_ranks_share_one_copy_and_its_check(replicated, folder):
     assert sum(report["bytes_read"] for report in reports) == pytest.approx(size, rel=0.01)
     for report in reports:
         assert report["private"] < layer, f"of {size} bytes"
+        # DDP adds buckets for the gradients of the adapter, and sends no frozen weight to anyone.
+        assert report["private_ddp"] < layer + report["adapter"], f"of {size} bytes"
         assert report["bytes_read"] < 0.8 * size
 
 

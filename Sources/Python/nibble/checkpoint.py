@@ -5,6 +5,7 @@ import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import xxhash
 
@@ -17,6 +18,9 @@ SINGLE = "model.safetensors"
 
 # Where a reader may begin if there are no digests: anywhere, but many small parts cost more than they save.
 UNCHECKED_PIECE = 256 << 10
+
+# More threads than this read no faster from any disk, and take cores from who trains beside it.
+MOST_CHECKERS = 8
 
 # How far the system is asked to read ahead of the tensor in hand.
 READ_AHEAD = 64 << 20
@@ -48,6 +52,7 @@ class LazyTensor:
         self.digests = digests
         self._checkpoint, self._file = checkpoint, file
         self._touched: set[int] = set()
+        self._check_under_way: Future | None = None
 
     @property
     def file(self) -> str:
@@ -82,7 +87,10 @@ class LazyTensor:
         if not 0 <= start <= stop <= self.size:
             raise IndexError(f"bytes {start} to {stop} of {self.size}")
         self._file.check_unchanged()
-        self._touch(start, stop)
+        if self._check_under_way is not None:
+            self._check_under_way.result()
+        else:
+            self._touch(start, stop)
         return self._file.view[self.offset + start : self.offset + stop]
 
     def numpy(self):
@@ -120,6 +128,10 @@ class LazyTensor:
             # Other writers do not align what follows an odd tensor.
             data = bytearray(data)
         return torch.frombuffer(data, dtype=torch.uint8).view(dtype).view(tuple(shape))
+
+    def check_with(self, pool: ThreadPoolExecutor) -> None:
+        """Has the whole tensor checked by another thread; whoever asks for it waits for that."""
+        self._check_under_way = pool.submit(self._touch, 0, self.size)
 
     def will_need(self, start: int, stop: int) -> None:
         """Has the system read some of the bytes ahead; returns at once."""
@@ -169,6 +181,7 @@ class Checkpoint(Mapping):
         self.bytes_read = 0
         self.read_ahead = 0 if sparse else READ_AHEAD
         self._sparse = sparse
+        self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._files: list[MappedFile] = []
         self._tensors: dict[str, LazyTensor] = {}
@@ -204,9 +217,19 @@ class Checkpoint(Mapping):
 
     def close(self) -> None:
         """Tensors that were handed out stay valid."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
         for file in self._files:
             file.close()
         self._files, self._tensors = [], {}
+
+    def check_ahead(self) -> None:
+        """Begins to check all tensors, in the order of the files, on every core and beside whatever comes next."""
+        if self.verified and self._pool is None:
+            self._pool = ThreadPoolExecutor(max_workers=min(MOST_CHECKERS, os.cpu_count() or 1))
+            for tensor in self._tensors.values():
+                tensor.check_with(self._pool)
 
     def count(self, size: int) -> None:
         with self._lock:

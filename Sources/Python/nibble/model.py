@@ -51,6 +51,8 @@ def load(
 
         return load_on_mesh(path, mesh, device, shard=shard, peft_config=peft_config, verify=verify, **settings)
     with Checkpoint(path, verify=verify) as checkpoint:
+        # While transformers reads the configuration and builds the model.
+        checkpoint.check_ahead()
         model = build(checkpoint, source(checkpoint), device, **settings)
         checkpoint.check_unchanged()
         model.nibble_bytes_read = checkpoint.bytes_read
