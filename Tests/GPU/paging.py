@@ -167,11 +167,7 @@ def work(task: dict) -> dict:
     expected = plain.losses
     del plain
     place.reset()
-    found = attempt(place, driver, full_at_first=False)
-    place.reset()
-    if found["room"] >= found["state_bytes"]:
-        # This driver gives ordinary memory nothing of what managed memory holds; then it is filled before.
-        found = attempt(place, driver, full_at_first=True)
+    found = attempt(place, driver, task["full_at_first"])
     return {"supported": True, "unpaged_losses": expected} | found
 
 
