@@ -1,0 +1,120 @@
+"""`nibble.load`: a transformers model, filled from the memory map of its checkpoint.
+
+transformers builds the model (on the meta device), replaces its linear layers by bitsandbytes' and decides which tensor
+goes where, by its own rules; only what it would read from files comes from here instead: tensors on the map, checked
+when they are first touched. So the result is that of `from_pretrained`, whatever the architecture, and nothing is
+copied on its way to the device: on the CPU the weights are the file's own pages, shared by every process that loads it.
+"""
+
+import os
+
+import torch
+import transformers
+from transformers import AutoConfig, GenerationConfig
+
+from .checkpoint import Checkpoint
+from .errors import CheckpointError
+
+
+def load(
+    path: str | os.PathLike,
+    *,
+    device: str | int | torch.device | None = None,
+    mesh=None,
+    shard: bool = True,
+    peft_config=None,
+    dtype: str | torch.dtype = "auto",
+    verify: bool | None = None,
+    model_class: type | None = None,
+    **options,
+):
+    """The model in a checkpoint directory, ready to train or to answer.
+
+    device: where it goes; by default the current GPU, or the CPU where there is none.
+    mesh: a `torch.distributed.DeviceMesh`. With `shard`, every layer is wrapped by FSDP2's `fully_shard`, and each rank
+        reads and checks only its own part of the weights. Without (for DDP and ZeRO-2) each rank holds the whole model,
+        and checks its part of it.
+    peft_config: the adapter to train (`peft.LoraConfig` …), added before layers are wrapped. The result is then what
+        `peft.get_peft_model` gives; with a mesh, all ranks begin with rank 0's values of it.
+    verify: True demands digests, False ignores them; by default they are checked where the checkpoint has a manifest.
+    model_class: by default the class that the configuration names.
+    options: passed on to `from_pretrained` (`attn_implementation`, `trust_remote_code` …).
+
+    Raises CheckpointError for a checkpoint that is missing, malformed, changed meanwhile or not all of the model, and
+    DigestError, which names file and tensor, before a damaged weight reaches the model. With a mesh all ranks raise.
+    """
+    path = os.fspath(path)
+    device = torch.device(device) if device is not None else default_device()
+    settings = dict(dtype=dtype, model_class=model_class, options=options)
+    if mesh is not None:
+        from .sharding import load_on_mesh
+
+        return load_on_mesh(path, mesh, device, shard=shard, peft_config=peft_config, verify=verify, **settings)
+    with Checkpoint(path, verify=verify) as checkpoint:
+        model = build(checkpoint, source(checkpoint), device, **settings)
+        checkpoint.check_unchanged()
+        model.nibble_bytes_read = checkpoint.bytes_read
+    return add_adapter(model, peft_config)
+
+
+def default_device() -> torch.device:
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None or accelerator.type not in ("cuda", "xpu", "npu"):
+        return torch.device("cpu")
+    return torch.device(accelerator.type, torch.accelerator.current_device_index())
+
+
+def source(checkpoint: Checkpoint) -> dict:
+    """What transformers is to read from: lazy tensors where it takes them as they come, from version 5 on."""
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        return dict(checkpoint)
+    return {name: tensor.torch() for name, tensor in checkpoint.items()}
+
+
+def class_of(config) -> type:
+    """The class that wrote the configuration, or the causal model of its type."""
+    for name in getattr(config, "architectures", None) or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    return transformers.AutoModelForCausalLM
+
+
+def build(checkpoint: Checkpoint, state: dict, device: torch.device, *, dtype, model_class, options):
+    """The model, its weights taken from `state`; complete, or an error."""
+    try:
+        config = AutoConfig.from_pretrained(
+            checkpoint.path, local_files_only=True, trust_remote_code=options.get("trust_remote_code", False)
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: config.json: {error}") from error
+    model_class = model_class or class_of(config)
+    model, found = model_class.from_pretrained(
+        None,
+        config=config,
+        state_dict=state,
+        dtype=dtype,
+        device_map={"": device},
+        output_loading_info=True,
+        **options,
+    )
+    for key, what in (("missing_keys", "has no"), ("mismatched_keys", "has another shape of")):
+        if names := sorted(map(str, found.get(key) or ())):
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise CheckpointError(f"{checkpoint.path}: {what} tensor '{names[0]}'{more}, which {model_class.__name__} needs")
+    finish(model, checkpoint.path)
+    return model
+
+
+def finish(model, path: str) -> None:
+    """What `from_pretrained` takes from the directory beside weights and configuration."""
+    model.name_or_path = model.config.name_or_path = path
+    if model.can_generate() and os.path.exists(os.path.join(path, "generation_config.json")):
+        model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
+
+
+def add_adapter(model, peft_config):
+    if peft_config is None:
+        return model
+    from peft import get_peft_model
+
+    return get_peft_model(model, peft_config)
