@@ -24,7 +24,7 @@ class Processor:
     def figures(self) -> dict | None:
         return None
 
-    def ran_out(self, error: BaseException) -> bool:
+    def ran_out(self, error: BaseException | None) -> bool:
         return False
 
 
@@ -78,7 +78,7 @@ class Card:
             "ooms": statistics.get("num_ooms", 0), "retries": statistics.get("num_alloc_retries", 0),
         }
 
-    def ran_out(self, error: BaseException) -> bool:
+    def ran_out(self, error: BaseException | None) -> bool:
         """Loaders wrap the error in their own, so the allocator's count decides, or the error in the chain."""
         if torch.cuda.memory_stats(0).get("num_ooms", 0):
             return True

@@ -37,14 +37,30 @@ def compare_logits(folder: str, device: str) -> dict:
     return found
 
 
+def compare_values(folder: str, device: str) -> dict:
+    """How many of the weights that the codes stand for are the same bits on the device and on the processor."""
+    import bitsandbytes
+    import torch
+    import transformers
+
+    def values(place: str) -> dict:
+        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, device_map={"": place})
+        return {name: bitsandbytes.functional.dequantize_4bit(parameter.data, parameter.quant_state).cpu()
+                for name, parameter in model.named_parameters() if isinstance(parameter, bitsandbytes.nn.Params4bit)}
+
+    here, there = values("cpu"), values(device)
+    return {"values": sum(value.numel() for value in here.values()),
+            "equal": sum(int((here[name] == there[name]).sum()) for name in here)}
+
+
 def equal_codes(mine, theirs) -> int:
     """Two codes lie in a byte."""
     return int(((mine >> 4) == (theirs >> 4)).sum() + ((mine & 15) == (theirs & 15)).sum())
 
 
 def compare_codes(folder: str, source: str, device: str) -> dict:
-    """Of all quantized weights: the share of equal codes, and of equal block maxima before and after their own
-    quantization to 8 bits."""
+    """Of all quantized weights: how many codes are equal, and how many block maxima after their own quantization to
+    8 bits. In float32 Nibble's are those of bitsandbytes on the processor, with which the device's are compared."""
     import checkpoint
     from bitsandbytes import functional
 
@@ -71,6 +87,7 @@ def work(task: dict) -> dict:
     torch.backends.cuda.matmul.allow_tf32 = False
     place = card.place(task["place"])
     return {"logits": compare_logits(task["folder"], place.device),
+            "values": compare_values(task["folder"], place.device),
             "codes": compare_codes(task["folder"], task["source"], place.device)}
 
 

@@ -12,6 +12,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import traceback
 
 import claims
 import driver
@@ -83,6 +84,10 @@ def run_step(context: plan.Context, name: str, step) -> None:
         state |= {"status": "not run", "reason": str(reason)}
     except plan.StepFailed as reason:
         state |= {"status": "failed", "reason": str(reason)}
+    except Exception as error:
+        # What nobody thought of ends its step, not the steps after it.
+        traceback.print_exc()
+        state |= {"status": "failed", "reason": f"{type(error).__name__}: {error}"}
     state["finished"] = now()
     if state["status"] != "done":
         print(f"gpu-proof: {name}: {state['status']}: {state['reason']}", flush=True)
@@ -103,7 +108,7 @@ def collect(context: plan.Context, every: dict, found: interpreter.Interpreter) 
     return {
         "first": min(times), "last": max(times),
         "machine": {
-            "card": context.card, "processors": len(os.sched_getaffinity(0)),
+            "card": context.card, "processors": os.cpu_count(),
             "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "versions": found.versions,
             "python": found.python, "cuda": found.cuda, "nibble": version,
         },

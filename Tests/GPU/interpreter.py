@@ -1,7 +1,8 @@
 """Finds a Python that can train: with torch for CUDA where there is a card, or makes one from the wheels of the pack.
 
-Looked for in this order: $PYTHON; the interpreter that runs this; an environment made from wheels that were carried
-along (no index is asked); in the repository, without a card, the cached one of the tests.
+Looked for in this order: $PYTHON; an environment made by it, or by the interpreter that runs this, from wheels that
+were carried along (no index is asked); that interpreter; in the repository, without a card, the cached one of the
+tests.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -49,41 +51,47 @@ def wheels() -> pathlib.Path | None:
     return folder if any(folder.glob("torch-*.whl")) else None
 
 
-def from_wheels(folder: pathlib.Path, work: pathlib.Path) -> pathlib.Path:
-    """Made once for a set of wheels; the marker is written last."""
+def from_wheels(folder: pathlib.Path, base: str, work: pathlib.Path) -> pathlib.Path | str:
+    """Made once for a set of wheels and a Python; the marker is written last. Or what went wrong.
+
+    pip comes along as a wheel and runs from it, because a bare machine's Python has neither pip nor ensurepip.
+    """
     names = sorted(path.name for path in folder.glob("*.whl"))
-    digest = hashlib.sha256("\n".join([*names, sys.base_prefix]).encode()).hexdigest()[:12]
+    version = subprocess.run([base, "--version"], capture_output=True, text=True).stdout.strip()
+    digest = hashlib.sha256("\n".join([*names, base, version]).encode()).hexdigest()[:12]
     place = work / f"python-{digest}"
     python, complete = place / "bin/python", place / "complete"
     if complete.exists():
         return python
-    print(f"gpu-proof: installing {len(names)} wheels into {place}", flush=True)
+    print(f"gpu-proof: installing the carried wheels into {place}", flush=True)
     work.mkdir(parents=True, exist_ok=True)
-    commands = [
-        [sys.executable, "-m", "venv", "--clear", place],
-        [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-index", "--no-deps",
-         "--find-links", folder, *sorted(folder.glob("*.whl"))],
-    ]
-    # Settings of pip that name other places would be asked too.
+    # No setting of pip that names an index or another folder may be heard.
     settings = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    settings |= {"PYTHONPATH": str(next(folder.glob("pip-*.whl"))), "PIP_CONFIG_FILE": os.devnull}
+    commands = [
+        [base, "-m", "venv", "--clear", "--without-pip", place],
+        [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-index",
+         "--find-links", folder, "--requirement", folder / "requirements.txt"],
+    ]
     for command in commands:
-        result = subprocess.run([str(part) for part in command], stdout=sys.stderr, env=settings)
+        result = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=settings)
         if result.returncode:
-            tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
-            sys.exit(f"gpu-proof: the wheels do not install into Python {sys.version.split()[0]} ({sys.executable}); "
-                     f"they are for the Python that packed them, this one is {tag}: set PYTHON to a matching one")
+            # pip says first which requirement no wheel serves.
+            errors = [line for line in result.stderr.splitlines() if "ERROR" in line] or result.stderr.splitlines()[-1:]
+            tags = sorted({name.split("-")[-3] for name in names if name.startswith("torch-")})
+            return f"the carried wheels ({', '.join(tags)}) do not install into {base} ({version}): {' '.join(errors)}"
     complete.touch()
     return python
 
 
 def candidates(work: pathlib.Path, has_card: bool):
-    if os.environ.get("PYTHON"):
-        yield os.environ["PYTHON"]
-        if has_card:
-            return
-    yield sys.executable
+    """Interpreters, or in words why there is none."""
+    named = os.environ.get("PYTHON")
+    if named:
+        yield shutil.which(named) or named
     if folder := wheels():
-        yield from_wheels(folder, work)
+        yield from_wheels(folder, shutil.which(named) if named and shutil.which(named) else sys.executable, work)
+    yield sys.executable
     tests = ROOT / "Tests/Interop/environment.py"
     if not has_card and (ROOT / "Package.swift").exists():
         result = subprocess.run([sys.executable, str(tests)], stdout=subprocess.PIPE, text=True)
@@ -94,9 +102,11 @@ def candidates(work: pathlib.Path, has_card: bool):
 def find(work: pathlib.Path, has_card: bool) -> Interpreter:
     refused = []
     for path in candidates(work, has_card):
-        found = probe(path)
+        found = probe(path) if os.path.exists(path) else str(path)
         if isinstance(found, str):
             refused.append(found)
+        elif int(found.versions["transformers"].split(".")[0]) < 5:
+            refused.append(f"{path}: transformers {found.versions['transformers']}, 5 or newer is needed")
         elif has_card and not found.available:
             build = f"built for CUDA {found.cuda}, which the driver does not serve" if found.cuda else "without CUDA"
             refused.append(f"{path}: torch {found.versions['torch']} is {build}")

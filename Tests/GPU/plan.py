@@ -3,6 +3,7 @@
 Only the standard library: this runs before an interpreter with torch has been found.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -91,7 +92,8 @@ def call(command: list, log: pathlib.Path, seconds: float = CHILD_SECONDS, envir
         try:
             output, _ = process.communicate(timeout=seconds)
         except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise StepFailed(f"{pathlib.Path(command[0]).name} took more than {seconds:.0f} s; its log: {log}")

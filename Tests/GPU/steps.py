@@ -44,7 +44,8 @@ def require(*folders) -> None:
 def quantize(context: Context) -> dict:
     require(context.source)
     seconds, report = context.tool("quantize", context.source, "-o", context.nf4, "--force")
-    read, _ = plan.call(["cat", *sorted(context.source.glob("*.safetensors"))], context.state / "cat.log")
+    shards = sorted(context.source.glob("*.safetensors"))
+    read, _ = plan.call(["sh", "-c", 'cat "$@" >/dev/null', "cat", *shards], context.state / "cat.log")
     return {"seconds": seconds, "bytes_in": size(context.source), "bytes_out": size(context.nf4),
             "cat_seconds": read, "quantized_parameters": context.shape.quantized_parameters,
             "warnings": report["warnings"]}

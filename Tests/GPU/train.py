@@ -11,7 +11,7 @@ import statistics
 
 import child
 
-STEPS, LEARNING_RATE = 6, 5e-4
+LEARNING_RATE = 5e-4
 
 
 def without_warm_up() -> None:
@@ -66,6 +66,9 @@ class Run:
         self.trained = sum(parameter.numel() for parameter in trained)
         self.place.note()
         self.loading = self.place.figures()
+        if self.place.ran_out(None):
+            # Loaders may go on with what they have.
+            raise MemoryError("memory ran out while the model was loaded")
         self.place.reset()
         steps = optimizer(self.task["optimizer"], trained)
         vocabulary = model.config.vocab_size
