@@ -58,13 +58,13 @@ def figures(report: dict, step: str) -> dict:
 
 def missing(report: dict, *steps: str) -> tuple[str, str] | None:
     """Verdict and reason where a step that the claim rests on has no figures; a failed one weighs most."""
-    states = [(step, report["steps"].get(step, {"status": "not yet"})) for step in steps]
+    states = [(step, report["steps"].get(step, {"status": "not run"})) for step in steps]
     for step, state in states:
         if state["status"] == "failed":
             return FAIL, f"step {step}: {state['reason']}"
     for step, state in states:
         if state["status"] != "done":
-            return NOT_RUN, f"step {step}: {state.get('reason', 'not yet run')}"
+            return NOT_RUN, f"step {step}: {state.get('reason', 'not asked for yet')}"
     return None
 
 

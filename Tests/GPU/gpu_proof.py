@@ -100,7 +100,7 @@ def run_step(context: plan.Context, name: str, step) -> None:
 def collect(context: plan.Context, every: dict, found: interpreter.Interpreter) -> dict:
     states = {}
     for name, step in every.items():
-        reason = "no NVIDIA card" if step is None else "not yet run"
+        reason = "no NVIDIA card" if step is None else "not asked for yet"
         states[name] = stored(context, name) or {"status": "not run", "reason": reason}
     times = [state[key] for state in states.values() for key in ("started", "finished") if key in state] or [now()]
     version = subprocess.run([str(context.nibble), "--version"], capture_output=True, text=True).stdout.split("\n")[0]
