@@ -119,9 +119,10 @@ bench: build environment
 bench-13b: build environment
 	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Bench/bench_13b.py
 
-# Does a 13B model train on 24 GiB? Measured on an NVIDIA card; without one what needs none is run, small, and the page
-# that comes out says what was not. PYTHON names one with PyTorch for CUDA; GPU_PROOF_FLAGS="--steps checkpoint,quantize"
-# runs it in parts, GPU_PROOF_FLAGS=--help tells the rest. The page goes to $OUT, or gpu-proof-results.
+# Does a 13B model train on 24 GiB? Measured on an NVIDIA card; without one what needs none is run, small, and the
+# page that comes out says what was not. PYTHON names one with PyTorch for CUDA; with
+# GPU_PROOF_FLAGS="--steps checkpoint,quantize" it runs in parts, GPU_PROOF_FLAGS=--help tells the rest. The page goes
+# to $OUT, or to gpu-proof-results.
 gpu-proof: build
 	@NIBBLE="$(NIBBLE)" $(PYTHON) Tests/GPU/gpu_proof.py $(GPU_PROOF_FLAGS)
 

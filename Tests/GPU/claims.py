@@ -124,7 +124,7 @@ def losses_fall(report):
         bad = bad_rows(rows, lambda row: row["outcome"] == "trained" and falls(row["losses"]))
         if bad or not rows:
             return False, f"not so: {bad or 'nothing trained'}"
-        return True, f"{len(rows)} runs"
+        return True, f"in all runs: {len(rows)}"
     return claim(report, "Losses are finite and fall", trainings(report), check)
 
 
@@ -161,7 +161,7 @@ def pages(report):
     def check():
         found = figures(report, "paging")
         mine, plain = found["losses"], found["unpaged_losses"]
-        equal = all(map(math.isfinite, mine)) and mine == plain[: len(mine)]
+        equal = bool(mine) and all(map(math.isfinite, mine)) and mine == plain[: len(mine)]
         pressed = found["room"] < found["state_bytes"] and found["managed_bytes"] == found["state_bytes"]
         detail = (f"{found['managed_bytes'] / 1e6:.0f} MB of state, room for {found['room'] / 1e6:.0f} MB, "
                   f"{len(mine)} losses {'equal' if equal else 'NOT equal'} to those unpaged")

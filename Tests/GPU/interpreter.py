@@ -16,11 +16,16 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "safetensors", "numpy")
+# Without a card nothing is imported: that takes long, and only a card tells whether torch can use it.
 PROBE = f"""
-import importlib.metadata, json, platform, torch, transformers, peft, bitsandbytes
+import importlib.metadata, importlib.util, json, pathlib, platform, runpy, sys
 versions = {{name: importlib.metadata.version(name) for name in {PACKAGES!r}}}
-found = dict(versions=versions, python=platform.python_version(), cuda=torch.version.cuda,
-             available=torch.cuda.is_available())
+folder = pathlib.Path(importlib.util.find_spec("torch").origin).parent
+found = dict(versions=versions, python=platform.python_version(), available=False,
+             cuda=runpy.run_path(str(folder / "version.py")).get("cuda"))
+if sys.argv[1] == "import":
+    import torch, transformers, peft, bitsandbytes
+    found["available"] = torch.cuda.is_available()
 print("\\n" + json.dumps(found))
 """
 
@@ -34,11 +39,12 @@ class Interpreter:
     available: bool
 
 
-def probe(path: str | pathlib.Path) -> Interpreter | str:
+def probe(path: str | pathlib.Path, has_card: bool) -> Interpreter | str:
     """What is there, or what is wrong with it."""
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    command = [str(path), "-c", PROBE, "import" if has_card else "look"]
     try:
-        result = subprocess.run([str(path), "-c", PROBE], capture_output=True, text=True, env=environment)
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
     except OSError as error:
         return f"{path}: {error.strerror}"
     if result.returncode:
@@ -102,7 +108,7 @@ def candidates(work: pathlib.Path, has_card: bool):
 def find(work: pathlib.Path, has_card: bool) -> Interpreter:
     refused = []
     for path in candidates(work, has_card):
-        found = probe(path) if os.path.exists(path) else str(path)
+        found = probe(path, has_card) if os.path.exists(path) else str(path)
         if isinstance(found, str):
             refused.append(found)
         elif int(found.versions["transformers"].split(".")[0]) < 5:

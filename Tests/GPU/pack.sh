@@ -11,6 +11,7 @@ cd "$(dirname "$0")/../.."
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 python=${PYTHON:-python3}
+[ -x "$NIBBLE" ] || { echo "gpu-proof: no nibble at $NIBBLE; build it with make" >&2; exit 1; }
 
 name=gpu-proof-$("$NIBBLE" --version | awk 'NR == 1 { print $2 }')
 folder=$out/$name

@@ -1,5 +1,7 @@
 """The steps, in order. Each returns figures as plain JSON, and takes minutes, so that they can be run one by one."""
 
+import dataclasses
+import json
 import re
 import shutil
 import statistics
@@ -72,14 +74,27 @@ def framework(context: Context) -> int:
     return int(found[1]) << 20
 
 
-def fit(context: Context, configuration: Configuration, limit: int) -> dict:
+def fit(context: Context, configuration: Configuration, model, limit: int = plan.LIMIT) -> dict:
     options = ["--gpus", f"1x{limit}B", "--lora-rank", plan.RANK, "--target-modules", configuration.targets,
                "--batch", 1, "--seq-len", configuration.sequence, "--optimizer", configuration.optimizer]
     if not configuration.checkpointing:
         options.append("--no-gradient-checkpointing")
-    _, report = context.tool("fit", context.source, *options)
+    _, report = context.tool("fit", model, *options)
     row = next(row for row in report["strategies"] if row["name"] == configuration.strategy)
     return {"strategy": row["name"], "fits": row["fits"], "per_gpu": row["perGPU"], "framework": framework(context)}
+
+
+def described(configuration: Configuration) -> dict:
+    return {"name": configuration.name} | dataclasses.asdict(configuration)
+
+
+def expect(context: Context) -> dict:
+    """What a card is expected to need, from the configuration alone."""
+    config = context.work / "13b" / "config.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(models.CODELLAMA_13B.config()))
+    every = plan.BF16 + [row for length in plan.SEQUENCES for row in plan.qlora(length)]
+    return {"rows": [described(row) | {"fit": fit(context, row, config)} for row in every]}
 
 
 def train_one(context: Context, configuration: Configuration, steps: int) -> dict:
@@ -90,9 +105,7 @@ def train_one(context: Context, configuration: Configuration, steps: int) -> dic
         "optimizer": configuration.optimizer, "targets": configuration.targets, "rank": plan.RANK,
         "alpha": plan.ALPHA,
     }
-    row = {"name": configuration.name, "model": configuration.model, "sequence": configuration.sequence,
-           "checkpointing": configuration.checkpointing, "optimizer": configuration.optimizer,
-           "targets": configuration.targets, "fit": fit(context, configuration, plan.LIMIT)}
+    row = described(configuration) | {"fit": fit(context, configuration, context.source)}
     try:
         return row | context.child("train.py", f"train-{configuration.name}", task)
     except StepFailed as error:
@@ -164,6 +177,7 @@ def all_steps(has_card: bool) -> dict:
     cpu = [Configuration("nf4", 64, True)]
     steps = {"checkpoint": checkpoint, "quantize": quantize, "verify": verify}
     if not has_card:
+        steps["fit-13b"] = expect
         steps["train-cpu"] = lambda context: train(context, cpu, CPU_STEPS)
         needs_card = dict.fromkeys(needs_card)
     steps |= {name: step for name, step in needs_card.items() if name.startswith("train")}

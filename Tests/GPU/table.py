@@ -12,6 +12,8 @@ import claims
 GIB = 1 << 30
 WAYS = {"stock": "`from_pretrained`", "nibble": "`nibble.load`", "nibble-unverified": "`nibble.load(verify=False)`"}
 
+PARTS = ("weights", "adapter", "gradients", "optimizer", "activations", "overhead", "total")
+
 
 def gib(value: int | None) -> str:
     return "–" if value is None else f"{value / GIB:.2f}"
@@ -95,18 +97,31 @@ def training(report: dict) -> list[str]:
     columns = ["training", "modules", "sequence", "checkpointing", "optimizer", "outcome", "peak allocated",
                "peak reserved", "card in use", "fit − context", "allocated vs. it", "fit's total", "card vs. it",
                "fit: fits", "tokens/s", "loss"]
-    lines = ["## Training, batch 1, LoRA of rank " f"{report['settings']['rank']}", "",
+    lines = [f"## Training, batch 1, LoRA of rank {report['settings']['rank']}", "",
              *table(columns, [training_row(row) for row in rows])]
     for row in rows:
         if row["outcome"] in ("failed", "out of memory"):
             lines += [f"- {row['name']}, {row['outcome']}: {row['message']}"]
     return lines + [
-        "", "Memory in GiB. Peak allocated and reserved are `torch.cuda.max_memory_allocated` and `_reserved`, after the "
-        "model is loaded; card in use is the fall of the card's free memory since before the process had a context: "
+        "", "Memory in GiB. Peak allocated and reserved are `torch.cuda.max_memory_allocated` and `_reserved`, after "
+        "the model is loaded; card in use is the fall of the card's free memory since before the process had a context: "
         "context, libraries and managed memory included. What `fit` takes for the context is taken off its total "
         "(weights, adapter, gradients, optimizer, activations, overhead) before it is compared with allocated memory; "
         "the whole total stands beside card in use. No autocast; a fixed batch of random tokens; tokens/s is the "
         "median of the steps after the first.", ""]
+
+
+def predictions(report: dict) -> list[str]:
+    rows = []
+    for row in claims.rows_of(report, "fit-13b"):
+        per_gpu, fits = row["fit"]["per_gpu"], row["fit"]["fits"]
+        rows.append([row["fit"]["strategy"], row["targets"], row["sequence"], "on" if row["checkpointing"] else "off",
+                     row["optimizer"], *(gib(per_gpu[part]) for part in PARTS), "yes" if fits else "no"])
+    if not rows:
+        return []
+    columns = ["strategy", "modules", "sequence", "checkpointing", "optimizer", *PARTS, "fits 24 GiB"]
+    return ["## What `nibble fit` expects of the 13B model on a card, in GiB, not measured here", "",
+            *table(columns, rows)]
 
 
 def loading(report: dict) -> list[str]:
@@ -114,13 +129,16 @@ def loading(report: dict) -> list[str]:
     for row in claims.rows_of(report, "load-stock", "load-nibble"):
         memory = row["memory"] or {}
         rows.append([WAYS[row["way"]], "cold-ish" if row["cold"] else "warm", f"{row['median']:.2f}",
-                     f"{min(row['seconds']):.2f} to {max(row['seconds']):.2f}, {len(row['seconds'])} runs",
+                     f"{min(row['seconds']):.2f} to {max(row['seconds']):.2f}, runs: {len(row['seconds'])}",
                      f"{row['bytes'] / row['median'] / 1e9:.2f}", gib(memory.get("allocated"))])
     if not rows:
         return []
     place = "card" if report["machine"]["card"] else "processor"
     columns = ["loaded with", "page cache", "seconds, median", "spread", "GB/s", "peak allocated, GiB"]
-    return [f"## Loading the NF4 checkpoint onto the {place}", "", *table(columns, rows)]
+    lines = [f"## Loading the NF4 checkpoint onto the {place}", "", *table(columns, rows)]
+    if not report["machine"]["card"]:
+        lines += ["On the processor a loader may leave weights mapped and unread: these are no speeds of reading.", ""]
+    return lines
 
 
 def paging(report: dict) -> list[str]:
@@ -175,7 +193,7 @@ def not_run(report: dict) -> list[str]:
 
 
 def markdown(report: dict) -> str:
-    parts = (head, verdicts, training, work, loading, paging, codes, not_run)
+    parts = (head, verdicts, training, predictions, work, loading, paging, codes, not_run)
     return "\n".join(line for part in parts for line in part(report)).rstrip() + "\n"
 
 
