@@ -34,7 +34,7 @@ def options(names: list[str]) -> argparse.Namespace:
     for name in ("hidden", "intermediate", "heads", "vocabulary"):
         parser.add_argument(f"--{name}", type=int, default=getattr(shape, name), help="default: %(default)s")
     parser.add_argument("--repeats", type=int, help="of each loading: 3 on a card, 1 without one")
-    parser.add_argument("--work", type=pathlib.Path, help="models and state, 36 GB at full size, 45 GB with wheels "
+    parser.add_argument("--work", type=pathlib.Path, help="models and state, 34 GB at full size, 39 GB with wheels "
                         "installed (default: $GPU_PROOF_WORK, or ./gpu-proof-work)")
     parser.add_argument("--out", type=pathlib.Path, help="the results' folder (default: $OUT, or ./gpu-proof-results)")
     return parser.parse_args()

@@ -103,12 +103,13 @@ def training(report: dict) -> list[str]:
         if row["outcome"] in ("failed", "out of memory"):
             lines += [f"- {row['name']}, {row['outcome']}: {row['message']}"]
     return lines + [
-        "", "Memory in GiB. Peak allocated and reserved are `torch.cuda.max_memory_allocated` and `_reserved`, after "
-        "the model is loaded; card in use is the fall of the card's free memory since before the process had a context: "
-        "context, libraries and managed memory included. What `fit` takes for the context is taken off its total "
-        "(weights, adapter, gradients, optimizer, activations, overhead) before it is compared with allocated memory; "
-        "the whole total stands beside card in use. No autocast; a fixed batch of random tokens; tokens/s is the "
-        "median of the steps after the first.", ""]
+        "", "Memory in GiB. Peak allocated and reserved are torch's `max_memory_allocated` and `_reserved`, after "
+        "the model is loaded; card in use is the fall of the card's free memory since before the process had a "
+        "context: context, libraries and managed memory included. What `fit` takes for the context is taken off its "
+        "total (weights, adapter, gradients, optimizer, activations, overhead) before it is compared with allocated "
+        "memory; the whole total stands beside card in use. Paged state is in neither fit's total nor allocated "
+        "memory; card in use holds it as long as there is room. No autocast; a fixed batch of random tokens; tokens/s "
+        "is the median of the steps after the first.", ""]
 
 
 def predictions(report: dict) -> list[str]:

@@ -11,7 +11,7 @@ import statistics
 
 import child
 
-LEARNING_RATE = 5e-4
+LEARNING_RATE = 2e-4
 
 
 def without_warm_up() -> None:

@@ -1,4 +1,4 @@
-"""`make gpu-proof` without a card: what can run does, and what is said of the rest; its judgements of made-up figures."""
+"""`make gpu-proof` without a card: what can run does, what is said of the rest, and how it judges made-up figures."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def row(allocated: float, **other) -> dict:
     fit = {"strategy": "qlora", "fits": True, "framework": GIB // 2, "per_gpu": {"total": int(12.5 * GIB)}}
     return {"name": "a run", "model": "nf4", "sequence": 512, "checkpointing": True, "optimizer": "adamw", "fit": fit,
             "targets": "all-linear", "outcome": "trained", "losses": [3.0, 2.0], "memory": memory,
-            "tokens_per_second": 100.0} | other
+            "loading": memory | {"device": 9 * GIB}, "tokens_per_second": 100.0} | other
 
 
 def made_up(**steps) -> dict:
@@ -113,6 +113,9 @@ def test_memory_that_ran_out_is_judged(parts):
     assert claims.planned_well(report).verdict == claims.FAIL
     assert claims.sixteen_bits(made_up(train_bf16={"rows": [gone, gone]})).verdict == claims.PASS
     assert claims.fits_card(made_up(train_512={"rows": [row(23)]})).verdict == claims.FAIL  # the whole card counts
+    loading = row(12)["memory"] | {"device": 25 * GIB}
+    assert claims.fits_card(made_up(train_512={"rows": [row(12, loading=loading)]})).verdict == claims.FAIL
+    assert claims.fits_card(made_up(train_512={"rows": [row(12)]})).verdict == claims.PASS
     for losses in ([2.0, 2.0], [2.0, None], []):
         assert claims.losses_fall(made_up(train_512={"rows": [row(12, losses=losses)]})).verdict == claims.FAIL
 
