@@ -69,10 +69,10 @@ def missing(report: dict, *steps: str) -> tuple[str, str] | None:
 
 
 def claim(report: dict, text: str, steps: list[str], check, whole: bool = False) -> Claim:
-    if absent := missing(report, *steps):
-        return Claim(text, *absent)
     if whole and not report["machine"]["card"]:
         return Claim(text, NOT_RUN, "no NVIDIA card")
+    if absent := missing(report, *steps):
+        return Claim(text, *absent)
     if whole and not report["settings"]["whole"]:
         return Claim(text, NOT_RUN, "only the whole 13B model can show it")
     return judge(text, *check())
@@ -147,8 +147,6 @@ def planned_well(report):
         span = f"{min(measured):+.1%} to {max(measured):+.1%}" if measured else "no run has a peak"
         return not bad and bool(measured), span + (f"; not within: {bad}" if bad else "")
     text = f"`nibble fit` is within {TOLERANCE:.0%} of the measured peak of allocated memory"
-    if not report["machine"]["card"]:
-        return Claim(text, NOT_RUN, "no NVIDIA card: the processor has no such peak")
     return claim(report, text, trainings(report), check, whole=True)
 
 

@@ -146,6 +146,8 @@ def main() -> int:
     context.set_key(found.versions, found.cuda)
     where = f"{card['name']}, driver {card['driver']}" if card else "no NVIDIA card: only what needs none, small"
     print(f"gpu-proof: {where}; {found.path}; work in {work}", flush=True)
+    if not context.state.exists() and any(work.glob("state-*")):
+        print("gpu-proof: figures of another tool, card, interpreter or size are left aside", flush=True)
     for name in names:
         if every[name] is not None:
             run_step(context, name, every[name])

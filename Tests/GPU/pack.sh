@@ -4,7 +4,8 @@
 # NIBBLE           the release binary
 # WHEELS           none: no wheels, for machines whose Python has PyTorch for CUDA and the rest already
 # TORCH            the requirement of torch (default: the version of the tests, in the index's own build, which on
-#                  Linux is the one for CUDA; === takes no build with a local version, such as one for the CPU)
+#                  Linux is the one for CUDA; === takes no build with a local version, such as one for the CPU).
+#                  For an older driver: another build, from where pip's own settings find it
 # PYTHON_VERSIONS  of the machine with the card, such as "3.11 3.12" (default: that of PYTHON, or python3)
 set -eu
 cd "$(dirname "$0")/../.."
