@@ -89,7 +89,7 @@ install: build
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/nibble"
 
 clean:
-	@rm -rf .build dist gpu-proof-work gpu-proof-results
+	@rm -rf .build dist gpu-proof-work
 	@find Tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- tests ----------------------------------------------------------------------------------------
