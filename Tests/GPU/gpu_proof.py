@@ -10,6 +10,7 @@ import datetime
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import traceback
@@ -128,6 +129,8 @@ def write(report: dict, out: pathlib.Path) -> None:
 
 
 def main() -> int:
+    # Whoever stops this stops its children too, by the way out that an error takes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # One card, though there be several: whoever starts this says which.
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     card = driver.describe()

@@ -120,7 +120,8 @@ def predictions(report: dict) -> list[str]:
                      row["optimizer"], *(gib(per_gpu[part]) for part in PARTS), "yes" if fits else "no"])
     if not rows:
         return []
-    columns = ["strategy", "modules", "sequence", "checkpointing", "optimizer", *PARTS, "fits 24 GiB"]
+    columns = ["strategy", "modules", "sequence", "checkpointing", "optimizer",
+               *(part if part != "optimizer" else "its state" for part in PARTS), "fits 24 GiB"]
     return ["## What `nibble fit` expects of the 13B model on a card, in GiB, not measured here", "",
             *table(columns, rows)]
 
