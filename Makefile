@@ -25,7 +25,7 @@ RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlin
 endif
 
 .PHONY: all build demo test test-long test-swift test-interop test-dist test-dist-debian \
-        bench bench-13b install dist clean build-packages test-packages environment
+        bench bench-13b gpu-proof gpu-proof-pack install dist clean build-packages test-packages environment
 .NOTPARALLEL:
 all: build
 
@@ -89,7 +89,7 @@ install: build
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/nibble"
 
 clean:
-	@rm -rf .build dist
+	@rm -rf .build dist gpu-proof-work
 	@find Tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- tests ----------------------------------------------------------------------------------------
@@ -118,6 +118,18 @@ bench: build environment
 # LAYERS=2 tries it small; DTYPE=float16; BENCH_DIR moves the 26 GB elsewhere.
 bench-13b: build environment
 	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Bench/bench_13b.py
+
+# Does a 13B model train on 24 GiB? Measured on an NVIDIA card; without one what needs none is run, small, and the
+# page that comes out says what was not. PYTHON names one with PyTorch for CUDA; with
+# GPU_PROOF_FLAGS="--steps checkpoint,quantize" it runs in parts, GPU_PROOF_FLAGS=--help tells the rest. The page goes
+# to $OUT, or to gpu-proof-results.
+gpu-proof: build
+	@NIBBLE="$(NIBBLE)" $(PYTHON) Tests/GPU/gpu_proof.py $(GPU_PROOF_FLAGS)
+
+# The same for a machine without network: one tar with the tool, the scripts and the wheels of PyTorch for CUDA (3 GB),
+# or WHEELS=none. There, ./gpu-proof runs it. PYTHON_VERSIONS="3.11 3.12": what that machine may have.
+gpu-proof-pack: build
+	@NIBBLE="$(NIBBLE)" Tests/GPU/pack.sh dist
 
 # --- the tarball ----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 Weights are drawn once, a block of normal numbers with a standard deviation of 0.02; every tensor starts
 at its own place in that block, so no two layers are alike and the 26 GB model takes as long as writing
-26 GB does. Needs numpy, and less than 400 MB of memory.
+26 GB does. Norms are ones, as in a model that computes. Needs numpy, and less than 400 MB of memory.
 
 Run as a program it writes one model, models.py SHAPE FOLDER LIMIT SPARSE, or an adapter for one, models.py
 adapter SHAPE FOLDER RANK, the shape as JSON. `ensure` does that in a process of its own, because a process's peak memory counts as its children's too.
@@ -123,6 +123,9 @@ def write_shard(path: pathlib.Path, group: list, dtype: str, block: memoryview |
             file.truncate(8 + len(header) + end)
             return end
         for name, sides in group:
+            if len(sides) == 1:
+                file.write(struct.pack("<H", 0x3C00 if dtype == "float16" else 0x3F80) * sides[0])
+                continue
             remaining, start = 2 * math.prod(sides), 2 * (zlib.crc32(name.encode()) % BLOCK_VALUES)
             while remaining:
                 piece = block[start : start + remaining]
@@ -154,13 +157,14 @@ def ensure_adapter(shape: Shape, folder: pathlib.Path, rank: int = 64) -> pathli
     return folder
 
 
-def ensure(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, sparse: bool = False) -> pathlib.Path:
-    """Writes it unless it is complete, which its configuration, written last, tells."""
+def ensure(shape: Shape, folder: pathlib.Path, limit: int = 10_000_000_000, sparse: bool = False,
+           python: str = sys.executable) -> pathlib.Path:
+    """Writes it unless it is complete, which its configuration, written last, tells; `python` is one with numpy."""
     config = folder / "config.json"
     if not config.exists() or json.loads(config.read_text()) != shape.config():
         config.unlink(missing_ok=True)
         text = json.dumps(dataclasses.asdict(shape))
-        command = [sys.executable, __file__, text, str(folder), str(limit), str(int(sparse))]
+        command = [python, __file__, text, str(folder), str(limit), str(int(sparse))]
         subprocess.run(command, check=True)
     return folder
 
