@@ -23,7 +23,7 @@ UNCHECKED_PIECE = 256 << 10
 MOST_CHECKERS = 8
 
 # How far the system is asked to read ahead of the tensor in hand.
-READ_AHEAD = 64 << 20
+READ_AHEAD = 16 << 20
 
 NUMPY = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",
@@ -36,6 +36,11 @@ TORCH = {
     "F64": "float64", "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "F8_E8M0": "float8_e8m0fnu", "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class LazyTensor:
@@ -225,9 +230,9 @@ class Checkpoint(Mapping):
         self._files, self._tensors = [], {}
 
     def check_ahead(self) -> None:
-        """Begins to check all tensors, in the order of the files, on every core and beside whatever comes next."""
+        """Begins to check all tensors, in the order of the files, on every core but that of whatever comes next."""
         if self.verified and self._pool is None:
-            self._pool = ThreadPoolExecutor(max_workers=min(MOST_CHECKERS, os.cpu_count() or 1))
+            self._pool = ThreadPoolExecutor(max_workers=max(1, min(MOST_CHECKERS, cores() - 1)))
             for tensor in self._tensors.values():
                 tensor.check_with(self._pool)
 

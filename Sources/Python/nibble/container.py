@@ -81,6 +81,8 @@ class MappedFile:
         if sparse and hasattr(self.map, "madvise"):
             self.map.madvise(mmap.MADV_RANDOM)
         self.view = memoryview(self.map)
+        # Up to where a reader from front to back has had the system read ahead.
+        self._asked = 0
         self.entries = self._read_header()
 
     @staticmethod
@@ -99,11 +101,15 @@ class MappedFile:
             raise CheckpointError(f"{self.path}: written to since it was opened")
 
     def will_need(self, offset: int, size: int) -> None:
-        """Asks the system to read ahead; returns at once."""
+        """Asks the system to read some bytes ahead, once; returns at once."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         end = min(offset + size, self.size)
-        if hasattr(self.map, "madvise") and end > start:
+        if start <= self._asked:
+            # A long range that is in memory already takes as long to ask for as to find that out, page by page.
+            start = self._asked
+        if end > start and hasattr(self.map, "madvise"):
             self.map.madvise(mmap.MADV_WILLNEED, start, end - start)
+            self._asked = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def close(self) -> None:
         """The map itself stays for as long as a tensor lies on it."""

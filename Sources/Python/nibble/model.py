@@ -7,9 +7,11 @@ copied on its way to the device: on the CPU the weights are the file's own pages
 """
 
 import os
+from collections.abc import Mapping
 
 import torch
 import transformers
+from bitsandbytes.nn import Linear4bit, Params4bit
 from transformers import AutoConfig, GenerationConfig
 
 from .checkpoint import Checkpoint
@@ -53,7 +55,7 @@ def load(
     with Checkpoint(path, verify=verify) as checkpoint:
         # While transformers reads the configuration and builds the model.
         checkpoint.check_ahead()
-        model = build(checkpoint, source(checkpoint), device, **settings)
+        model = build(checkpoint, source(checkpoint, device), device, **settings)
         checkpoint.check_unchanged()
         model.nibble_bytes_read = checkpoint.bytes_read
     return add_adapter(model, peft_config)
@@ -63,14 +65,61 @@ def default_device() -> torch.device:
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is None or accelerator.type not in ("cuda", "xpu", "npu"):
         return torch.device("cpu")
-    return torch.device(accelerator.type, torch.accelerator.current_device_index())
+    index = torch.accelerator.current_device_index()
+    # Launchers name the process's GPU; libraries make it the current one only later.
+    local = os.environ.get("LOCAL_RANK", "")
+    if index == 0 and local.isdecimal() and int(local) < torch.accelerator.device_count():
+        index = int(local)
+    return torch.device(accelerator.type, index)
 
 
-def source(checkpoint: Checkpoint) -> dict:
-    """What transformers is to read from: lazy tensors where it takes them as they come, from version 5 on."""
-    if int(transformers.__version__.split(".")[0]) >= 5:
-        return dict(checkpoint)
-    return {name: tensor.torch() for name, tensor in checkpoint.items()}
+class FourBitWeight:
+    """A packed weight and its statistics, as one tensor that transformers finds ready-made.
+
+    It would collect the six parts of it by itself, for which it compiles and copies its rules six times per weight:
+    most of the time that a 13B model takes to load.
+    """
+
+    def __init__(self, weight, parts: dict, device: torch.device):
+        self._weight, self._parts, self._device = weight, parts, device
+        self.shape = weight.shape
+
+    def get_shape(self) -> list[int]:
+        return list(self.shape)
+
+    def get_dtype(self) -> str:
+        # Whatever the storage type: packed codes are never cast.
+        return "U8"
+
+    def __getitem__(self, index) -> Params4bit:
+        parts = {name: part[...] for name, part in self._parts.items()}
+        return Params4bit.from_prequantized(self._weight[index], parts, device=self._device)
+
+
+def source(tensors: Mapping, device: torch.device) -> dict:
+    """What transformers is to read from."""
+    if int(transformers.__version__.split(".")[0]) < 5:
+        # Version 4 wants tensors as they are in the file, and not lazy ones.
+        return {name: tensor[...] for name, tensor in tensors.items()}
+    parts: dict[str, dict] = {}
+    for name in tensors:
+        weight, _, kind = name.partition(".quant_state.bitsandbytes__")
+        if kind:
+            parts[weight] = {}
+    state = {}
+    for name, tensor in tensors.items():
+        weight = name.rpartition(".")[0]
+        for owner in (weight, weight.rpartition(".")[0]):
+            if owner in parts and owner in tensors:
+                # As bitsandbytes knows them: without the weight's own name.
+                parts[owner][name.removeprefix(f"{owner}.")] = tensor
+                break
+        else:
+            state[name] = tensor
+    return {
+        name: FourBitWeight(tensor, parts[name], device) if name in parts else tensor
+        for name, tensor in state.items()
+    }
 
 
 def class_of(config) -> type:
@@ -123,7 +172,10 @@ def incomplete(checkpoint: Checkpoint, what: str, names: list[str], model_class)
 
 
 def finish(model, path: str) -> None:
-    """What `from_pretrained` takes from the directory beside weights and configuration."""
+    """What transformers does with the parts of a packed weight, and takes from the directory beside the weights."""
+    for module in model.modules():
+        if isinstance(module, Linear4bit) and isinstance(module.weight, Params4bit):
+            module.weight.module, module.quant_state = module, module.weight.quant_state
     model.name_or_path = model.config.name_or_path = path
     if model.can_generate() and os.path.exists(os.path.join(path, "generation_config.json")):
         model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)

@@ -87,7 +87,7 @@ def load_replicated(checkpoint, exchange, mesh, device, peft_config, settings):
     model = exchange.together(
         f"loading {checkpoint.path}",
         lambda: models.add_adapter(
-            models.build(checkpoint, models.source(checkpoint), device, **settings), peft_config
+            models.build(checkpoint, models.source(checkpoint, device), device, **settings), peft_config
         ),
     )
     share_adapter(model, exchange)
@@ -101,7 +101,8 @@ def load_sharded(checkpoint, exchange, mesh, device, peft_config, settings):
     def prepare():
         check_adapter(peft_config)
         placeholders = Placeholders(checkpoint)
-        model = models.build(checkpoint, placeholders.tensors, torch.device("cpu"), **settings)
+        nowhere = torch.device("cpu")
+        model = models.build(checkpoint, models.source(placeholders.tensors, nowhere), nowhere, **settings)
         traced = trace(model, placeholders)
         if peft_config is not None:
             model = models.add_adapter(model, peft_config)
@@ -118,9 +119,10 @@ def load_sharded(checkpoint, exchange, mesh, device, peft_config, settings):
     # In the order of the file: what lies side by side is read together.
     wanted.sort(key=lambda item: (item.tensor.file, item.tensor.offset))
     assign(wanted, exchange.size)
-    following = list(batches(wanted))
-    for batch, ahead in zip(following, following[1:] + [[]]):
-        exchange.prefetch(batch + ahead)
+    order = list(batches(wanted))
+    exchange.prefetch(order[0])
+    for batch, following in zip(order, order[1:] + [[]]):
+        exchange.prefetch(following)
         exchange.fill(batch)
     for place in traced.parameters:
         place.settle()
