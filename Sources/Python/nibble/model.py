@@ -8,6 +8,7 @@ copied on its way to the device: on the CPU the weights are the file's own pages
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import transformers
@@ -25,6 +26,7 @@ def load(
     mesh=None,
     shard: bool = True,
     peft_config=None,
+    autocast_adapter_dtype: bool = True,
     dtype: str | torch.dtype = "auto",
     verify: bool | None = None,
     model_class: type | None = None,
@@ -38,6 +40,7 @@ def load(
         and checks its part of it.
     peft_config: the adapter to train (`peft.LoraConfig` …), added before layers are wrapped. The result is then what
         `peft.get_peft_model` gives; with a mesh, all ranks begin with rank 0's values of it.
+    autocast_adapter_dtype: PEFT's: whether the adapter of a 16-bit model is trained in 32 bits.
     verify: True demands digests, False ignores them; by default they are checked where the checkpoint has a manifest.
     model_class: by default the class that the configuration names.
     options: passed on to `from_pretrained` (`attn_implementation`, `trust_remote_code` …).
@@ -47,18 +50,19 @@ def load(
     """
     path = os.fspath(path)
     device = torch.device(device) if device is not None else default_device()
-    settings = dict(dtype=dtype, model_class=model_class, options=options)
+    settings = {"dtype": dtype, "model_class": model_class, "options": options}
+    adapter = Adapter(peft_config, autocast_adapter_dtype)
     if mesh is not None:
         from .sharding import load_on_mesh
 
-        return load_on_mesh(path, mesh, device, shard=shard, peft_config=peft_config, verify=verify, **settings)
+        return load_on_mesh(path, mesh, device, shard=shard, adapter=adapter, verify=verify, **settings)
     with Checkpoint(path, verify=verify) as checkpoint:
         # While transformers reads the configuration and builds the model.
         checkpoint.check_ahead()
         model = build(checkpoint, source(checkpoint, device), device, **settings)
         checkpoint.check_unchanged()
         model.nibble_bytes_read = checkpoint.bytes_read
-    return add_adapter(model, peft_config)
+    return adapter.add(model)
 
 
 def default_device() -> torch.device:
@@ -181,9 +185,16 @@ def finish(model, path: str) -> None:
         model.generation_config = GenerationConfig.from_pretrained(path, local_files_only=True)
 
 
-def add_adapter(model, peft_config):
-    if peft_config is None:
-        return model
-    from peft import get_peft_model
+@dataclass(frozen=True)
+class Adapter:
+    """What `peft.get_peft_model` is to be given, if anything."""
 
-    return get_peft_model(model, peft_config)
+    config: object | None
+    autocast: bool
+
+    def add(self, model):
+        if self.config is None:
+            return model
+        from peft import get_peft_model
+
+        return get_peft_model(model, self.config, autocast_adapter_dtype=self.autocast)

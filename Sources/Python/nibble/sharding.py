@@ -52,7 +52,7 @@ class Placeholders:
         return name
 
 
-def load_on_mesh(path, mesh, device, *, shard, peft_config, verify, **settings):
+def load_on_mesh(path, mesh, device, *, shard, adapter, verify, **settings):
     if int(transformers.__version__.split(".")[0]) < 5:
         raise CheckpointError(f"a mesh needs transformers 5, this is {transformers.__version__}")
     if mesh.device_type == "cpu":
@@ -62,7 +62,7 @@ def load_on_mesh(path, mesh, device, *, shard, peft_config, verify, **settings):
         checkpoint = exchange.together(f"opening {path}", lambda: Checkpoint(path, verify=verify, sparse=shard))
         with checkpoint:
             load = load_sharded if shard else load_replicated
-            model = load(checkpoint, exchange, mesh, device, peft_config, settings)
+            model = load(checkpoint, exchange, mesh, device, adapter, settings)
             exchange.together(f"loading {path}", checkpoint.check_unchanged)
             model.nibble_bytes_read = checkpoint.bytes_read
         return model
@@ -70,7 +70,7 @@ def load_on_mesh(path, mesh, device, *, shard, peft_config, verify, **settings):
         exchange.close()
 
 
-def load_replicated(checkpoint, exchange, mesh, device, peft_config, settings):
+def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
     """The whole model on every rank, checked by all ranks together before any of them uses it."""
 
     def check() -> None:
@@ -86,9 +86,7 @@ def load_replicated(checkpoint, exchange, mesh, device, peft_config, settings):
     checkpoint.trust()
     model = exchange.together(
         f"loading {checkpoint.path}",
-        lambda: models.add_adapter(
-            models.build(checkpoint, models.source(checkpoint, device), device, **settings), peft_config
-        ),
+        lambda: adapter.add(models.build(checkpoint, models.source(checkpoint, device), device, **settings)),
     )
     share_adapter(model, exchange)
     # Equal on all ranks already. What DDP would send to the others would be written to pages of their own.
@@ -97,15 +95,15 @@ def load_replicated(checkpoint, exchange, mesh, device, peft_config, settings):
     return model
 
 
-def load_sharded(checkpoint, exchange, mesh, device, peft_config, settings):
+def load_sharded(checkpoint, exchange, mesh, device, adapter, settings):
     def prepare():
-        check_adapter(peft_config)
+        check_adapter(adapter.config)
         placeholders = Placeholders(checkpoint)
         nowhere = torch.device("cpu")
         model = models.build(checkpoint, models.source(placeholders.tensors, nowhere), nowhere, **settings)
         traced = trace(model, placeholders)
-        if peft_config is not None:
-            model = models.add_adapter(model, peft_config)
+        if adapter.config is not None:
+            model = adapter.add(model)
             trace_copies(model, traced)
         return model, traced
 
