@@ -40,8 +40,12 @@ SAME_LOSS = 2e-3
 # sqrt(4 * 10 * 2^-24) = 1.5e-3.
 SAME_ADAPTER = 1.5e-3
 
-# In nats per token, of the loss over held-out pairs; see MERGED in test_dialect.py.
-SAME_MERGED = 5e-5
+# In nats per token, of the loss over held-out pairs, all in float32.
+SAME_MERGED = 1e-5
+# Of what the adapter gains: how much of it may go with the rounding of the merged weights to bf16. After five steps the
+# delta is 1/400 of a weight, less than half a step of bf16, and in half of the weights nothing of it is left. What is
+# left of a layer's delta, projected on it, is 3/4 of it at the least.
+LOST_IN_BF16 = 0.25
 
 LAYERS, LINEAR = 4, 7
 # What starts the program of each trainer, and what its report must say: processes, wrapper of the model.
@@ -141,7 +145,8 @@ def program(folder: pathlib.Path, name: str) -> None:
 def trained(folder):
     """Waits for a program, by name, and gives its folder. Two at a time run from the start."""
     pool = concurrent.futures.ThreadPoolExecutor(2)
-    running = {name: pool.submit(program, folder, name) for name in ("trainer", "sft", "zero2", "db-gpt-hub", "three", "one")}
+    names = "trainer", "sft", "zero2", "db-gpt-hub", "three", "one"
+    running = {name: pool.submit(program, folder, name) for name in names}
 
     def wait(name):
         running[name].result()
@@ -168,8 +173,8 @@ def test_losses_are_those_of_bitsandbytes(name, trained, capsys):
     reports = {base: report(trained(name) / base) for base in BASES}
     mine, theirs, fp4 = (reports[base]["losses"] for base in BASES)
     with capsys.disabled():
-        print(f"\n  {name:10} losses {mine[0]:.4f} … {mine[-1]:.4f}, NF4 by bitsandbytes within {distance(mine, theirs):.1e}"
-              f", FP4 within {distance(fp4, theirs):.1e}", end="")
+        print(f"\n  {name:10} losses {mine[0]:.4f} … {mine[-1]:.4f}, NF4 by bitsandbytes within"
+              f" {distance(mine, theirs):.1e}, FP4 within {distance(fp4, theirs):.1e}", end="")
     assert len(mine) == len(theirs) == train.DEFAULTS["steps"]
     assert distance(mine, theirs) <= SAME_LOSS
     assert distance(fp4, theirs) > 5 * SAME_LOSS
@@ -182,13 +187,13 @@ def test_losses_are_those_of_bitsandbytes(name, trained, capsys):
         assert facts["checkpointing"] and facts["base_unchanged"]
         assert (facts["processes"], facts["wrapped"]) == TRAINERS[name]
         assert facts["transformers"].startswith("4.57." if name == "db-gpt-hub" else "5.")
-    assert len({facts["base"] for facts in reports.values()} - {reports["fp4"]["base"]}) >= 1
+    assert reports["fp4"]["base"] not in (reports["nibble"]["base"], reports["bitsandbytes"]["base"])
 
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_every_layer_is_trained(name, trained):
-    trained(name)
-    before, after = adapter(trained(name) / "nibble" / "initial"), adapter(trained(name) / "nibble")
+    saved = trained(name) / "nibble"
+    before, after = adapter(saved / "initial"), adapter(saved)
     assert before.keys() == after.keys()
     assert len(after) == 2 * LAYERS * (2 if name == "db-gpt-hub" else LINEAR)
     for key in after:
@@ -208,7 +213,7 @@ def difference(left: dict, right: dict, initial: dict) -> float:
 
 def test_three_processes_train_what_one_does(trained, capsys):
     """18 rows a step: 6 in each of three processes, or all in one; a loss of one row in 18 is seen. In float32, because
-    in bf16 the factor 3 of the processes' losses rounds otherwise, which Adam makes 10 % of the change in five steps."""
+    in bf16 the factor 3 of the processes' losses rounds otherwise, which Adam makes 7 % of the change in five steps."""
     three, one = trained("three") / "ddp", trained("one")
     assert (report(three)["processes"], report(three)["wrapped"]) == (3, "DistributedDataParallel")
     assert report(one / "all")["processes"] == 1
@@ -219,7 +224,8 @@ def test_three_processes_train_what_one_does(trained, capsys):
     lost = difference(adapter(one / "lost"), adapter(one / "all"), initial)
     losses = distance(report(three)["losses"], report(one / "all")["losses"])
     with capsys.disabled():
-        print(f"\n  three processes: adapter within {same:.1e}, losses within {losses:.1e}; a lost row {lost:.1e}", end="")
+        print(f"\n  three processes: adapter within {same:.1e}, losses within {losses:.1e}; a lost row {lost:.1e}",
+              end="")
     assert same <= SAME_ADAPTER
     assert lost > 20 * SAME_ADAPTER
     assert losses <= 1e-5
@@ -227,20 +233,28 @@ def test_three_processes_train_what_one_does(trained, capsys):
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_merged_is_base_and_adapter(name, trained, folder, nibble, tmp_path, capsys):
-    """Over held-out pairs, the merge of what the trainer saved has the loss of the 4-bit base under the adapter."""
+    """Over held-out pairs, the merge of what the trainer saved has the loss of base and adapter apart. Exactly in
+    float32, where the base is as transformers dequantizes it; in bf16 as far as its rounding goes."""
     saved = trained(name) / "nibble"
     nibble.json("merge", folder / "nf4", saved, "-o", tmp_path / "merged")
+    nibble.json("merge", folder / "nf4", saved, "-o", tmp_path / "merged32", "--rounding", "once", "--dtype", "float32")
     nibble.verify(tmp_path / "merged")
     make = train.fixture_module()
     tokenizer, pairs = AutoTokenizer.from_pretrained(folder / "nf4"), make.heldout(60)
 
-    def loss(path, adapter=None):
-        model = AutoModelForCausalLM.from_pretrained(path, dtype="auto")
-        model = PeftModel.from_pretrained(model, adapter) if adapter else model
+    def load(path):
+        return AutoModelForCausalLM.from_pretrained(path, dtype="auto")
+
+    def loss(model):
         return make.base.held_out_loss(model.eval(), tokenizer, pairs)
 
-    bare, apart, merged = loss(folder / "nf4"), loss(folder / "nf4", saved), loss(tmp_path / "merged")
+    bare = loss(load(folder / "nf4"))
+    apart, merged = loss(PeftModel.from_pretrained(load(folder / "nf4"), saved)), loss(load(tmp_path / "merged"))
+    dequantized = load(folder / "nf4").dequantize().float()
+    apart32, merged32 = loss(PeftModel.from_pretrained(dequantized, saved)), loss(load(tmp_path / "merged32").float())
     with capsys.disabled():
-        print(f"\n  {name:10} held out {bare:.4f}, with the adapter {apart:.6f}, merged {merged:.6f}", end="")
-    assert bare - apart > 100 * SAME_MERGED
-    assert abs(merged - apart) <= SAME_MERGED
+        print(f"\n  {name:10} held out {bare:.4f}, with the adapter {apart:.6f}, merged {merged:.6f};"
+              f" float32 {apart32:.6f}, merged {merged32:.6f}", end="")
+    assert bare - apart > 1000 * SAME_MERGED
+    assert abs(merged32 - apart32) <= SAME_MERGED
+    assert abs(merged - apart) <= LOST_IN_BF16 * (bare - apart)

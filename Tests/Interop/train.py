@@ -24,6 +24,9 @@ import types
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if sys.argv[1:2] == ["db-gpt-hub"]:
+    # The Trainer of transformers 4 imports datasets where there is one, and this one wants a newer huggingface_hub.
+    sys.modules["datasets"] = None
 
 import torch
 import transformers
