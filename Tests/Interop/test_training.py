@@ -203,34 +203,6 @@ def test_every_layer_is_trained(name, trained):
         assert "lora_A" in key or not before[key].any(), key
 
 
-def difference(left: dict, right: dict, initial: dict) -> float:
-    """Relative to what training changed."""
-    def norm(a, b):
-        return sum(float((a[key] - b[key]).square().sum()) for key in a) ** 0.5
-
-    return norm(left, right) / norm(right, initial)
-
-
-def test_three_processes_train_what_one_does(trained, capsys):
-    """18 rows a step: 6 in each of three processes, or all in one; a loss of one row in 18 is seen. In float32, because
-    in bf16 the factor 3 of the processes' losses rounds otherwise, which Adam makes 7 % of the change in five steps."""
-    three, one = trained("three") / "ddp", trained("one")
-    assert (report(three)["processes"], report(three)["wrapped"]) == (3, "DistributedDataParallel")
-    assert report(one / "all")["processes"] == 1
-    initial = adapter(one / "all" / "initial")
-    assert initial.keys() == adapter(three).keys()
-    assert all(torch.equal(tensor, adapter(three / "initial")[key]) for key, tensor in initial.items())
-    same = difference(adapter(three), adapter(one / "all"), initial)
-    lost = difference(adapter(one / "lost"), adapter(one / "all"), initial)
-    losses = distance(report(three)["losses"], report(one / "all")["losses"])
-    with capsys.disabled():
-        print(f"\n  three processes: adapter within {same:.1e}, losses within {losses:.1e}; a lost row {lost:.1e}",
-              end="")
-    assert same <= SAME_ADAPTER
-    assert lost > 20 * SAME_ADAPTER
-    assert losses <= 1e-5
-
-
 @pytest.mark.parametrize("name", TRAINERS)
 def test_merged_is_base_and_adapter(name, trained, folder, nibble, tmp_path, capsys):
     """Over held-out pairs, the merge of what the trainer saved has the loss of base and adapter apart. Exactly in
@@ -258,3 +230,31 @@ def test_merged_is_base_and_adapter(name, trained, folder, nibble, tmp_path, cap
     assert bare - apart > 1000 * SAME_MERGED
     assert abs(merged32 - apart32) <= SAME_MERGED
     assert abs(merged - apart) <= LOST_IN_BF16 * (bare - apart)
+
+
+def difference(left: dict, right: dict, initial: dict) -> float:
+    """Relative to what training changed."""
+    def norm(a, b):
+        return sum(float((a[key] - b[key]).square().sum()) for key in a) ** 0.5
+
+    return norm(left, right) / norm(right, initial)
+
+
+def test_three_processes_train_what_one_does(trained, capsys):
+    """18 rows a step: 6 in each of three processes, or all in one; a loss of one row in 18 is seen. In float32, because
+    in bf16 the factor 3 of the processes' losses rounds otherwise, which Adam makes 7 % of the change in five steps."""
+    three, one = trained("three") / "ddp", trained("one")
+    assert (report(three)["processes"], report(three)["wrapped"]) == (3, "DistributedDataParallel")
+    assert report(one / "all")["processes"] == 1
+    initial = adapter(one / "all" / "initial")
+    assert initial.keys() == adapter(three).keys()
+    assert all(torch.equal(tensor, adapter(three / "initial")[key]) for key, tensor in initial.items())
+    same = difference(adapter(three), adapter(one / "all"), initial)
+    lost = difference(adapter(one / "lost"), adapter(one / "all"), initial)
+    losses = distance(report(three)["losses"], report(one / "all")["losses"])
+    with capsys.disabled():
+        print(f"\n  three processes: adapter within {same:.1e}, losses within {losses:.1e}; a lost row {lost:.1e}",
+              end="")
+    assert same <= SAME_ADAPTER
+    assert lost > 20 * SAME_ADAPTER
+    assert losses <= 1e-5
