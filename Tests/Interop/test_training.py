@@ -21,6 +21,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import adapters
 import environment
 import train
 from tool import ROOT
@@ -73,7 +74,9 @@ def folder(tmp_path_factory, nibble):
     nibble.quantize(folder / "source", folder / "nf4", "--max-shard-size", "1MB")
     nibble.quantize(folder / "source", folder / "nf4-float32", "--max-shard-size", "1MB", "--compute-dtype", "float32")
     assert len(list((folder / "nf4").glob("model-*.safetensors"))) > 1
-    return folder
+    # The programs have the cores: a second thread here would wait for one at every layer.
+    with adapters.one_thread():
+        yield folder
 
 
 def start(command, **variables) -> None:
