@@ -17,7 +17,7 @@ RELEASE_FLAGS := $(SWIFT_FLAGS)
 else
 # g++ for the C++ headers that the kernels include; clang comes with Swift.
 BUILD_PACKAGES := g++ libhwy-dev libopenblas0 libxxhash-dev nettle-dev
-TEST_PACKAGES := xxhash strace util-linux e2fsprogs
+TEST_PACKAGES := xxhash g++ strace util-linux e2fsprogs
 SWIFT_FLAGS :=
 # The run path lets the same binary find the libraries that `make dist` lays beside it. It is an
 # RPATH, not a RUNPATH, because it must also serve what those libraries ask for in turn.
@@ -54,9 +54,13 @@ endif
 build-packages:
 	@$(call install-packages,$(BUILD_PACKAGES))
 
+# Of the interpreter that the tests run on: DeepSpeed compiles its operators against them.
+HAS_HEADERS := import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))
+
 test-packages:
 	@$(call install-packages,$(TEST_PACKAGES))
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call install-packages,python3-venv); }
+	@$(PYTHON) -c '$(HAS_HEADERS)' || { $(call install-packages,python3-dev); }
 
 # --- the tool -------------------------------------------------------------------------------------
 
