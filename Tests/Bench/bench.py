@@ -22,10 +22,10 @@ MIB = 1 << 20
 
 
 class Peer:
-    """peer.py serving; it holds its tensors between questions."""
+    """peer.py answering; it holds its tensors between questions."""
 
-    def __init__(self, folder: pathlib.Path):
-        command = [sys.executable, str(HERE / "peer.py"), "serve", str(folder)]
+    def __init__(self, folder: pathlib.Path, role: str = "serve"):
+        command = [sys.executable, str(HERE / "peer.py"), role, str(folder)]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline() == "ready\n"
 
@@ -178,6 +178,20 @@ def reading(folder: pathlib.Path) -> None:
         "0.8", lambda ratio: ratio >= 0.8)
 
 
+def loading(folder: pathlib.Path) -> None:
+    peer = Peer(folder / "four", "load")
+    rounds = [[peer.ask(way) for way in ("nibble", "from_pretrained", "unchecked")] for _ in range(11)]
+    peer.close()
+    mine, theirs, unchecked = map(list, zip(*rounds))
+    compare(
+        "load the 4-bit model onto the CPU and read every weight once, digests checked",
+        Side("nibble.load", mine, "s"), Side("from_pretrained", theirs, "s"),
+        "no slower", lambda ratio: ratio >= 0.95)
+    compare(
+        "the same, digests not checked", Side("nibble.load", unchecked, "s"), Side("from_pretrained", theirs, "s"),
+        "none, for comparison", None)
+
+
 def disk(source: pathlib.Path, folder: pathlib.Path) -> None:
     """Reading from memory, writing to the disk of the cache, everything synchronized."""
     with tempfile.TemporaryDirectory(dir=cache(), prefix="bench-") as name:
@@ -200,6 +214,7 @@ def main() -> None:
         kernels(peer, source, shape, folder)
         peer.close()
         reading(folder)
+        loading(folder)
         whole_job(source, folder)
         merging(source, shape, folder)
         disk(source, folder)

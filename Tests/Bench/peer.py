@@ -3,6 +3,9 @@
     peer.py serve FOLDER       answers each line on stdin with one number on stdout:
                                quantize | dequantize: values per second of bitsandbytes, in memory,
                                over the linear weights of two layers of the checkpoint
+    peer.py load FOLDER        answers each line on stdin with seconds on stdout: from_pretrained | nibble, which
+                               checks digests | unchecked, which does not; each loads the 4-bit model onto the CPU and
+                               then reads every weight once, because from_pretrained leaves that to the first use
     peer.py list FOLDER        a safe_open loop over every tensor; what it takes is the process
     peer.py whole SOURCE OUT   seconds of from_pretrained, quantizing, and save_pretrained
     peer.py merge BASE ADAPTER OUT
@@ -16,6 +19,9 @@ import sys
 import time
 
 from safetensors import safe_open
+
+# Installed for the tests, imported by accelerate wherever it is found, and no part of what is measured here.
+sys.modules["deepspeed"] = None
 
 # bitsandbytes announces an optional kernel that it did not find.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
@@ -49,6 +55,35 @@ def serve(folder: str) -> None:
                 for packed, state in pairs:
                     dequantize_4bit(packed, state)
         print(count / (time.perf_counter() - started), flush=True)
+
+
+def load(folder: str) -> None:
+    import numpy
+    import torch
+    import transformers
+
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "Sources" / "Python"))
+    import nibble
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    ways = {
+        "from_pretrained": lambda: transformers.AutoModelForCausalLM.from_pretrained(folder),
+        "nibble": lambda: nibble.load(folder, device="cpu", verify=True),
+        "unchecked": lambda: nibble.load(folder, device="cpu", verify=False),
+    }
+    for way in ways.values():
+        way()
+    print("ready", flush=True)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        model = ways[line.strip()]()
+        for parameter in model.parameters():
+            data = parameter.data.view(-1).view(torch.uint8).numpy()
+            numpy.add.reduce(data[: data.size // 8 * 8].view(numpy.uint64))
+        print(time.perf_counter() - started, flush=True)
+        del model
 
 
 def list_tensors(folder: str) -> None:
@@ -94,4 +129,4 @@ def merge(base: str, adapter: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    {"serve": serve, "list": list_tensors, "whole": whole, "merge": merge}[sys.argv[1]](*sys.argv[2:])
+    {"serve": serve, "load": load, "list": list_tensors, "whole": whole, "merge": merge}[sys.argv[1]](*sys.argv[2:])

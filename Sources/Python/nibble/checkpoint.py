@@ -22,6 +22,9 @@ UNCHECKED_PIECE = 256 << 10
 # More threads than this read no faster from any disk, and take cores from who trains beside it.
 MOST_CHECKERS = 8
 
+# Smaller tensors are checked by whoever asks for them: a thread that hands over to another waits for Python's lock.
+WORTH_A_THREAD = 1 << 20
+
 # How far the system is asked to read ahead of the tensor in hand.
 READ_AHEAD = 16 << 20
 
@@ -230,11 +233,12 @@ class Checkpoint(Mapping):
         self._files, self._tensors = [], {}
 
     def check_ahead(self) -> None:
-        """Begins to check all tensors, in the order of the files, on every core but that of whatever comes next."""
+        """Begins to check large tensors, in the order of the files, beside whatever comes next."""
         if self.verified and self._pool is None:
-            self._pool = ThreadPoolExecutor(max_workers=max(1, min(MOST_CHECKERS, cores() - 1)))
+            self._pool = ThreadPoolExecutor(max_workers=min(MOST_CHECKERS, cores()))
             for tensor in self._tensors.values():
-                tensor.check_with(self._pool)
+                if tensor.size > WORTH_A_THREAD:
+                    tensor.check_with(self._pool)
 
     def count(self, size: int) -> None:
         with self._lock:
