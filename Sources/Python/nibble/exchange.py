@@ -58,7 +58,8 @@ class Exchange:
 
     def __init__(self, ranks: list[int]):
         # Always through host memory: that is where the maps are, and gloo notices a rank that went away.
-        self.group = dist.new_group(ranks, backend="gloo", timeout=PATIENCE)
+        self.ranks = sorted(ranks)
+        self.group = dist.new_group(self.ranks, backend="gloo", timeout=PATIENCE)
         self.rank, self.size = dist.get_rank(self.group), len(ranks)
 
     def close(self) -> None:
@@ -83,7 +84,7 @@ class Exchange:
             raise error
         for rank, message in enumerate(messages):
             if message is not None:
-                raise CheckpointError(f"{what}: rank {rank}: {message}")
+                raise CheckpointError(f"{what}: rank {self.ranks[rank]}: {message}")
         return result
 
     def prefetch(self, wanted: list[Wanted]) -> None:

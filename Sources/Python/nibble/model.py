@@ -59,7 +59,7 @@ def load(
     with Checkpoint(path, verify=verify) as checkpoint:
         # While transformers reads the configuration and builds the model.
         checkpoint.check_ahead()
-        model = build(checkpoint, source(checkpoint, device), device, **settings)
+        model = build(checkpoint, source(checkpoint), device, **settings)
         checkpoint.check_unchanged()
         model.nibble_bytes_read = checkpoint.bytes_read
     return adapter.add(model)
@@ -84,8 +84,8 @@ class FourBitWeight:
     most of the time that a 13B model takes to load.
     """
 
-    def __init__(self, weight, parts: dict, device: torch.device):
-        self._weight, self._parts, self._device = weight, parts, device
+    def __init__(self, weight, parts: dict):
+        self._weight, self._parts = weight, parts
         self.shape = weight.shape
 
     def get_shape(self) -> list[int]:
@@ -95,12 +95,16 @@ class FourBitWeight:
         # Whatever the storage type: packed codes are never cast.
         return "U8"
 
-    def __getitem__(self, index) -> Params4bit:
+    def __getitem__(self, index) -> "FourBitWeight":
+        return self
+
+    def to(self, device=None, dtype=None) -> Params4bit:
+        """The parameter, made where it is to be."""
         parts = {name: part[...] for name, part in self._parts.items()}
-        return Params4bit.from_prequantized(self._weight[index], parts, device=self._device)
+        return Params4bit.from_prequantized(self._weight[...], parts, device=device)
 
 
-def source(tensors: Mapping, device: torch.device) -> dict:
+def source(tensors: Mapping) -> dict:
     """What transformers is to read from."""
     if int(transformers.__version__.split(".")[0]) < 5:
         # Version 4 wants tensors as they are in the file, and not lazy ones.
@@ -120,10 +124,7 @@ def source(tensors: Mapping, device: torch.device) -> dict:
                 break
         else:
             state[name] = tensor
-    return {
-        name: FourBitWeight(tensor, parts[name], device) if name in parts else tensor
-        for name, tensor in state.items()
-    }
+    return {name: FourBitWeight(tensor, parts[name]) if name in parts else tensor for name, tensor in state.items()}
 
 
 def class_of(config) -> type:
@@ -134,14 +135,18 @@ def class_of(config) -> type:
     return transformers.AutoModelForCausalLM
 
 
-def build(checkpoint: Checkpoint, state: dict, device: torch.device, *, dtype, model_class, options):
-    """The model, its weights taken from `state`; complete, or an error."""
+def configuration(checkpoint: Checkpoint, options: dict):
     try:
-        config = AutoConfig.from_pretrained(
+        return AutoConfig.from_pretrained(
             checkpoint.path, local_files_only=True, trust_remote_code=options.get("trust_remote_code", False)
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: config.json: {error}") from error
+
+
+def build(checkpoint: Checkpoint, state: dict, device: torch.device, *, dtype, model_class, options):
+    """The model, its weights taken from `state`; complete, or an error."""
+    config = configuration(checkpoint, options)
     model_class = model_class or class_of(config)
     try:
         model, found = model_class.from_pretrained(

@@ -25,31 +25,60 @@ from .exchange import Exchange, Wanted, assign
 BATCH = 64 << 20
 
 
+class Placeholder:
+    """A tensor's shape without its values, for whoever asks for it, in whatever dtype."""
+
+    def __init__(self, tensor, names: dict[int, tuple]):
+        self.shape, self.get_shape, self.get_dtype = tensor.shape, tensor.get_shape, tensor.get_dtype
+        self.dtype = getattr(torch, TORCH[tensor.dtype])
+        self._name, self._names = tensor.name, names
+
+    def __getitem__(self, index) -> "Placeholder":
+        return self
+
+    def to(self, device=None, dtype=None) -> torch.Tensor:
+        """One element, repeated: as many as the shape has, in the memory of one."""
+        one = torch.empty(1, dtype=dtype or self.dtype)
+        # Kept, so that no other storage ever lies at its address.
+        self._names[one.untyped_storage().data_ptr()] = (self._name, one)
+        return one.expand(tuple(self.shape)) if self.shape else one.view(())
+
+
 class Placeholders:
-    """Tensors with a shape and no memory, each with a storage that tells its name."""
+    """Those of a checkpoint, and which tensor a storage that came of them belongs to."""
 
     def __init__(self, checkpoint: Checkpoint):
-        self._storages = {}
-        self._names = {}
-        self.tensors = {}
-        for name, tensor in checkpoint.items():
-            if ".quant_state." in name:
-                # JSON in bytes, which bitsandbytes reads to know what the rest is.
-                self.tensors[name] = tensor.torch()
-                continue
-            storage = torch.empty(1, dtype=getattr(torch, TORCH[tensor.dtype]))
-            self._storages[name] = storage
-            self._names[storage.untyped_storage().data_ptr()] = name
-            self.tensors[name] = storage.expand(tensor.shape) if tensor.shape else storage.view(())
+        self._names: dict[int, tuple[str, torch.Tensor]] = {}
+        # The JSON that bitsandbytes reads to know what the rest is comes as it is.
+        self.tensors = {
+            name: tensor.torch() if ".quant_state." in name else Placeholder(tensor, self._names)
+            for name, tensor in checkpoint.items()
+        }
+
+    def has(self, tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() in self._names
 
     def name(self, tensor: torch.Tensor, place: str) -> str:
-        name = self._names.get(tensor.untyped_storage().data_ptr())
-        if name is None:
-            raise CheckpointError(
-                f"'{place}' is not a tensor of the checkpoint as it is: this model converts its weights while it loads "
-                "them and cannot be loaded in parts; load it without a mesh"
-            )
-        return name
+        if not self.has(tensor):
+            raise converted(f"'{place}' is not a tensor of the checkpoint as it is")
+        return self._names[tensor.untyped_storage().data_ptr()][0]
+
+
+def converted(what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{what}: this model converts its weights while it loads them and cannot be loaded in parts; "
+        "load it without a mesh"
+    )
+
+
+def check_conversion(checkpoint: Checkpoint, options: dict) -> None:
+    """Refuses models that stack experts and the like before that is done to placeholders, which takes real memory."""
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    from transformers.core_model_loading import WeightConverter
+
+    kind = models.configuration(checkpoint, options).model_type
+    if any(isinstance(rule, WeightConverter) for rule in get_checkpoint_conversion_mapping(kind) or ()):
+        raise converted(f"{checkpoint.path}: {kind}")
 
 
 def load_on_mesh(path, mesh, device, *, shard, adapter, verify, **settings):
@@ -86,7 +115,7 @@ def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
     checkpoint.trust()
     model = exchange.together(
         f"loading {checkpoint.path}",
-        lambda: adapter.add(models.build(checkpoint, models.source(checkpoint, device), device, **settings)),
+        lambda: adapter.add(models.build(checkpoint, models.source(checkpoint), device, **settings)),
     )
     share_adapter(model, exchange)
     # Equal on all ranks already. What DDP would send to the others would be written to pages of their own.
@@ -98,13 +127,16 @@ def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
 def load_sharded(checkpoint, exchange, mesh, device, adapter, settings):
     def prepare():
         check_adapter(adapter.config)
+        check_conversion(checkpoint, settings["options"])
         placeholders = Placeholders(checkpoint)
-        nowhere = torch.device("cpu")
-        model = models.build(checkpoint, models.source(placeholders.tensors, nowhere), nowhere, **settings)
+        source = models.source(placeholders.tensors)
+        model = models.build(checkpoint, source, torch.device("cpu"), **settings)
         traced = trace(model, placeholders)
         if adapter.config is not None:
             model = adapter.add(model)
             trace_copies(model, traced)
+        for module, key, name in traced.buffers:
+            module._buffers[key] = checkpoint[name].torch().to(module._buffers[key].dtype, copy=True)
         return model, traced
 
     model, traced = exchange.together(f"reading the headers of {checkpoint.path}", prepare)
@@ -160,8 +192,9 @@ class Place:
     def settle(self) -> None:
         module, key = self.owners[0]
         old = module._parameters[key]
+        local = self.local.to(old.dtype)
         tensor = DTensor.from_local(
-            self.local, old.device_mesh, old.placements, run_check=False, shape=old.shape, stride=old.stride()
+            local, old.device_mesh, old.placements, run_check=False, shape=old.shape, stride=old.stride()
         )
         new = nn.Parameter(tensor, requires_grad=old.requires_grad)
         for owner, owner_key in self.owners:
@@ -185,13 +218,19 @@ class Statistic:
 class Traced:
     parameters: list[Place]
     statistics: list[Statistic]
+    # Few and small: every rank reads them.
+    buffers: list[tuple[nn.Module, str, str]]
 
 
 def trace(model: nn.Module, placeholders: Placeholders) -> Traced:
     """Where each tensor of the checkpoint went, in a model without an adapter."""
     parameters: dict[int, Place] = {}
     statistics: list[Statistic] = []
+    buffers = []
     for path, module in model.named_modules():
+        for key, buffer in module._buffers.items():
+            if buffer is not None and placeholders.has(buffer):
+                buffers.append((module, key, placeholders.name(buffer, f"{path}.{key}")))
         for key, parameter in module._parameters.items():
             if parameter is None:
                 continue
@@ -206,7 +245,7 @@ def trace(model: nn.Module, placeholders: Placeholders) -> Traced:
                 for attribute in ("absmax", "code"):
                     source = placeholders.name(getattr(state, attribute), f"{path}.weight.{attribute}")
                     statistics.append(Statistic(source, state, attribute))
-    return Traced(list(parameters.values()), statistics)
+    return Traced(list(parameters.values()), statistics, buffers)
 
 
 def check_adapter(peft_config) -> None:
@@ -225,7 +264,8 @@ def trace_copies(model: nn.Module, traced: Traced) -> None:
     """`modules_to_save` are trainable copies of modules, and begin with the same tensors."""
     sources = {(id(owner), key): place.source for place in traced.parameters for owner, key in place.owners}
     for path, wrapper in model.named_modules():
-        for adapter, copy in (getattr(wrapper, "modules_to_save", None) or {}).items():
+        copies = getattr(wrapper, "modules_to_save", None)
+        for adapter, copy in copies.items() if isinstance(copies, nn.ModuleDict) else ():
             originals = dict(wrapper.original_module.named_modules())
             for inner, module in copy.named_modules():
                 for key, parameter in module._parameters.items():
@@ -253,16 +293,16 @@ def want_parameter(place: Place, checkpoint, exchange, mesh, device) -> Wanted:
     row = tensor.size // rows if rows else 0
     ranges = []
     for rank in range(exchange.size):
-        shape, offset = local_range(parameter, mesh, rank)
-        ranges.append((offset * row, (offset + shape) * row))
+        count, first = local_range(parameter, mesh, exchange.ranks[rank])
+        ranges.append((first * row, (first + count) * row))
     mine = parameter.to_local()
-    place.local = torch.empty(mine.shape, dtype=mine.dtype, device=device)
+    place.local = torch.empty(mine.shape, dtype=getattr(torch, TORCH[tensor.dtype]), device=device)
     return Wanted(tensor, ranges, flat_bytes(place.local))
 
 
 def local_range(parameter: DTensor, mesh, rank: int) -> tuple[int, int]:
     """(rows, first row) that a rank holds: `torch.chunk` over the sharded dimension of the mesh."""
-    coordinate = (mesh.mesh == mesh.mesh.flatten()[rank]).nonzero()[0].tolist()
+    coordinate = (mesh.mesh == rank).nonzero()[0].tolist()
     rows, first = parameter.shape[0], 0
     for dimension, placement in enumerate(parameter.placements):
         if placement.is_shard():
