@@ -1,11 +1,12 @@
 """One rank of a run that loads with a mesh and trains. The test starts one of these per rank.
 
 Arguments: JSON {"checkpoints" (lists of one path per rank; each list is loaded, the first also trained), "mode":
-"fsdp" | "ddp" | "single", "ranks", "out", "steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are
+"fsdp" | "fsdp1" | "ddp" | "single", "ranks", "out", "steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are
 torch's. A single process does what each of `ranks` would have done, one after the other. Writes OUT/rankN.json and,
 from the first rank, the gradients of the first step and the adapter.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -20,6 +21,8 @@ from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig
 from safetensors.torch import save_file
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -41,7 +44,7 @@ def memory() -> dict[str, int]:
 
 
 def base(model) -> torch.nn.Module:
-    return model.module if isinstance(model, DistributedDataParallel) else model
+    return model.module if isinstance(model, (DistributedDataParallel, FullyShardedDataParallel)) else model
 
 
 class Run:
@@ -56,7 +59,10 @@ class Run:
 
     def load(self, checkpoints: list[str]):
         options = {"peft_config": TARGETS}
-        if not self.alone:
+        if self.settings["mode"] == "fsdp1":
+            # One dtype for everything that is flattened together.
+            options |= {"device": "cpu", "autocast_adapter_dtype": False}
+        elif not self.alone:
             options |= {"mesh": init_device_mesh("cpu", (self.ranks,)), "shard": self.settings["mode"] == "fsdp"}
         else:
             options |= {"device": "cpu"}
@@ -89,17 +95,24 @@ class Run:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.train()
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        if self.settings["mode"] == "fsdp1":
+            layer = type(model.get_base_model().model.layers[0])
+            policy = functools.partial(transformer_auto_wrap_policy, transformer_layer_cls={layer})
+            model = FullyShardedDataParallel(
+                model, auto_wrap_policy=policy, use_orig_params=True, device_id=torch.device("cpu")
+            )
+            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if self.settings["mode"] == "ddp":
             model = DistributedDataParallel(model)
             self.report["private_ddp"] = memory()["Private_Dirty"] - self.report["private_before"]
             self.report["adapter"] = sum(parameter.nbytes for parameter in trained)
-        optimizer = torch.optim.AdamW(trained, lr=3e-2)
+        optimizer = torch.optim.AdamW(trained, lr=1e-3)
         for step in range(self.settings["steps"]):
             self.report["losses"].append(self.losses(model, backward=True))
             for parameter in trained if self.alone else ():
                 # Afterwards, as ranks do: a third of the loss would be rounded on its way through bfloat16.
                 parameter.grad /= len(self.parts)
-            if step == 0:
+            if step == 0 and self.settings["mode"] != "fsdp1":
                 gradients = {
                     name: whole(parameter.grad)
                     for name, parameter in base(model).named_parameters()
@@ -108,6 +121,8 @@ class Run:
             optimizer.step()
             optimizer.zero_grad()
         self.evaluate(model)
+        if self.settings["mode"] == "fsdp1":
+            return
         nibble.save_adapter(model, pathlib.Path(self.settings["out"]) / "adapter")
         if self.rank == 0:
             save_file(gradients, pathlib.Path(self.settings["out"]) / "gradients.safetensors")

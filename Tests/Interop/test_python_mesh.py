@@ -175,6 +175,19 @@ def test_replicated_ranks_share_one_copy_and_its_check(replicated, folder):
         assert report["bytes_read"] < 0.8 * size
 
 
+def test_fsdp1_shards_what_every_rank_loaded(folder, single):
+    """With a floating storage type, and the guard against repacking holds for it too; integers torch refuses."""
+    reports = start(folder / "fsdp1", "fsdp1", 2, folder / "bfloat16")
+    assert not any(report["errors"] for report in reports), reports
+    assert [report["losses"][0][0] for report in reports] == single[2]["losses"][0]
+    for report in reports:
+        assert report["losses"][-1][0] < report["losses"][0][0] - 0.02
+        before, after = report["guarded"]
+        assert before == after
+    for report in start(folder / "fsdp1-uint8", "fsdp1", 2, folder / "uint8"):
+        assert "Cannot flatten integer dtype tensors" in report["errors"][0]["text"]
+
+
 def resident(path: pathlib.Path) -> int:
     """Bytes of a file that are in the page cache, as fincore of util-linux counts them."""
     command = ["fincore", "-b", "-n", "-o", "RES", str(path)]

@@ -61,6 +61,8 @@ def load(
         checkpoint.check_ahead()
         model = build(checkpoint, source(checkpoint), device, **settings)
         checkpoint.check_unchanged()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            keep_layout(model)
         model.nibble_bytes_read = checkpoint.bytes_read
     return adapter.add(model)
 
@@ -168,6 +170,17 @@ def build(checkpoint: Checkpoint, state: dict, device: torch.device, *, dtype, m
             raise incomplete(checkpoint, what, names, model_class)
     finish(model, checkpoint.path)
     return model
+
+
+def keep_layout(model) -> None:
+    """For weights that may be sharded, and so put back as they were loaded whenever they are gathered.
+
+    On CPUs with bf16 instructions bitsandbytes repacks weight and statistics in place at the first forward pass in eval
+    mode. The next gathering brings back the weight and not the statistics, and from then on the model is another one.
+    """
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def missing(checkpoint: Checkpoint, model_class, config) -> list[str]:

@@ -100,16 +100,10 @@ def load_sharded(checkpoint, exchange, mesh, device, adapter, settings):
     for statistic in traced.statistics:
         statistic.settle()
     for module in model.modules():
-        if isinstance(module, Linear4bit):
-            # bitsandbytes' CPU path would repack weight and statistics in place at the first forward in eval mode. The
-            # next gathering brings back the weight as it was, and not the statistics.
-            module.support_avx512bf16_for_cpu = False
-            module.quant_state.offset = _moved(module.quant_state.offset, device)
+        if isinstance(module, Linear4bit) and module.quant_state.nested:
+            module.quant_state.offset = module.quant_state.offset.to(device)
+    models.keep_layout(model)
     return model
-
-
-def _moved(tensor, device):
-    return tensor.to(device) if isinstance(tensor, torch.Tensor) else tensor
 
 
 def check_conversion(checkpoint: Checkpoint, options: dict) -> None:
