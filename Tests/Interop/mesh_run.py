@@ -1,9 +1,10 @@
 """One rank of a run that loads with a mesh and trains. The test starts one of these per rank.
 
 Arguments: JSON {"checkpoints" (lists of one path per rank; each list is loaded, the first also trained), "mode":
-"fsdp" | "fsdp1" | "ddp" | "single", "ranks", "out", "steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are
-torch's. A single process does what each of `ranks` would have done, one after the other. Writes OUT/rankN.json and,
-from the first rank, the gradients of the first step and the adapter.
+"fsdp" | "fsdp1" | "ddp" | "zero2" | "single", "ranks", "mesh" (its shape, by default all ranks in a row), "out",
+"steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are torch's. A single process does what each of `ranks`
+would have done, one after the other. Writes OUT/rankN.json and, from the first rank, the gradients of the first step
+and the adapter.
 """
 
 import functools
@@ -63,7 +64,8 @@ class Run:
             # One dtype for everything that is flattened together.
             options |= {"device": "cpu", "autocast_adapter_dtype": False}
         elif not self.alone:
-            options |= {"mesh": init_device_mesh("cpu", (self.ranks,)), "shard": self.settings["mode"] == "fsdp"}
+            shape = tuple(self.settings.get("mesh") or [self.ranks])
+            options |= {"mesh": init_device_mesh("cpu", shape), "shard": self.settings["mode"] == "fsdp"}
         else:
             options |= {"device": "cpu"}
         before, started = memory(), time.monotonic()
@@ -127,6 +129,29 @@ class Run:
         if self.rank == 0:
             save_file(gradients, pathlib.Path(self.settings["out"]) / "gradients.safetensors")
 
+    def train_with_deepspeed(self) -> None:
+        """ZeRO-2: optimizer state and gradients of the adapter are sharded, the model is whole on every rank."""
+        import deepspeed
+
+        model = self.load(self.settings["checkpoints"][0])
+        model.enable_input_require_grads()
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        configuration = {
+            "train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "zero_optimization": {"stage": 2},
+            "zero_allow_untested_optimizer": True,
+        }
+        engine, *_ = deepspeed.initialize(
+            model=model.train(), optimizer=torch.optim.AdamW(trained, lr=1e-3), config=configuration
+        )
+        self.report["private_ddp"] = memory()["Private_Dirty"] - self.report["private_before"]
+        self.report["adapter"] = sum(parameter.nbytes for parameter in trained)
+        for _ in range(self.settings["steps"]):
+            rows = self.rows[self.rank :: self.ranks]
+            loss = engine(input_ids=rows, labels=rows).loss
+            self.report["losses"].append([loss.item()])
+            engine.backward(loss)
+            engine.step()
+
     def evaluate(self, model) -> None:
         """The loss in training mode, before and after a forward pass in eval mode without gradients."""
         base(model).disable_input_require_grads()
@@ -177,7 +202,9 @@ def main() -> int:
         fail_in_exchange(run.settings["fail"])
     errors = run.report["errors"] = []
     try:
-        if run.settings["steps"]:
+        if run.settings["mode"] == "zero2":
+            run.train_with_deepspeed()
+        elif run.settings["steps"]:
             run.train()
     except Exception as error:
         errors.append(describe(error))

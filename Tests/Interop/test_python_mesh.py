@@ -15,6 +15,7 @@ from bitsandbytes.functional import has_avx512bf16
 from safetensors.torch import load_file
 
 from test_python_open import flip, place
+from test_training import OPERATORS, compile_operators
 from tool import ROOT, Nibble
 
 sys.path.insert(0, str(ROOT / "Tests" / "Bench"))
@@ -33,7 +34,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(out: pathlib.Path, mode: str, ranks: int, *checkpoints, steps: int = 3, **more) -> list[dict]:
+def start(out, mode: str, ranks: int, *checkpoints, steps: int = 3, environment={}, **more) -> list[dict]:
     """Runs all ranks to their end; what each wrote. A rank that hangs fails the test.
 
     checkpoints: each a path for all ranks, or a list of one per rank.
@@ -42,13 +43,14 @@ def start(out: pathlib.Path, mode: str, ranks: int, *checkpoints, steps: int = 3
     settings = {"mode": mode, "ranks": ranks, "out": str(out), "steps": steps} | more
     lists = [paths if isinstance(paths, list) else [paths] * ranks for paths in checkpoints]
     settings["checkpoints"] = [list(map(str, paths)) for paths in lists]
-    environment = os.environ | {
+    variables = os.environ | environment | {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT / "Sources" / "Python"),
     }
     processes = []
     for rank in range(1 if mode == "single" else ranks):
-        mine = environment | {"RANK": str(rank), "WORLD_SIZE": str(1 if mode == "single" else ranks)}
+        world = 1 if mode == "single" else ranks
+        mine = variables | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         command = [sys.executable, str(PROGRAM), json.dumps(settings)]
         log = open(out / f"rank{rank}.log", "wb")
         processes.append(subprocess.Popen(command, env=mine, stdout=log, stderr=log))
@@ -127,6 +129,15 @@ def test_sharded_training_is_that_of_one_process(sharded, folder, single):
     check_training(ranks, out, reports, folder, single)
 
 
+@pytest.mark.long
+def test_a_mesh_of_two_dimensions(folder):
+    """Replicated over the first, sharded over the second: still one copy, and the training of one process."""
+    single = {4: start(folder / "single4", "single", 4, folder / "bfloat16")[0]}
+    reports = start(folder / "hsdp", "fsdp", 4, folder / "bfloat16", mesh=[2, 2])
+    check_training(4, folder / "hsdp", reports, folder, single)
+    assert 1 <= sum(report["bytes_read"] for report in reports) / data_bytes(folder / "bfloat16") <= 1.05
+
+
 def test_all_ranks_together_read_one_copy(sharded):
     ranks, _, checkpoint, reports = sharded
     read = [report["bytes_read"] for report in reports]
@@ -173,6 +184,21 @@ def test_replicated_ranks_share_one_copy_and_its_check(replicated, folder):
         # DDP adds buckets for the gradients of the adapter, and sends no frozen weight to anyone.
         assert report["private_ddp"] < layer + report["adapter"], f"of {size} bytes"
         assert report["bytes_read"] < 0.8 * size
+
+
+def test_zero2_shares_one_copy(folder, single):
+    """DeepSpeed sends no frozen weight to anyone either, which would make every page of it the process's own."""
+    compile_operators()
+    reports = start(folder / "zero2", "zero2", 2, folder / "uint8", environment={
+        "DS_ACCELERATOR": "cpu", "TORCH_EXTENSIONS_DIR": str(OPERATORS), "LOCAL_SIZE": "2",
+        "PATH": f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    })
+    assert not any(report["errors"] for report in reports), reports
+    assert [report["losses"][0][0] for report in reports] == single[2]["losses"][0]
+    for report in reports:
+        assert report["losses"][-1][0] < report["losses"][0][0] - 0.02
+        # Gradients and optimizer state are small beside it.
+        assert report["private_ddp"] < data_bytes(folder / "uint8") / 4 + 3 * report["adapter"]
 
 
 def test_fsdp1_shards_what_every_rank_loaded(folder, single):

@@ -59,9 +59,12 @@ def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
         lambda: adapter.add(models.build(checkpoint, models.source(checkpoint), device, **settings)),
     )
     share_adapter(model, exchange)
-    # Equal on all ranks already. What DDP would send to the others would be written to pages of their own.
-    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
-    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, frozen)
+    # Equal on all ranks already. What DDP and DeepSpeed would send to the others, on the CPU, would be written to pages
+    # of their own. DeepSpeed leaves out what bears the mark of its own frozen weights.
+    frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    nn.parallel.DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, list(frozen))
+    for parameter in frozen.values():
+        parameter.ds_optim_param = True
     return model
 
 
