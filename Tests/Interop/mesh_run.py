@@ -65,7 +65,8 @@ class Run:
             options |= {"device": "cpu", "autocast_adapter_dtype": False}
         elif not self.alone:
             shape = tuple(self.settings.get("mesh") or [self.ranks])
-            options |= {"mesh": init_device_mesh("cpu", shape), "shard": self.settings["mode"] == "fsdp"}
+            mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard")[-len(shape) :])
+            options |= {"mesh": mesh, "shard": self.settings["mode"] == "fsdp"}
         else:
             options |= {"device": "cpu"}
         before, started = memory(), time.monotonic()
