@@ -1,6 +1,8 @@
 """What every test here shares: the tool, quiet libraries, and the switch for long tests."""
 
 import os
+import pathlib
+import shutil
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -9,7 +11,7 @@ import pytest
 import torch
 import transformers
 
-from tool import Nibble
+from tool import ROOT, Nibble
 
 
 def pytest_addoption(parser):
@@ -33,6 +35,20 @@ def pytest_configure(config):
 @pytest.fixture(scope="session")
 def nibble() -> Nibble:
     return Nibble()
+
+
+@pytest.fixture(scope="session")
+def quantized(tmp_path_factory, nibble) -> pathlib.Path:
+    """The small trained model in 4 bits, in several shards. Not to be changed."""
+    out = tmp_path_factory.mktemp("quantized") / "nf4"
+    nibble.quantize(ROOT / "fixtures" / "sql-llama", out, "--max-shard-size", "1MB")
+    return out
+
+
+@pytest.fixture
+def copy(quantized, tmp_path) -> pathlib.Path:
+    """One that may be damaged."""
+    return pathlib.Path(shutil.copytree(quantized, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="module")

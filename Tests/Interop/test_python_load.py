@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -18,18 +17,6 @@ from test_python_open import DAMAGE, flip
 from tool import ROOT, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
-
-
-@pytest.fixture(scope="module")
-def quantized(tmp_path_factory) -> pathlib.Path:
-    out = tmp_path_factory.mktemp("load") / "nf4"
-    Nibble().quantize(FIXTURE, out, "--max-shard-size", "1MB")
-    return out
-
-
-@pytest.fixture
-def copy(quantized, tmp_path) -> pathlib.Path:
-    return pathlib.Path(shutil.copytree(quantized, tmp_path / "copy"))
 
 
 def test_it_is_what_from_pretrained_gives(quantized):

@@ -20,18 +20,6 @@ FIXTURE = ROOT / "fixtures" / "sql-llama"
 
 
 @pytest.fixture(scope="module")
-def quantized(tmp_path_factory) -> pathlib.Path:
-    out = tmp_path_factory.mktemp("open") / "nf4"
-    Nibble().quantize(FIXTURE, out, "--max-shard-size", "1MB")
-    return out
-
-
-@pytest.fixture
-def copy(quantized, tmp_path) -> pathlib.Path:
-    return pathlib.Path(shutil.copytree(quantized, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="module")
 def large(tmp_path_factory) -> pathlib.Path:
     """One tensor of several pieces, of more bytes than a piece's multiple."""
     folder = tmp_path_factory.mktemp("large")
