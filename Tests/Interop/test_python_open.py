@@ -139,6 +139,13 @@ def test_damage_beside_a_slice_does_not_matter_and_in_it_is_found(large, tmp_pat
         with pytest.raises(nibble.DigestError) as caught:
             weight[131:132]
         assert (caught.value.offset, caught.value.size) == (weight.offset + 2 * piece, piece)
+    for ahead in (False, True):
+        with nibble.open(copy) as checkpoint:
+            if ahead:
+                checkpoint.check_ahead()
+            with pytest.raises(nibble.DigestError) as caught:
+                checkpoint["weight"].torch()
+            assert (caught.value.tensor, caught.value.offset) == ("weight", weight.offset + 2 * piece)
 
 
 def truncate(copy: pathlib.Path, by: int) -> None:

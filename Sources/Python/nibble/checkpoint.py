@@ -159,17 +159,27 @@ class LazyTensor:
         if self.digests is None:
             read = stop - start
         elif len(pieces) * self.piece >= self.size:
-            self._check(0, self.size, self.digests.whole)
+            try:
+                self._check(0, self.size, self.digests.whole)
+            except DigestError:
+                # The piece that is wrong says more than the tensor.
+                self._check_pieces(pieces)
+                raise
             read = self.size
         else:
-            read = 0
-            for index in pieces:
-                begin = index * self.piece
-                size = min(self.piece, self.size - begin)
-                self._check(begin, size, self.digests.of_piece(index))
-                read += size
+            read = self._check_pieces(pieces)
         self._touched.update(pieces)
         self._checkpoint.count(read)
+
+    def _check_pieces(self, pieces: list[int]) -> int:
+        """How many bytes they are."""
+        read = 0
+        for index in pieces:
+            begin = index * self.piece
+            size = min(self.piece, self.size - begin)
+            self._check(begin, size, self.digests.of_piece(index))
+            read += size
+        return read
 
     def _check(self, start: int, size: int, expected: str) -> None:
         begin = self.offset + start

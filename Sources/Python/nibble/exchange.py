@@ -17,7 +17,7 @@ from .checkpoint import LazyTensor
 from .errors import CheckpointError
 
 # Ranks that wait longer for another are taken to have lost it.
-PATIENCE = datetime.timedelta(minutes=10)
+PATIENCE = datetime.timedelta(minutes=30)
 
 
 @dataclass
