@@ -9,8 +9,9 @@ The last two need torch, transformers and bitsandbytes, adapters need peft.
 
 import os
 
-from .checkpoint import Checkpoint, LazyTensor
+from .checkpoint import Checkpoint
 from .errors import CheckpointError, DigestError
+from .lazy import LazyTensor
 
 __version__ = "0.1.0"
 __all__ = ["Checkpoint", "CheckpointError", "DigestError", "LazyTensor", "load", "open", "save_adapter"]

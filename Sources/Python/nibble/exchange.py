@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
-from .checkpoint import LazyTensor
 from .errors import CheckpointError
+from .lazy import LazyTensor
 
 # Ranks that wait longer for another are taken to have lost it.
 PATIENCE = datetime.timedelta(minutes=30)

@@ -13,9 +13,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from . import model as models
-from .checkpoint import TORCH, Checkpoint
+from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .exchange import Exchange, Wanted, assign
+from .lazy import TORCH
 from .tracing import Place, Placeholders, Statistic, converted, trace, trace_copies
 
 # Tensors are exchanged in batches of about this many bytes.

@@ -12,8 +12,9 @@ from bitsandbytes.nn import Linear4bit
 from torch import nn
 from torch.distributed.tensor import DTensor
 
-from .checkpoint import TORCH, Checkpoint
+from .checkpoint import Checkpoint
 from .errors import CheckpointError
+from .lazy import TORCH
 
 
 class Placeholder:
