@@ -46,6 +46,20 @@ def test_with_an_adapter(quantized):
     }
 
 
+def test_an_adapter_that_cannot_be_written(quantized, tmp_path):
+    (tmp_path / "file").write_text("")
+    model = nibble.load(quantized, device="cpu", peft_config=LoraConfig(r=8, target_modules=["q_proj"]))
+    with pytest.raises(nibble.CheckpointError, match="could not be written"):
+        nibble.save_adapter(model, tmp_path / "file")
+    with pytest.raises(nibble.CheckpointError, match="has no adapter"):
+        nibble.save_adapter(nibble.load(quantized, device="cpu"), tmp_path / "adapter")
+
+
+def test_a_file_is_not_a_model(quantized):
+    with pytest.raises(nibble.CheckpointError, match="its directory"):
+        nibble.load(sorted(quantized.glob("*.safetensors"))[0], device="cpu")
+
+
 def test_a_damaged_weight_never_reaches_the_model(copy):
     name = "model.layers.3.self_attn.q_proj.weight"
     flip(copy, name, 5)

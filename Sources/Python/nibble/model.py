@@ -49,6 +49,8 @@ def load(
     DigestError, which names file and tensor, before a damaged weight reaches the model. With a mesh all ranks raise.
     """
     path = os.fspath(path)
+    if os.path.isfile(path):
+        raise CheckpointError(f"{path}: a file; what is loaded is its directory, with config.json")
     device = torch.device(device) if device is not None else default_device()
     settings = {"dtype": dtype, "model_class": model_class, "options": options}
     adapter = Adapter(peft_config, autocast_adapter_dtype)
@@ -82,8 +84,7 @@ def default_device() -> torch.device:
 class FourBitWeight:
     """A packed weight and its statistics, as one tensor that transformers finds ready-made.
 
-    It would collect the six parts of it by itself, for which it compiles and copies its rules six times per weight:
-    most of the time that a 13B model takes to load.
+    It would collect the six parts of it by itself, and copies its rules and its quantizer for each of them.
     """
 
     def __init__(self, weight, parts: dict):

@@ -40,5 +40,7 @@ def save_adapter(model, path: str | os.PathLike) -> None:
         dist.broadcast_object_list(messages, src=0)
         if error is None and messages[0] is not None:
             raise CheckpointError(f"rank 0: {messages[0]}")
-    if error is not None:
+    if isinstance(error, CheckpointError):
         raise error
+    if error is not None:
+        raise CheckpointError(f"{path}: the adapter could not be written: {error}") from error
