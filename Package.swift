@@ -17,7 +17,7 @@ let relaxed: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .e
 func format(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
   .target(
     name: name, dependencies: dependencies, path: "Formats/\(name)",
-    exclude: name == "Safetensors" ? ["FORMAT.md"] : [], swiftSettings: strict)
+    exclude: ["Safetensors", "GGUF"].contains(name) ? ["FORMAT.md"] : [], swiftSettings: strict)
 }
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -50,6 +50,7 @@ let package = Package(
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),
+    format("GGUF", ["Bytes", "Tensors"]),
 
     // Sources: what is done with weights.
     .target(

@@ -1,0 +1,3 @@
+public struct GGUFHeader: Sendable {
+  static let nestingLimit = 8
+}
