@@ -50,7 +50,7 @@ let package = Package(
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),
-    format("GGUF", ["Bytes", "Tensors"]),
+    format("GGUF", ["Bytes", "JSON", "Tensors"]),
 
     // Sources: what is done with weights.
     .target(
