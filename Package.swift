@@ -72,7 +72,7 @@ let package = Package(
       exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
-      ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Adapters", "Architectures"]),
+      ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Quantization", "Adapters", "Architectures"]),
     .executableTarget(
       name: "nibble",
       dependencies: ["Pipeline", "Adapters", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],

@@ -260,7 +260,8 @@ struct GGUFHeaderParser {
     guard let type = GGMLType(rawValue: number) else {
       let offset = cursor.position - 4
       if let removed = GGMLType.removedName(number) {
-        throw Failure(.unsupported, "has type \(number) (\(removed)), which ggml no longer reads either", offset: offset)
+        throw Failure(
+          .unsupported, "has type \(number) (\(removed)), which ggml no longer reads either", offset: offset)
       }
       throw Failure(.malformed, "has the unknown type \(number)", offset: offset)
     }
