@@ -68,7 +68,8 @@ let package = Package(
       name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),
     .target(
-      name: "Architectures", dependencies: ["ArchitectureRules", "Bytes", "Tensors"], path: "Sources/Architectures",
+      name: "Architectures", dependencies: ["ArchitectureRules", "Bytes", "JSON", "Tensors", "GGUF"],
+      path: "Sources/Architectures",
       exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
@@ -86,7 +87,7 @@ let package = Package(
     tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
     tests("Adapters", ["Adapters", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
-    tests("Architectures", ["Architectures", "Tensors", "Bytes"]),
+    tests("Architectures", ["Architectures", "GGUF", "JSON", "Tensors", "Bytes"]),
     tests("Pipeline", ["Pipeline", "Safetensors", "Tensors", "JSON", "Bytes", "Quantization"]),
     tests("Tool", ["Safetensors", "Tensors", "JSON", "Bytes"]),
   ],
