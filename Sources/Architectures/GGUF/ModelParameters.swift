@@ -1,0 +1,103 @@
+import Bytes
+import JSON
+
+/// What `config.json` says, completed by what transformers takes where it says nothing, under transformers' own names.
+struct ModelParameters {
+  static let file = "config.json"
+
+  let object: JSONObject
+
+  /// - Throws: `malformed` when the configuration, or its `text_config`, is no object.
+  init(_ config: JSONValue, family: Family) throws(Failure) {
+    guard var written = config.object else {
+      throw Failure(.malformed, "found \(config.kind.rawValue), expected an object", file: Self.file)
+    }
+    if let text = written["text_config"], !text.isNull {
+      guard let inner = text.object else {
+        throw Failure(.malformed, "text_config: found \(text.kind.rawValue), expected an object", file: Self.file)
+      }
+      for (key, value) in inner.members { written[key] = value }
+    }
+    var object = JSONObject()
+    for (key, value) in family.defaults { object[key] = value.json }
+    let canonical = Dictionary(family.spellings.map { ($0.value, $0.key) }) { first, _ in first }
+    for (key, value) in written.members { object[canonical[key] ?? key] = value }
+    self.object = object
+  }
+
+  /// Nil when it is absent or null.
+  subscript(key: String) -> JSONValue? {
+    guard let value = object[key], !value.isNull else { return nil }
+    return value
+  }
+
+  func integer(_ key: String) throws(Failure) -> Int? {
+    guard let value = self[key] else { return nil }
+    guard let integer = value.int else { throw failure(key, found: value, "a whole number") }
+    return integer
+  }
+
+  func number(_ key: String) throws(Failure) -> Double? {
+    guard let value = self[key] else { return nil }
+    guard let number = value.double else { throw failure(key, found: value, "a number") }
+    return number
+  }
+
+  func bool(_ key: String) throws(Failure) -> Bool? {
+    guard let value = self[key] else { return nil }
+    guard let bool = value.bool else { throw failure(key, found: value, "true or false") }
+    return bool
+  }
+
+  func text(_ key: String) throws(Failure) -> String? {
+    guard let value = self[key] else { return nil }
+    guard let text = value.string else { throw failure(key, found: value, "a string") }
+    return text
+  }
+
+  func object(_ key: String) throws(Failure) -> JSONObject? {
+    guard let value = self[key] else { return nil }
+    guard let object = value.object else { throw failure(key, found: value, "an object") }
+    return object
+  }
+
+  func array(_ key: String) throws(Failure) -> [JSONValue]? {
+    guard let value = self[key] else { return nil }
+    guard let array = value.array else { throw failure(key, found: value, "an array") }
+    return array
+  }
+
+  /// What GGUF has no key for and its readers take otherwise than this configuration says.
+  func unexpected(_ constants: KeyValuePairs<String, Constant>) throws(Failure) -> [String] {
+    constants.compactMap { key, constant in
+      guard let value = self[key], value != constant.json else { return nil }
+      // An older word for the same function, in Gemma's first configurations.
+      if value.string == "gelu", constant.json.string == "gelu_pytorch_tanh" { return nil }
+      let shown = value.text(.compact).printable(limit: 64)
+      return "\(key) \(shown) is left out: GGUF has no key for it, and its readers take \(constant.json.text(.compact))"
+    }
+  }
+
+  /// A length from 1 to 2^31 − 1.
+  func optionalSize(_ key: String) throws(Failure) -> Int? {
+    guard let value = try integer(key) else { return nil }
+    guard value >= 1, value <= Int32.max else {
+      throw failure(key, "found \(value), allowed are 1 to \(Int32.max)")
+    }
+    return value
+  }
+
+  func size(_ key: String) throws(Failure) -> Int {
+    guard let value = try optionalSize(key) else { throw failure(key, "is missing") }
+    return value
+  }
+
+  func failure(_ key: String, _ message: String) -> Failure {
+    Failure(.malformed, "\(key): \(message)", file: Self.file)
+  }
+
+  private func failure(_ key: String, found value: JSONValue, _ expected: String) -> Failure {
+    let shown = value.number.map { $0.text.printable(limit: 40) } ?? value.kind.rawValue
+    return failure(key, "found \(shown), expected \(expected)")
+  }
+}

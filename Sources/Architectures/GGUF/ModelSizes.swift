@@ -1,0 +1,62 @@
+import Bytes
+
+/// The lengths that a model's tensors have, checked once: each at least 1, products without overflow.
+struct ModelSizes {
+  let layers: Int
+  let heads: Int
+  let keyValueHeads: Int
+  let headLength: Int
+  let experts: Int?
+  private let lengths: [Dimension: Int]
+
+  /// - Throws: `malformed` for a size that is missing, no whole number, below 1, or too large for GGUF's 32 bits, and
+  ///   for heads that the key-value heads do not divide.
+  init(_ parameters: ModelParameters, _ family: Family) throws(Failure) {
+    let hidden = try parameters.size("hidden_size")
+    layers = try parameters.size("num_hidden_layers")
+    heads = try parameters.size("num_attention_heads")
+    keyValueHeads = try parameters.optionalSize("num_key_value_heads") ?? heads
+    guard heads % keyValueHeads == 0 else {
+      throw parameters.failure(
+        "num_key_value_heads", "\(keyValueHeads) does not divide num_attention_heads \(heads)")
+    }
+    if let stated = try parameters.optionalSize("head_dim") {
+      headLength = stated
+    } else {
+      guard hidden % heads == 0 else {
+        throw parameters.failure("num_attention_heads", "\(heads) does not divide hidden_size \(hidden)")
+      }
+      headLength = hidden / heads
+    }
+    experts = try parameters.optionalSize("num_local_experts")
+    let feedForward = try parameters.optionalSize("intermediate_size") ?? family.feedForwardFactor.map { $0 * hidden }
+    let expertFeedForward = try parameters.optionalSize("moe_intermediate_size") ?? feedForward
+    // 32-bit lengths: no product of two, and no sum of three such products, passes 64 bits.
+    let queries = heads * headLength
+    let keys = keyValueHeads * headLength
+    var lengths: [Dimension: Int] = [
+      .one: 1, .vocabulary: try parameters.size("vocab_size"), .hidden: hidden, .queries: queries, .keys: keys,
+      .headLength: headLength,
+    ]
+    lengths[.queriesKeysValues] = queries + 2 * keys
+    lengths[.feedForward] = feedForward
+    lengths[.twiceFeedForward] = feedForward.map { 2 * $0 }
+    lengths[.positions] = try parameters.optionalSize("max_position_embeddings")
+    lengths[.experts] = experts
+    lengths[.expertFeedForward] = expertFeedForward
+    lengths[.twiceExpertFeedForward] = expertFeedForward.map { 2 * $0 }
+    lengths[.sharedFeedForward] = try parameters.optionalSize("shared_expert_intermediate_size")
+    self.lengths = lengths
+  }
+
+  func shape(_ dimensions: [Dimension]) throws(Failure) -> [Int] {
+    var shape: [Int] = []
+    for dimension in dimensions {
+      guard let length = lengths[dimension] else {
+        throw Failure(.malformed, "the sizes do not give the \(dimension) length", file: ModelParameters.file)
+      }
+      shape.append(length)
+    }
+    return shape
+  }
+}

@@ -1,0 +1,56 @@
+import Bytes
+import GGUF
+import JSON
+
+/// `general.sampling.*`: what `generation_config.json` recommends.
+struct SamplingMetadata {
+  static let file = "generation_config.json"
+
+  private enum Form { case text, integer, number }
+
+  /// GGUF's key, the file's keys (the first that is there counts), and the type.
+  private static let rows: [(key: String, names: [String], form: Form)] = [
+    ("sequence", ["sequence"], .text), ("top_k", ["top_k"], .integer), ("top_p", ["top_p"], .number),
+    ("min_p", ["min_p"], .number), ("xtc_probability", ["xtc_probability"], .number),
+    ("xtc_threshold", ["xtc_threshold"], .number), ("temp", ["temperature"], .number),
+    ("penalty_last_n", ["penalty_last_n"], .integer),
+    ("penalty_repeat", ["penalty_repeat", "repetition_penalty"], .number), ("mirostat", ["mirostat"], .integer),
+    ("mirostat_tau", ["mirostat_tau"], .number), ("mirostat_eta", ["mirostat_eta"], .number),
+  ]
+
+  private let config: JSONValue
+
+  /// Nil, with a warning, for a file that is not JSON: some models have none that is.
+  init?(_ bytes: [UInt8], warnings: inout [String]) {
+    do throws(Failure) {
+      config = try JSONValue(parsing: bytes, file: Self.file)
+    } catch {
+      warnings.append("\(error); its recommendations for sampling are left out")
+      return nil
+    }
+  }
+
+  /// - Throws: `malformed` for a value of another type than its key has, or out of that type's range.
+  func write(to metadata: inout PlannedMetadata) throws(Failure) {
+    for (key, names, form) in Self.rows {
+      guard let name = names.first(where: { config[$0] != nil }), let value = config[name], !value.isNull else {
+        continue
+      }
+      func wrong(_ expected: String) -> Failure {
+        Failure(.malformed, "\(name): found \(value.kind.rawValue), expected \(expected)", file: Self.file)
+      }
+      let key = "general.sampling." + key
+      switch form {
+      case .text:
+        guard let text = value.string else { throw wrong("a string") }
+        metadata.set(key, .text(text))
+      case .integer:
+        guard let integer = value.int else { throw wrong("a whole number") }
+        try metadata.set(key, signed: integer)
+      case .number:
+        guard let number = value.double else { throw wrong("a number") }
+        try metadata.set(key, number: number)
+      }
+    }
+  }
+}

@@ -1,0 +1,119 @@
+"""llama.cpp's converter, and what it writes, read back with gguf-py.
+
+The converter is the one in the source distribution of llama-cpp-python, unpacked into the cache on first use. A folder
+that holds `convert_hf_to_gguf.py`, named by $NIBBLE_LLAMA_CPP, is taken instead.
+"""
+
+import functools
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+import tarfile
+import tempfile
+
+import environment
+
+VERSION = "0.3.36"
+
+# pip asks the build backend for metadata before it hands over a source distribution. This one answers without a
+# compiler; the distribution's own looks for CMake first.
+BACKEND = f'''
+import pathlib
+
+def prepare_metadata_for_build_wheel(folder, settings=None):
+    name = "llama_cpp_python-{VERSION}.dist-info"
+    path = pathlib.Path(folder, name)
+    path.mkdir()
+    (path / "METADATA").write_text("Metadata-Version: 2.1\\nName: llama_cpp_python\\nVersion: {VERSION}\\n")
+    return name
+
+def build_wheel(*arguments):
+    raise NotImplementedError
+'''
+
+# The converter knows a BPE tokenizer by the hash of what it makes of a sample text; tiny ones are unknown to it.
+WRAPPER = '''
+import runpy
+import sys
+
+folder, *arguments = sys.argv[1:]
+sys.path.insert(0, folder)
+sys.path.insert(1, folder + "/gguf-py")
+import conversion.base
+
+conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "default"
+sys.argv = ["convert_hf_to_gguf.py", *arguments]
+runpy.run_path(folder + "/convert_hf_to_gguf.py", run_name="__main__")
+'''
+
+
+def unpack(folder: pathlib.Path) -> None:
+    """Downloads the source distribution through pip and keeps the converter of it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = pathlib.Path(temporary)
+        package = scratch / "scikit_build_core"
+        package.mkdir()
+        (package / "__init__.py").touch()
+        (package / "build.py").write_text(BACKEND)
+        command = [
+            sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--no-binary", ":all:",
+            "--no-build-isolation", "--dest", temporary, f"llama-cpp-python=={VERSION}",
+        ]
+        subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": temporary})
+        wanted = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/gguf/")
+        with tarfile.open(next(scratch.glob("*.tar.gz"))) as archive:
+            prefix = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
+            for member in archive.getmembers():
+                if member.isfile() and member.name.removeprefix(prefix).startswith(wanted):
+                    member.name = member.name.removeprefix(prefix)
+                    archive.extract(member, folder, filter="data")
+
+
+@functools.cache
+def converter() -> pathlib.Path:
+    """The folder of `convert_hf_to_gguf.py`."""
+    if named := os.environ.get("NIBBLE_LLAMA_CPP"):
+        return pathlib.Path(named)
+    folder = environment.cache() / f"llama-cpp-python-{VERSION}"
+    complete = folder / "complete"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with environment.locked(folder.with_suffix(".lock")):
+        if not complete.exists():
+            unpack(folder)
+            complete.touch()
+    return folder
+
+
+def convert(model: pathlib.Path, out: pathlib.Path, outtype: str = "auto") -> dict:
+    """What the converter makes of a Hugging Face model's directory, as `read` returns it."""
+    command = [sys.executable, "-c", WRAPPER, str(converter()), str(model), "--outfile", str(out), "--outtype", outtype]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert result.returncode == 0, result.stdout + result.stderr
+    return read(out)
+
+
+def read(path: pathlib.Path) -> dict:
+    """`metadata`: key to (type, value), in order; an array's type is (element type,). `tensors`: name to (type, shape
+    row-major, SHA-256 of the data as it is stored), in order."""
+    if str(converter() / "gguf-py") not in sys.path:
+        sys.path.insert(0, str(converter() / "gguf-py"))
+    import gguf
+
+    reader = gguf.GGUFReader(path)
+    metadata = {}
+    for key, field in reader.fields.items():
+        if key.startswith("GGUF."):
+            continue
+        names = [kind.name for kind in field.types]
+        kind = tuple(names[1:]) if names[0] == "ARRAY" else names[0]
+        metadata[key] = (kind, field.contents())
+    tensors = {
+        tensor.name: (
+            tensor.tensor_type.name, [int(size) for size in reversed(tensor.shape)],
+            hashlib.sha256(tensor.data.tobytes()).hexdigest(),
+        )
+        for tensor in reader.tensors
+    }
+    return {"metadata": metadata, "tensors": tensors}
