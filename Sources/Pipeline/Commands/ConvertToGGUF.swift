@@ -9,23 +9,24 @@ extension Convert {
   func convertToGGUF(
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
-    let input = try GGUFInput(path: source)
+    let target = FloatType(torchName: type.rawValue).flatMap { GGMLType($0.elementType) }
+    let input = try GGUFInput(path: source, isExact: target != nil)
     var types = input.tensors.map(\.type)
     var metadata = input.metadata
-    if let target = FloatType(torchName: type.rawValue).flatMap({ GGMLType($0.elementType) }) {
-      for (index, tensor) in input.tensors.enumerated() where tensor.shape.count > 1 && tensor.type.isReal {
-        types[index] = target
-      }
-      if let fileType = target.fileType { metadata["general.file_type"] = .uint32(fileType) }
+    if let target {
+      for index in types.indices where !input.fixed.contains(index) { types[index] = target }
+      if let fileType = target.fileType { metadata[GGUFInput.fileTypeKey] = .uint32(fileType) }
     }
-    let plan = try GGUFPlan(
-      source: input.source, types: types, origins: Array(input.tensors.indices), stored: input.stored,
-      metadata: metadata, name: fileName(of: output), maxShardBytes: run.maxShardBytes)
-    return try GGUFRun(
-      plan: plan, operation: "convert", activity: "converting",
-      recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-      warnings: input.warnings, options: run, identities: input.identities, checkUnchanged: input.checkUnchanged
-    ).run(into: output, announce: announce)
+    do throws(Failure) {
+      let plan = try GGUFPlan(
+        source: input.source, types: types, origins: Array(input.tensors.indices), stored: input.stored,
+        metadata: metadata, name: fileName(of: output), maxShardBytes: run.maxShardBytes)
+      return try GGUFRun(
+        plan: plan, operation: "convert", activity: "converting",
+        recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
+        warnings: input.warnings, options: run, identities: input.identities, checkUnchanged: input.checkUnchanged
+      ).run(into: output, announce: announce)
+    } catch { throw input.located(error) }
   }
 }
 

@@ -1,5 +1,7 @@
+import Architectures
 import Bytes
 import GGUF
+import JSON
 import Quantization
 import Tensors
 
@@ -9,29 +11,154 @@ struct GGUFInput {
   let source: any TensorSource
   /// As they would be written with nothing quantized.
   let tensors: [GGUFTensor]
+  /// Positions of tensors that keep their type whatever the others are written in: vectors and routers.
+  let fixed: Set<Int>
   let metadata: GGUFMetadata
-  /// Where `source` reads from, when that is GGUF; its tensors are those of `source`, in the same order.
+  /// A GGUF model that `source` is; its tensors are in the same order.
   let stored: GGUFCheckpoint?
   let warnings: [String]
   let path: String
   let identities: [FileIdentity]
   let checkUnchanged: () throws(Failure) -> Void
-  /// Whether its weights have been through a quantizer already.
-  let isQuantized: Bool
+  /// Whether its weights have been through a quantizer already, and which.
+  let quantization: String?
+  /// The failure with the file that holds its tensor, where it named none.
+  let located: (Failure) -> Failure
 
-  init(path: String) throws(Failure) {
-    try self.init(GGUFValues(path: path))
+  static let fileTypeKey = "general.file_type"
+  static let quantizationVersionKey = "general.quantization_version"
+  /// Of the block types as ggml lays them out today.
+  static let quantizationVersion: UInt32 = 2
+
+  /// - Parameter isExact: weights that are in 4 bits are read as F32, for what is to be rounded again.
+  init(path: String, isExact: Bool) throws(Failure) {
+    if try GGUFCheckpoint.isGGUF(path: path) {
+      try self.init(GGUFValues(path: path))
+    } else {
+      try self.init(ModelSource(path: path), isExact: isExact)
+    }
   }
 
   init(_ values: GGUFValues) throws(Failure) {
     source = values
-    stored = values.checkpoint
-    tensors = values.checkpoint.tensors
+    let tensors = values.checkpoint.tensors
+    self.tensors = tensors
+    fixed = Set(tensors.indices.filter { tensors[$0].shape.count < 2 || !tensors[$0].type.isReal })
     metadata = values.checkpoint.metadata
+    stored = values.checkpoint
     warnings = values.warnings
     path = values.path
     identities = values.identities
     checkUnchanged = { () throws(Failure) in try values.checkUnchanged() }
-    isQuantized = values.checkpoint.tensors.contains { $0.type.blockType != nil }
+    quantization = values.checkpoint.tensors.first { $0.type.blockType != nil }?.type.name.uppercased()
+    located = { $0 }
+  }
+
+  /// A Hugging Face model, under the names and in the arrangement that llama.cpp expects.
+  init(_ model: ModelSource, isExact: Bool) throws(Failure) {
+    guard let config = model.config else {
+      throw Failure(
+        .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
+    }
+    if case .other(let method) = model.quantizationMethod {
+      throw Failure(
+        .unsupported, "is quantized (\(method)); start from the original 16-bit checkpoint", file: model.checkpoint.path)
+    }
+    let values = isExact ? try DequantizedSource(model.logical, for: .f32) : DequantizedSource(model.logical)
+    // 4-bit weights of `Conv1D` are [out, in]; the plan expects them as a plain checkpoint has them.
+    let turned = model.transposedWeights.filter(values.isFourBit)
+    let whole: any TensorSource = turned.isEmpty ? values : try TransposedSource(values, turned)
+    let base = SortedSource(whole, order: model.converterOrder)
+    func sideFile(_ name: String) throws(Failure) -> [UInt8]? {
+      guard model.sideFiles.contains(name) else { return nil }
+      return try model.sideFile(name).contents(limit: Self.sideFileLimit)
+    }
+    var plain = config
+    plain["quantization_config"] = nil
+    let plan = try planGGUF(
+      config: plain, tensors: base.tensors, directoryName: model.directoryName, sideFile: sideFile)
+    let tokenizer = try ggufTokenizer(
+      modelType: plain["model_type"]?.string ?? plan.family.name, config: plain, sideFile: sideFile)
+    let source = try PlannedSource(base, plan.weights)
+    var tensors: [GGUFTensor] = []
+    for (weight, info) in zip(plan.weights, source.tensors) {
+      let isVector = weight.isAlwaysF32 || info.shape.count < 2
+      guard let type = isVector || info.type == .f64 ? .f32 : GGMLType(info.type) else {
+        throw Failure(.unsupported, "is \(info.type.name), which GGUF does not have", tensor: info.name.string)
+      }
+      tensors.append(try GGUFTensor(name: info.name, type: type, shape: info.shape))
+    }
+    var pairs = plan.metadata
+    let fileType = GGUFInput.prevailingType(of: tensors).fileType ?? 0
+    pairs.insert((Self.fileTypeKey, .uint32(fileType)), at: min(plan.fileTypePosition, pairs.count))
+    pairs.append((Self.quantizationVersionKey, .uint32(Self.quantizationVersion)))
+    self.source = source
+    self.tensors = tensors
+    fixed = Set(
+      tensors.indices.filter {
+        plan.weights[$0].isAlwaysF32 || tensors[$0].shape.count < 2 || !tensors[$0].type.isReal
+      })
+    metadata = GGUFMetadata(pairs + tokenizer.pairs)
+    stored = nil
+    warnings = model.checkpoint.warnings + plan.warnings + tokenizer.warnings
+    path = model.checkpoint.path
+    identities = model.checkpoint.identities
+    checkUnchanged = { () throws(Failure) in try model.checkpoint.checkUnchanged() }
+    quantization = nil
+    located = { model.located($0) }
+  }
+
+  private static let sideFileLimit = 256 << 20
+
+  /// What most of the matrices' values are in.
+  private static func prevailingType(of tensors: [GGUFTensor]) -> GGMLType {
+    var counts: [GGMLType: Int] = [:]
+    for tensor in tensors where tensor.shape.count > 1 {
+      counts[tensor.type] = (counts[tensor.type] ?? 0).addingSaturated(tensor.elementCount)
+    }
+    return counts.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key ?? .f32
+  }
+}
+
+/// A source with its tensors in another order.
+struct SortedSource: TensorSource {
+  let base: any TensorSource
+  let order: [Int]
+  let tensors: [TensorInfo]
+
+  init(_ base: any TensorSource, order: [Int]) {
+    self.base = base
+    self.order = order
+    tensors = order.map { base.tensors[$0] }
+  }
+
+  func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+    try unsafe base.read(order[index], at: offset, into: destination)
+  }
+}
+
+extension ModelSource {
+  /// The last component of the model's real path.
+  var directoryName: String {
+    let name = fileName(of: checkpoint.path)
+    return ["", ".", ".."].contains(name) ? "model" : name
+  }
+
+  /// The logical tensors in the order in which llama.cpp's converter reads them: by file, then by name.
+  var converterOrder: [Int] {
+    let keys = logical.items.indices.map { position -> (file: String, name: TensorName) in
+      let item = logical.items[position]
+      let first: Int
+      switch item {
+      case .plain(let index): first = index
+      case .fourBit(let weight): first = weight.codes
+      }
+      return (checkpoint.location(of: first).file, logical.info(item).name)
+    }
+    return keys.indices.sorted { left, right in
+      keys[left].file == keys[right].file
+        ? keys[left].name < keys[right].name
+        : keys[left].file.utf8.lexicographicallyPrecedes(keys[right].file.utf8)
+    }
   }
 }

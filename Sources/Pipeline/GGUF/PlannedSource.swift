@@ -113,9 +113,9 @@ struct PlannedSource: TensorSource {
       guard let first = indices.first else { return }
       let size = base.tensors[first].byteCount
       var done = 0
-      while unsafe done < destination.count {
+      while done < destination.count {
         let start = (offset + done) % size
-        let count = unsafe min(size - start, destination.count - done)
+        let count = min(size - start, destination.count - done)
         let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done..<done + count])
         try unsafe base.read(indices[(offset + done) / size], at: start, into: piece)
         done += count
@@ -139,10 +139,10 @@ struct PlannedSource: TensorSource {
     let headBytes = perHead * rowBytes
     var head: (number: Int, bytes: ScratchBuffer)?
     var done = 0
-    while unsafe done < destination.count {
+    while done < destination.count {
       let row = (offset + done) / rowBytes
       let start = (offset + done) % rowBytes
-      let count = unsafe min(rowBytes - start, destination.count - done)
+      let count = min(rowBytes - start, destination.count - done)
       let number = row / perHead
       let source = place(row % perHead, perHead / 2)
       let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done..<done + count])
@@ -198,9 +198,9 @@ struct PlannedSource: TensorSource {
     let rowBytes = whole / max(1, info.shape[1])
     let part = rows.count * rowBytes
     var done = 0
-    while unsafe done < destination.count {
+    while done < destination.count {
       let start = (offset + done) % part
-      let count = unsafe min(part - start, destination.count - done)
+      let count = min(part - start, destination.count - done)
       let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done..<done + count])
       let from = (offset + done) / part * whole + rows.lowerBound * rowBytes + start
       try unsafe base.read(stored, at: from, into: piece)
