@@ -213,6 +213,8 @@ static void EncodeMXFP4(const float* values, size_t count, uint8_t* output) {
   for (size_t b = 0; b < count; ++b, ++to, values += 32) {
     to->exponent = ExponentOfScale(LargestMagnitude32(values));
     const float d = HalfPowerOfTwo(to->exponent);
+    // With the largest exponent of all, levels above are infinite.
+    const int32_t greatest = to->exponent > 252 ? 5 : 7;
     const auto code = [&](const float* from) HWY_ATTR {
       const F32 df;
       const I32 di;
@@ -222,6 +224,7 @@ static void EncodeMXFP4(const float* values, size_t count, uint8_t* output) {
         const auto above = hn::RebindMask(di, hn::Gt(hn::Abs(value), hn::Set(df, midpoint * d)));
         level = hn::Sub(level, hn::VecFromMask(di, above));
       }
+      level = hn::Min(level, hn::Set(di, greatest));
       const auto sign = hn::And(hn::ShiftRight<28>(hn::BitCast(di, value)), hn::Set(di, 8));
       // There is one zero only.
       return hn::IfThenZeroElse(hn::Eq(level, hn::Zero(di)), hn::Or(level, sign));
