@@ -70,7 +70,7 @@ def encoded(kernels, name, rows, importance=None):
 
 
 def difficult(lowest):
-    """Pieces of 256 values: of any magnitude from 2^`lowest` on, zeros of both signs, ties, and next to powers of two."""
+    """Pieces of 256 values: from 2^`lowest` on, zeros of both signs, ties, and next to powers of two."""
     random = np.random.default_rng(3)
     pieces = []
     for _ in range(300):
