@@ -1,9 +1,7 @@
-#include <string.h>
-
 #include <algorithm>
-#include <limits>
 
 #include "blocks.h"
+#include "blocks_weighted.h"
 #include "nibble_blocks.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -111,7 +109,7 @@ static HWY_INLINE float NegativeScale(const float* values, float levels) {
   return (largest == 0 ? 0 : FirstOfMagnitude(values, largest)) / -levels;
 }
 
-// The least and the greatest of 32 values; of two zeros the first.
+// The least and the greatest of 32 values; of two zeros the first is the least.
 struct ValueRange {
   float low, high;
 
@@ -124,8 +122,8 @@ struct ValueRange {
       greatest = hn::Max(greatest, value);
     }
     low = hn::GetLane(hn::MinOfLanes(df, least));
-    high = hn::GetLane(hn::MaxOfLanes(df, greatest));
-    // Which zero it is shows in the offset only.
+    // Zero is added for the sake of the sign, which a scale of zero must not have.
+    high = hn::GetLane(hn::MaxOfLanes(df, greatest)) + 0.0f;
     if (low == 0) low = *std::find(values, values + 32, 0.0f);
   }
 };
@@ -215,6 +213,8 @@ static void EncodeMXFP4(const float* values, size_t count, uint8_t* output) {
   for (size_t b = 0; b < count; ++b, ++to, values += 32) {
     to->exponent = ExponentOfScale(LargestMagnitude32(values));
     const float d = HalfPowerOfTwo(to->exponent);
+    // With the largest exponent of all, levels above are infinite.
+    const int32_t greatest = to->exponent > 252 ? 5 : 7;
     const auto code = [&](const float* from) HWY_ATTR {
       const F32 df;
       const I32 di;
@@ -224,6 +224,7 @@ static void EncodeMXFP4(const float* values, size_t count, uint8_t* output) {
         const auto above = hn::RebindMask(di, hn::Gt(hn::Abs(value), hn::Set(df, midpoint * d)));
         level = hn::Sub(level, hn::VecFromMask(di, above));
       }
+      level = hn::Min(level, hn::Set(di, greatest));
       const auto sign = hn::And(hn::ShiftRight<28>(hn::BitCast(di, value)), hn::Set(di, 8));
       // There is one zero only.
       return hn::IfThenZeroElse(hn::Eq(level, hn::Zero(di)), hn::Or(level, sign));
@@ -258,18 +259,30 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace nibble {
-#define NIBBLE_ENCODER(kernel, name)                                                           \
-  HWY_EXPORT(kernel);                                                                          \
-  extern "C" void nibble_encode_##name(const float* values, size_t rows, size_t row_length,    \
-                                       const float* importance, uint8_t* output) {             \
-    (void)importance;                                                                          \
-    HWY_DYNAMIC_DISPATCH(kernel)(values, rows * row_length / 32, output);                      \
+#define NIBBLE_ENCODER(kernel, name)                                                        \
+  HWY_EXPORT(kernel);                                                                       \
+  extern "C" void nibble_encode_##name(const float* values, size_t rows, size_t row_length, \
+                                       const float*, uint8_t* output) {                     \
+    HWY_DYNAMIC_DISPATCH(kernel)(values, rows * row_length / 32, output);                   \
   }
 
-NIBBLE_ENCODER(EncodeQ4_0, q4_0)
-NIBBLE_ENCODER(EncodeQ4_1, q4_1)
-NIBBLE_ENCODER(EncodeQ5_0, q5_0)
-NIBBLE_ENCODER(EncodeQ5_1, q5_1)
+// The same, with a search where there is importance; then follow the members of WeightedFormat.
+#define NIBBLE_WEIGHTED_ENCODER(kernel, name, ...)                                              \
+  HWY_EXPORT(kernel);                                                                           \
+  extern "C" void nibble_encode_##name(const float* values, size_t rows, size_t row_length,     \
+                                       const float* importance, uint8_t* output) {              \
+    if (importance == nullptr) {                                                                \
+      HWY_DYNAMIC_DISPATCH(kernel)(values, rows * row_length / 32, output);                     \
+    } else {                                                                                    \
+      EncodeWithImportance({__VA_ARGS__, nibble_encode_##name}, values, rows, row_length,       \
+                           importance, output);                                                 \
+    }                                                                                           \
+  }
+
+NIBBLE_WEIGHTED_ENCODER(EncodeQ4_0, q4_0, -8, 7, false, false, 32, sizeof(Q4_0))
+NIBBLE_WEIGHTED_ENCODER(EncodeQ4_1, q4_1, 0, 15, true, false, 48, sizeof(Q4_1))
+NIBBLE_WEIGHTED_ENCODER(EncodeQ5_0, q5_0, -16, 15, false, true, 32, sizeof(Q5_0))
+NIBBLE_WEIGHTED_ENCODER(EncodeQ5_1, q5_1, 0, 31, true, true, 48, sizeof(Q5_1))
 NIBBLE_ENCODER(EncodeQ8_0, q8_0)
 NIBBLE_ENCODER(EncodeMXFP4, mxfp4)
 

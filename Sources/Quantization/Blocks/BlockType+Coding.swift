@@ -53,6 +53,7 @@ extension BlockType {
     let rowBytes = blocksPerRow * row.bytesPerBlock
     // Checked and encoded while they lie in the first-level cache.
     let rowsAtOnce = max(1, 4096 / rowLength)
+    let halves = row.codec.halves
     for first in stride(from: 0, to: values.count / rowLength, by: rowsAtOnce) {
       let rows = min(rowsAtOnce, values.count / rowLength - first)
       let start = first * rowLength
@@ -61,7 +62,7 @@ extension BlockType {
       guard finite == piece.count else { throw unsafe NonFinite(index: start + finite, value: piece[finite]) }
       let output = unsafe UnsafeMutableRawBufferPointer(start: to + first * rowBytes, count: rows * rowBytes)
       unsafe row.encode(piece, rows: rows, rowLength: rowLength, importance: importance, into: output)
-      if let block = unsafe row.firstOverflow(UnsafeRawBufferPointer(output)) {
+      if let block = unsafe row.firstOverflow(UnsafeRawBufferPointer(output), halves) {
         let index = unsafe row.largest(piece, ofBlock: block)
         throw unsafe NonFinite(index: start + index, value: piece[index])
       }
@@ -87,12 +88,12 @@ extension BlockRow {
     }
   }
 
-  /// The first block with an infinite scale or offset.
-  fileprivate func firstOverflow(_ blocks: UnsafeRawBufferPointer) -> Int? {
-    let halves = codec.halves
-    return (0..<blocks.count / bytesPerBlock).first { block in
-      halves.contains { unsafe blocks.word(block * bytesPerBlock + $0) & 0x7C00 == 0x7C00 }
+  /// The first block with an infinite scale or offset, which lie at `halves`.
+  fileprivate func firstOverflow(_ blocks: UnsafeRawBufferPointer, _ halves: [Int]) -> Int? {
+    for start in stride(from: 0, to: blocks.count, by: bytesPerBlock) {
+      for half in halves where unsafe blocks.word(start + half) & 0x7C00 == 0x7C00 { return start / bytesPerBlock }
     }
+    return nil
   }
 
   /// The index of the largest magnitude.

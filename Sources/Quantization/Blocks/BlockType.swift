@@ -103,7 +103,6 @@ extension BlockType {
   public func byteCount(_ values: Int) -> Int? {
     let row = row
     guard values >= 0, values % row.valuesPerBlock == 0 else { return nil }
-    // A block has fewer bytes than four for each value, so that only absurd numbers overflow.
     let (bytes, overflow) = (values / row.valuesPerBlock).multipliedReportingOverflow(by: row.bytesPerBlock)
     return overflow ? nil : bytes
   }

@@ -1,5 +1,5 @@
 /// As Q4_0 with 5-bit codes, `x = d · (q - 16)`: the fifth bit of code i is bit i of the word after the scale.
-enum Q5_0: BlockEncoder {
+enum Q5_0: WeightedBlockEncoder {
   static let fields: [BlockField] = [.half, .bytes(4), .bytes(16)]
 
   static func decode(_ block: UnsafeRawBufferPointer, into values: UnsafeMutableBufferPointer<Float>) {
@@ -12,13 +12,20 @@ enum Q5_0: BlockEncoder {
 
   static func encode(_ values: UnsafeBufferPointer<Float>, into block: UnsafeMutableRawBufferPointer) {
     let scale = unsafe SignedScale(values, levels: 16)
-    unsafe block.storeHalf(scale.d, 0)
-    unsafe storeFiveBits(block, 2) { unsafe scale.code(values[$0]) }
+    unsafe store(d: scale.d, m: 0, codes: values.map(scale.code), into: block)
+  }
+
+  static let codes: ClosedRange<Float> = -16...15
+  static let hasOffset = false
+
+  static func store(d: Float, m: Float, codes: [UInt8], into block: UnsafeMutableRawBufferPointer) {
+    unsafe block.storeHalf(d, 0)
+    unsafe storeFiveBits(block, 2, codes)
   }
 }
 
 /// As Q4_1 with 5-bit codes: `x = d · q + m`.
-enum Q5_1: BlockEncoder {
+enum Q5_1: WeightedBlockEncoder {
   static let fields: [BlockField] = [.half, .half, .bytes(4), .bytes(16)]
 
   static func decode(_ block: UnsafeRawBufferPointer, into values: UnsafeMutableBufferPointer<Float>) {
@@ -32,9 +39,16 @@ enum Q5_1: BlockEncoder {
 
   static func encode(_ values: UnsafeBufferPointer<Float>, into block: UnsafeMutableRawBufferPointer) {
     let scale = unsafe OffsetScale(values, largestCode: 31)
-    unsafe block.storeHalf(scale.d, 0)
-    unsafe block.storeHalf(scale.m, 2)
-    unsafe storeFiveBits(block, 4) { unsafe scale.code(values[$0]) }
+    unsafe store(d: scale.d, m: scale.m, codes: values.map(scale.code), into: block)
+  }
+
+  static let codes: ClosedRange<Float> = 0...31
+  static let hasOffset = true
+
+  static func store(d: Float, m: Float, codes: [UInt8], into block: UnsafeMutableRawBufferPointer) {
+    unsafe block.storeHalf(d, 0)
+    unsafe block.storeHalf(m, 2)
+    unsafe storeFiveBits(block, 4, codes)
   }
 }
 
@@ -45,11 +59,10 @@ private func fiveBits(_ block: UnsafeRawBufferPointer, _ start: Int, _ high: UIn
 }
 
 /// Stores 32 codes: the word of fifth bits from byte `start`, then the nibbles.
-private func storeFiveBits(_ block: UnsafeMutableRawBufferPointer, _ start: Int, _ code: (Int) -> UInt8) {
+private func storeFiveBits(_ block: UnsafeMutableRawBufferPointer, _ start: Int, _ codes: [UInt8]) {
   for i in 0..<20 { unsafe block[start + i] = 0 }
-  for i in 0..<32 {
-    let q = code(i)
-    unsafe block[start + i / 8] |= (q >> 4) << (i % 8)
-    unsafe block[start + 4 + i % 16] |= (q & 15) << (i < 16 ? 0 : 4)
+  for (i, code) in codes.enumerated() {
+    unsafe block[start + i / 8] |= (code >> 4) << (i % 8)
+    unsafe block[start + 4 + i % 16] |= (code & 15) << (i < 16 ? 0 : 4)
   }
 }
