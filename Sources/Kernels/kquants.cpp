@@ -1,0 +1,397 @@
+#include "nibble_kquants.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "../kquants.cpp"
+#include <hwy/foreach_target.h>
+// Must come after foreach_target.h.
+#include <hwy/highway.h>
+
+#include "search-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+
+constexpr size_t kSuperBlock = 256;
+using SuperBlocks = Group<kSuperBlock>;
+
+// Sums of the columns `start` to `start + length` of what lies in lanes.
+static HWY_INLINE void SumLanes(const float* from, size_t length, float* sums) {
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+    auto sum = hn::Zero(F32());
+    for (size_t i = 0; i < length; ++i) sum = hn::Add(sum, Load(from + i * kLanes + g));
+    Store(sum, sums + g);
+  }
+}
+
+// Weights of a sub-block: importance * sqrt(mean square of the super-block * factor + value^2).
+template <size_t kCount>
+static HWY_INLINE void ImportanceWeights(const SuperBlocks& group, size_t start,
+                                         const float* variance, float* weights) {
+  group.ReadWeights(start, kCount, weights);
+  const float* values = group.columns + start * kLanes;
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+    const auto sigma2 = Load(variance + g);
+    for (size_t i = 0; i < kCount * kLanes; i += kLanes) {
+      const auto x = Load(values + i + g);
+      const auto root = hn::Sqrt(hn::Add(sigma2, hn::Mul(x, x)));
+      Store(hn::Mul(Load(weights + i + g), root), weights + i + g);
+    }
+  }
+}
+
+// Weights of a sub-block without importance: root mean square + |value|.
+template <size_t kCount>
+static HWY_INLINE void MagnitudeWeights(const float* values, float* weights) {
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+    auto sum = hn::Zero(F32());
+    for (size_t i = 0; i < kCount * kLanes; i += kLanes) {
+      const auto x = Load(values + i + g);
+      sum = hn::Add(sum, hn::Mul(x, x));
+    }
+    const auto average = hn::Sqrt(hn::Div(sum, Splat(kCount)));
+    for (size_t i = 0; i < kCount * kLanes; i += kLanes) {
+      Store(hn::Add(average, hn::Abs(Load(values + i + g))), weights + i + g);
+    }
+  }
+}
+
+// What a group has for each of its sub-blocks, and its factors as they are stored.
+template <size_t kSubBlocks>
+struct Multiples {
+  HWY_ALIGN float exact[kSubBlocks * kLanes];
+  HWY_ALIGN float levels[kSubBlocks * kLanes];
+  HWY_ALIGN float factors[kLanes];
+  HWY_ALIGN int32_t bits[kLanes];
+
+  HWY_INLINE void SetFactor(size_t g, const Factor& factor) {
+    Store(factor.value, factors + g);
+    hn::Store(factor.bits, I32(), bits + g);
+  }
+
+  // As multiples of the greatest divided by `greatest`.
+  HWY_INLINE void DivideByGreatest(float greatest) {
+    const auto zero = hn::Zero(F32());
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      auto maximum = zero;
+      for (size_t j = 0; j < kSubBlocks; ++j) {
+        maximum = hn::Max(maximum, Load(exact + j * kLanes + g));
+      }
+      const Factor factor(hn::Div(maximum, Splat(greatest)));
+      SetFactor(g, factor);
+      auto inverse = hn::IfThenElse(factor.is_saturated, hn::Div(Splat(1.0f), factor.value),
+                                    hn::Div(Splat(greatest), maximum));
+      inverse = hn::IfThenElseZero(hn::Gt(maximum, zero), inverse);
+      for (size_t j = 0; j < kSubBlocks; ++j) {
+        const auto scaled = hn::Mul(inverse, Load(exact + j * kLanes + g));
+        Store(NearestWithin(scaled, 0, static_cast<int32_t>(greatest)), levels + j * kLanes + g);
+      }
+    }
+  }
+
+  // As multiples of what fits best, weighted.
+  template <int kGreatest>
+  HWY_INLINE void Fit(const float* weights) {
+    HWY_ALIGN float found[kLanes];
+    FitPositive<kSubBlocks, kGreatest>(exact, weights, levels, found);
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      const Factor factor(Load(found + g));
+      SetFactor(g, factor);
+      if (HWY_LIKELY(hn::AllFalse(F32(), factor.is_saturated))) continue;
+      for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
+        const auto level = NearestWithin(hn::Div(Load(exact + i), factor.value), 0, kGreatest);
+        Store(hn::IfThenElse(factor.is_saturated, level, Load(levels + i)), levels + i);
+      }
+    }
+  }
+};
+
+// Levels counted from `least`, as bytes.
+template <size_t kCount, class Scale>
+static HWY_INLINE void StoreLevels(const float* values, int least, int greatest, uint8_t* levels,
+                                   const Scale& scale) {
+  const F32 df;
+  const I32 di;
+  const hn::Rebind<uint8_t, F32> d8;
+  for (size_t i = 0; i < kCount; i += hn::Lanes(df)) {
+    const auto level = RoundWithin(scale(hn::LoadU(df, values + i)), least, greatest);
+    const auto counted = hn::Sub(hn::ConvertTo(di, level), hn::Set(di, least));
+    hn::StoreU(hn::DemoteTo(d8, counted), d8, levels + i);
+  }
+}
+
+// level = (value + minimum) / scale
+template <size_t kCount>
+static HWY_INLINE void StoreQuotients(const float* values, float scale, float minimum, int least,
+                                      int greatest, uint8_t* levels) {
+  const auto divisor = Splat(scale), addend = Splat(minimum);
+  StoreLevels<kCount>(values, least, greatest, levels, [&](VF value) HWY_ATTR {
+    return hn::Div(hn::Add(value, addend), divisor);
+  });
+}
+
+// level = inverse * (value - offset): what the search had, for a scale that was rounded to zero.
+template <size_t kCount>
+static HWY_INLINE void StoreProducts(const float* values, float inverse, float offset, int least,
+                                     int greatest, uint8_t* levels) {
+  const auto factor = Splat(inverse), subtrahend = Splat(offset);
+  StoreLevels<kCount>(values, least, greatest, levels, [&](VF value) HWY_ATTR {
+    return hn::Mul(factor, hn::Sub(value, subtrahend));
+  });
+}
+
+static HWY_INLINE void StoreHalf(int32_t bits, uint8_t* to) {
+  to[0] = static_cast<uint8_t>(bits & 0xFF);
+  to[1] = static_cast<uint8_t>(bits >> 8);
+}
+
+using Bytes = hn::CappedTag<uint8_t, 32>;
+
+// ---------------------------------------------------------------------------------------------------
+// Q4_K, Q5_K: eight sub-blocks of 32 with scales and minima of 6 bits.
+
+struct Affine32 {
+  Multiples<8> scales, minima;
+  Affine fits[8];
+};
+
+template <int kGreatest>
+static HWY_INLINE void SearchAffine32(const SuperBlocks& group, bool has_importance,
+                                      Affine32* result) {
+  HWY_ALIGN float weights[32 * kLanes];
+  HWY_ALIGN float sums[8 * kLanes];
+  HWY_ALIGN float variance[kLanes];
+  const Steps plain(kGreatest == 15 ? 21 : 16, kGreatest, kGreatest == 15 ? -1.0f : -0.5f, 0.1f);
+  const Steps weighted(37, kGreatest, -0.9f, 0.05f);
+  if (has_importance) {
+    group.Squares(variance);
+    for (float& value : variance) value = 2 * value / kSuperBlock;
+  }
+  for (size_t j = 0; j < 8; ++j) {
+    const float* values = group.columns + 32 * j * kLanes;
+    if (has_importance) {
+      ImportanceWeights<32>(group, 32 * j, variance, weights);
+      SumLanes(weights, 32, sums + j * kLanes);
+    } else {
+      MagnitudeWeights<32>(values, weights);
+    }
+    Affine& fit = result->fits[j];
+    FitAffine<32, kGreatest, false>(values, weights, has_importance ? weighted : plain, &fit);
+    std::copy_n(fit.scale, kLanes, result->scales.exact + j * kLanes);
+    std::copy_n(fit.minimum, kLanes, result->minima.exact + j * kLanes);
+  }
+  if (has_importance) {
+    result->scales.Fit<63>(sums);
+    result->minima.Fit<63>(sums);
+  } else {
+    result->scales.DivideByGreatest(63);
+    result->minima.DivideByGreatest(63);
+  }
+}
+
+// The factors and the packed multiples of super-block `b`, 16 bytes.
+static HWY_INLINE void StoreFactors32(const Affine32& found, size_t b, uint8_t* to) {
+  StoreHalf(found.scales.bits[b], to);
+  StoreHalf(found.minima.bits[b], to + 2);
+  for (size_t j = 0; j < 4; ++j) {
+    const auto level = [&](const Multiples<8>& of, size_t k) HWY_ATTR {
+      return static_cast<unsigned>(of.levels[k * kLanes + b]);
+    };
+    const unsigned scale = level(found.scales, j + 4), minimum = level(found.minima, j + 4);
+    to[4 + j] = static_cast<uint8_t>(level(found.scales, j) | scale >> 4 << 6);
+    to[8 + j] = static_cast<uint8_t>(level(found.minima, j) | minimum >> 4 << 6);
+    to[12 + j] = static_cast<uint8_t>((scale & 15) | (minimum & 15) << 4);
+  }
+}
+
+template <int kGreatest>
+static HWY_INLINE void StoreLevels32(const SuperBlocks& group, const Affine32& found, size_t b,
+                                     uint8_t* levels) {
+  for (size_t j = 0; j < 8; ++j) {
+    const size_t i = j * kLanes + b;
+    const float* values = group.blocks[b] + 32 * j;
+    const float scale = found.scales.factors[b] * found.scales.levels[i];
+    if (HWY_LIKELY(scale != 0)) {
+      const float minimum = found.minima.factors[b] * found.minima.levels[i];
+      StoreQuotients<32>(values, scale, minimum, 0, kGreatest, levels + 32 * j);
+    } else {
+      const Affine& fit = found.fits[j];
+      StoreProducts<32>(values, fit.inverse[b], fit.offset[b], 0, kGreatest, levels + 32 * j);
+    }
+  }
+}
+
+struct Q4K {
+  static constexpr size_t kBytes = 144;
+
+  static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
+    const Bytes d;
+    Affine32 found;
+    HWY_ALIGN uint8_t levels[kSuperBlock];
+    SearchAffine32<15>(group, has_importance, &found);
+    for (size_t b = 0; b < group.count; ++b, output += kBytes) {
+      StoreFactors32(found, b, output);
+      StoreLevels32<15>(group, found, b, levels);
+      for (size_t j = 0; j < 4; ++j) {
+        for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+          const auto low = hn::Load(d, levels + 64 * j + i);
+          const auto high = hn::Load(d, levels + 64 * j + 32 + i);
+          hn::StoreU(hn::Or(low, hn::ShiftLeft<4>(high)), d, output + 16 + 32 * j + i);
+        }
+      }
+    }
+  }
+};
+
+struct Q5K {
+  static constexpr size_t kBytes = 176;
+
+  static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
+    const Bytes d;
+    Affine32 found;
+    HWY_ALIGN uint8_t levels[kSuperBlock];
+    const auto nibble = hn::Set(d, 15);
+    SearchAffine32<31>(group, has_importance, &found);
+    for (size_t b = 0; b < group.count; ++b, output += kBytes) {
+      StoreFactors32(found, b, output);
+      StoreLevels32<31>(group, found, b, levels);
+      for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+        // Bit j of a byte is the fifth bit of level 32 * j + i.
+        auto fifth = hn::Zero(d);
+        for (size_t j = 4; j-- > 0;) {
+          const auto low = hn::Load(d, levels + 64 * j + i);
+          const auto high = hn::Load(d, levels + 64 * j + 32 + i);
+          const auto packed = hn::Or(hn::And(low, nibble), hn::ShiftLeft<4>(high));
+          hn::StoreU(packed, d, output + 48 + 32 * j + i);
+          const auto bits = hn::Or(hn::ShiftRight<4>(low), hn::ShiftLeft<1>(hn::ShiftRight<4>(high)));
+          fifth = hn::Or(hn::ShiftLeft<2>(fifth), bits);
+        }
+        hn::StoreU(fifth, d, output + 16 + i);
+      }
+    }
+  }
+};
+
+// ---------------------------------------------------------------------------------------------------
+// Q6_K: sixteen sub-blocks of 16 with scales of 8 bits.
+
+struct Q6K {
+  static constexpr size_t kBytes = 210;
+
+  // Multiples of the scale of greatest magnitude divided by -128.
+  static HWY_INLINE void RoundScales(Multiples<16>* scales) {
+    const auto zero = hn::Zero(F32());
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      const auto extreme = Extreme<16>(scales->exact + g);
+      auto inverse = hn::Div(Splat(-128.0f), extreme);
+      const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
+      const Factor factor(hn::IfThenElse(is_zero, zero, hn::Div(Splat(1.0f), inverse)));
+      scales->SetFactor(g, factor);
+      inverse = hn::IfThenElse(factor.is_saturated, hn::Div(Splat(1.0f), factor.value), inverse);
+      inverse = hn::IfThenZeroElse(is_zero, inverse);
+      for (size_t j = 0; j < 16; ++j) {
+        const auto scaled = hn::Mul(inverse, Load(scales->exact + j * kLanes + g));
+        Store(NearestWithin(scaled, -128, 127), scales->levels + j * kLanes + g);
+      }
+    }
+  }
+
+  static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
+    const Bytes d;
+    HWY_ALIGN float weights[16 * kLanes];
+    HWY_ALIGN uint8_t levels[kSuperBlock];
+    Multiples<16> scales;
+    Linear fits[16];
+    for (size_t j = 0; j < 16; ++j) {
+      if (has_importance) group.ReadWeights(16 * j, 16, weights);
+      FitLinear<16, 32>(group.columns + 16 * j * kLanes, has_importance ? weights : nullptr,
+                        &fits[j]);
+      std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
+    }
+    RoundScales(&scales);
+    const auto nibble = hn::Set(d, 15);
+    for (size_t b = 0; b < group.count; ++b, output += kBytes) {
+      if (HWY_UNLIKELY(scales.bits[b] == 0 && IsZero(scales, b))) {
+        memset(output, 0, kBytes);
+        continue;
+      }
+      for (size_t j = 0; j < 16; ++j) {
+        const float* values = group.blocks[b] + 16 * j;
+        const float level = scales.levels[j * kLanes + b];
+        output[192 + j] = static_cast<uint8_t>(static_cast<int8_t>(level));
+        const float scale = scales.factors[b] * level;
+        if (HWY_LIKELY(scale != 0)) {
+          StoreQuotients<16>(values, scale, 0, -32, 31, levels + 16 * j);
+        } else if (fits[j].inverse[b] != 0) {
+          StoreProducts<16>(values, fits[j].inverse[b], 0, -32, 31, levels + 16 * j);
+        } else {
+          memset(levels + 16 * j, 0, 16);
+        }
+      }
+      StoreHalf(scales.bits[b], output + 208);
+      for (size_t half = 0; half < 2; ++half) {
+        const uint8_t* from = levels + 128 * half;
+        for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+          const auto l0 = hn::Load(d, from + i), l1 = hn::Load(d, from + 32 + i);
+          const auto l2 = hn::Load(d, from + 64 + i), l3 = hn::Load(d, from + 96 + i);
+          uint8_t* low = output + 64 * half + i;
+          hn::StoreU(hn::Or(hn::And(l0, nibble), hn::ShiftLeft<4>(l2)), d, low);
+          hn::StoreU(hn::Or(hn::And(l1, nibble), hn::ShiftLeft<4>(l3)), d, low + 32);
+          const auto high01 = hn::Or(hn::ShiftRight<4>(l0), hn::ShiftLeft<2>(hn::ShiftRight<4>(l1)));
+          const auto high23 = hn::Or(hn::ShiftRight<4>(l2), hn::ShiftLeft<2>(hn::ShiftRight<4>(l3)));
+          const auto high = hn::Or(high01, hn::ShiftLeft<4>(high23));
+          hn::StoreU(high, d, output + 128 + 32 * half + i);
+        }
+      }
+    }
+  }
+
+  static HWY_INLINE bool IsZero(const Multiples<16>& scales, size_t b) {
+    for (size_t j = 0; j < 16; ++j) {
+      if (scales.levels[j * kLanes + b] != 0) return false;
+    }
+    return true;
+  }
+};
+
+template <class Type>
+static void EncodeRows(const float* values, size_t rows, size_t row_length,
+                       const float* importance, uint8_t* output) {
+  SuperBlocks group;
+  const size_t total = rows * (row_length / kSuperBlock);
+  for (size_t first = 0; first < total; first += kLanes) {
+    group.Read(values, first, total, row_length, importance);
+    Type::Encode(group, importance != nullptr, output + first * Type::kBytes);
+  }
+}
+
+#define NIBBLE_ENCODE(Name)                                                                \
+  static void Encode##Name(const float* values, size_t rows, size_t row_length,            \
+                           const float* importance, uint8_t* output) {                     \
+    EncodeRows<Name>(values, rows, row_length, importance, output);                        \
+  }
+NIBBLE_ENCODE(Q4K)
+NIBBLE_ENCODE(Q5K)
+NIBBLE_ENCODE(Q6K)
+#undef NIBBLE_ENCODE
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace nibble {
+
+#define NIBBLE_ENCODE(Name, function)                                                      \
+  HWY_EXPORT(Encode##Name);                                                                \
+  extern "C" void function(const float* values, size_t rows, size_t row_length,            \
+                           const float* importance, uint8_t* output) {                     \
+    HWY_DYNAMIC_DISPATCH(Encode##Name)(values, rows, row_length, importance, output);      \
+  }
+NIBBLE_ENCODE(Q4K, nibble_encode_q4_k)
+NIBBLE_ENCODE(Q5K, nibble_encode_q5_k)
+NIBBLE_ENCODE(Q6K, nibble_encode_q6_k)
+#undef NIBBLE_ENCODE
+
+}  // namespace nibble
+#endif

@@ -1,0 +1,154 @@
+// Blocks side by side: lane b of every vector belongs to block b of a group of 16, whatever the width
+// of the vectors. Each lane so adds in the order in which ggml's loops do, and rounds as they do.
+#include <string.h>
+
+#include <algorithm>
+
+#include <hwy/highway.h>
+
+#include "half-inl.h"
+
+#if defined(NIBBLE_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NIBBLE_LANES_INL_H_
+#undef NIBBLE_LANES_INL_H_
+#else
+#define NIBBLE_LANES_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+
+constexpr size_t kLanes = 16;
+
+// ggml takes a block below this for zeros.
+constexpr float kNegligible = 1e-15f;
+// A block below 2^-40 has no scale in 16 bits but zero, and one above 2^30 none at all: up to there
+// nothing that the search computes overflows.
+constexpr int32_t kTinyBits = (127 - 40) << 23;
+constexpr int32_t kHugeBits = (127 + 30) << 23;
+
+static HWY_INLINE VF Load(const float* from) { return hn::Load(F32(), from); }
+static HWY_INLINE void Store(VF value, float* to) { hn::Store(value, F32(), to); }
+static HWY_INLINE VF Splat(float value) { return hn::Set(F32(), value); }
+
+// A group of blocks of `kSize` values, in memory and in lanes.
+template <size_t kSize>
+struct Group {
+  // Lanes beyond the last block repeat it.
+  size_t count;
+  const float* blocks[kLanes];
+  const float* weights[kLanes];
+  // Value i of block b is columns[i * kLanes + b].
+  HWY_ALIGN float columns[kSize * kLanes];
+  HWY_ALIGN float replaced[kLanes * kSize];
+
+  HWY_INLINE void Read(const float* values, size_t first, size_t total, size_t row_length,
+                       const float* importance) {
+    count = std::min(kLanes, total - first);
+    const size_t per_row = row_length / kSize;
+    for (size_t b = 0; b < kLanes; ++b) {
+      const size_t block = first + std::min(b, count - 1);
+      blocks[b] = Ordinary(values + block * kSize, replaced + b * kSize);
+      if (importance != nullptr) weights[b] = importance + block % per_row * kSize;
+    }
+    Transpose(blocks, kSize, columns);
+  }
+
+  // `values`, or else what stands for them.
+  static HWY_INLINE const float* Ordinary(const float* values, float* replacement) {
+    const F32 df;
+    const I32 di;
+    auto largest = hn::Zero(di);
+    for (size_t i = 0; i < kSize; i += hn::Lanes(df)) {
+      const auto bits = hn::BitCast(di, hn::LoadU(df, values + i));
+      largest = hn::Max(largest, hn::And(bits, hn::Set(di, 0x7FFFFFFF)));
+    }
+    const int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
+    if (HWY_LIKELY(bits >= kTinyBits && bits <= kHugeBits)) return values;
+    const auto limit = bits < kTinyBits ? hn::Zero(df) : hn::BitCast(df, hn::Set(di, kHugeBits));
+    for (size_t i = 0; i < kSize; i += hn::Lanes(df)) {
+      const auto value = hn::LoadU(df, values + i);
+      Store(hn::Min(hn::Max(value, hn::Neg(limit)), limit), replacement + i);
+    }
+    return replacement;
+  }
+
+  // Four by four.
+  static HWY_INLINE void Transpose(const float* const* rows, size_t size, float* to) {
+    const hn::Full128<float> d;
+    const hn::Full128<double> dd;
+    for (size_t i = 0; i < size; i += 4) {
+      for (size_t b = 0; b < kLanes; b += 4) {
+        const auto r0 = hn::LoadU(d, rows[b] + i), r1 = hn::LoadU(d, rows[b + 1] + i);
+        const auto r2 = hn::LoadU(d, rows[b + 2] + i), r3 = hn::LoadU(d, rows[b + 3] + i);
+        const auto low01 = hn::BitCast(dd, hn::InterleaveLower(d, r0, r1));
+        const auto low23 = hn::BitCast(dd, hn::InterleaveLower(d, r2, r3));
+        const auto high01 = hn::BitCast(dd, hn::InterleaveUpper(d, r0, r1));
+        const auto high23 = hn::BitCast(dd, hn::InterleaveUpper(d, r2, r3));
+        float* out = to + i * kLanes + b;
+        hn::Store(hn::BitCast(d, hn::InterleaveLower(dd, low01, low23)), d, out);
+        hn::Store(hn::BitCast(d, hn::InterleaveUpper(dd, low01, low23)), d, out + kLanes);
+        hn::Store(hn::BitCast(d, hn::InterleaveLower(dd, high01, high23)), d, out + 2 * kLanes);
+        hn::Store(hn::BitCast(d, hn::InterleaveUpper(dd, high01, high23)), d, out + 3 * kLanes);
+      }
+    }
+  }
+
+  // The weights of `length` columns from `start` on, in lanes.
+  HWY_INLINE void ReadWeights(size_t start, size_t length, float* to) const {
+    const float* rows[kLanes];
+    for (size_t b = 0; b < kLanes; ++b) rows[b] = weights[b] + start;
+    Transpose(rows, length, to);
+  }
+
+  // Sums of squares, one per lane.
+  HWY_INLINE void Squares(float* sums) const {
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      auto sum = hn::Zero(F32());
+      for (size_t i = 0; i < kSize; ++i) {
+        const auto x = Load(columns + i * kLanes + g);
+        sum = hn::Add(sum, hn::Mul(x, x));
+      }
+      Store(sum, sums + g);
+    }
+  }
+};
+
+// Nearest integers, ties to even, within bounds. `value` is no NaN.
+static HWY_INLINE VF RoundWithin(VF value, float least, float greatest) {
+  return hn::Min(hn::Max(hn::Round(value), Splat(least)), Splat(greatest));
+}
+
+// ggml's nearest integer: beyond 22 bits it is what is left of the fraction, and 0 for a NaN. Within
+// these bounds afterwards.
+static HWY_INLINE VF NearestWithin(VF value, int32_t least, int32_t greatest) {
+  const F32 df;
+  const I32 di;
+  const auto bits = hn::BitCast(di, hn::Add(value, Splat(12582912.0f)));
+  const auto integer = hn::Sub(hn::And(bits, hn::Set(di, 0x7FFFFF)), hn::Set(di, 0x400000));
+  const auto within = hn::Min(hn::Max(integer, hn::Set(di, least)), hn::Set(di, greatest));
+  return hn::ConvertTo(df, within);
+}
+
+// The factor of a super-block as it is stored. In place of an infinity stands the greatest finite
+// factor, and `is_saturated` says where; zero stands in place of a NaN.
+struct Factor {
+  VF value;
+  VI bits;
+  hn::Mask<F32> is_saturated;
+
+  HWY_INLINE explicit Factor(VF exact) {
+    exact = hn::IfThenZeroElse(hn::IsNaN(exact), exact);
+    is_saturated = hn::Ge(hn::Abs(exact), Splat(65520.0f));
+    const auto greatest = hn::CopySign(Splat(65504.0f), exact);
+    bits = F16::FromFloat(hn::IfThenElse(is_saturated, greatest, exact));
+    value = F16::ToFloat(bits);
+  }
+};
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#endif

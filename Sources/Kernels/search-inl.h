@@ -1,0 +1,282 @@
+// The searches for the scale of a sub-block, one sub-block in each lane: step by step those of ggml.
+// Levels are whole numbers kept as floats. A product is never fused with the sum that follows.
+#include <hwy/highway.h>
+
+#include "lanes-inl.h"
+
+#if defined(NIBBLE_SEARCH_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef NIBBLE_SEARCH_INL_H_
+#undef NIBBLE_SEARCH_INL_H_
+#else
+#define NIBBLE_SEARCH_INL_H_
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace nibble {
+namespace HWY_NAMESPACE {
+
+// How many scales are tried, and the number of levels that each would spread the values over: the
+// greatest level + first + step * i.
+struct Steps {
+  int count;
+  float levels[37];
+
+  HWY_INLINE Steps(int count, float greatest, float first, float step) : count(count) {
+    for (int i = 0; i < count; ++i) {
+      const float product = step * static_cast<float>(i);
+      const float sum = first + product;
+      levels[i] = sum + greatest;
+    }
+  }
+};
+
+// What a search found for the sub-blocks of a group: value = scale * level - minimum. `inverse` and
+// `offset` are what the levels were found with: level = inverse * (value - offset).
+struct Affine {
+  HWY_ALIGN float scale[kLanes], minimum[kLanes], inverse[kLanes], offset[kLanes];
+};
+
+// Levels from 0 to `kGreatest`; both parts of the fit are chosen by least squares, weighted.
+// `kAbsolute`: fits are compared by their absolute errors.
+template <size_t kCount, int kGreatest, bool kAbsolute>
+static HWY_INLINE void FitAffine(const float* values, const float* weights, const Steps& steps,
+                                 Affine* fit) {
+  using Vector = VF;
+  const F32 df;
+  const auto zero = hn::Zero(df);
+  const auto greatest = Splat(kGreatest);
+  // Below this a range is that of a constant: its inverse would be infinite.
+  const auto smallest_range = Splat(0x1p-100f);
+  HWY_ALIGN float levels[kCount * kLanes];
+  const auto error_of = [](Vector w, Vector difference) HWY_ATTR {
+    return hn::Mul(w, kAbsolute ? hn::Abs(difference) : hn::Mul(difference, difference));
+  };
+
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
+    const float* x = values + g;
+    const float* w = weights + g;
+    auto minimum = Load(x), maximum = minimum;
+    auto sum_w = Load(w);
+    auto sum_x = hn::Mul(sum_w, minimum);
+    for (size_t i = 1; i < kCount; ++i) {
+      const auto value = Load(x + i * kLanes), weight = Load(w + i * kLanes);
+      minimum = hn::Min(minimum, value);
+      maximum = hn::Max(maximum, value);
+      sum_w = hn::Add(sum_w, weight);
+      sum_x = hn::Add(sum_x, hn::Mul(weight, value));
+    }
+    minimum = hn::Min(minimum, zero);
+
+    const auto inverse_for = [&](float levels_count, Vector least) HWY_ATTR {
+      const auto range = hn::Sub(maximum, least);
+      return hn::IfThenElseZero(hn::Ge(range, smallest_range),
+                                hn::Div(Splat(levels_count), range));
+    };
+    auto best_inverse = inverse_for(kGreatest, minimum);
+    auto best_offset = minimum;
+    const auto is_constant = hn::Eq(best_inverse, zero);
+    auto scale = hn::IfThenZeroElse(is_constant, hn::Div(Splat(1.0f), best_inverse));
+    auto best_error = zero;
+    for (size_t i = 0; i < kCount; ++i) {
+      const auto value = Load(x + i * kLanes);
+      const auto scaled = hn::Mul(best_inverse, hn::Sub(value, minimum));
+      const auto level = hn::Min(hn::Max(hn::Round(scaled), zero), greatest);
+      const auto difference = hn::Sub(hn::Add(hn::Mul(scale, level), minimum), value);
+      best_error = hn::Add(best_error, error_of(Load(w + i * kLanes), difference));
+    }
+
+    for (int step = 0; step < steps.count; ++step) {
+      const auto inverse = inverse_for(steps.levels[step], minimum);
+      auto sum_l = zero, sum_l2 = zero, sum_xl = zero;
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto value = Load(x + i * kLanes);
+        const auto scaled = hn::Mul(inverse, hn::Sub(value, minimum));
+        const auto level = hn::Min(hn::Max(hn::Round(scaled), zero), greatest);
+        Store(level, levels + i * hn::Lanes(df));
+        const auto weighted = hn::Mul(Load(w + i * kLanes), level);
+        sum_l = hn::Add(sum_l, weighted);
+        sum_l2 = hn::Add(sum_l2, hn::Mul(weighted, level));
+        sum_xl = hn::Add(sum_xl, hn::Mul(weighted, value));
+      }
+      const auto determinant = hn::Sub(hn::Mul(sum_w, sum_l2), hn::Mul(sum_l, sum_l));
+      auto new_scale =
+          hn::Div(hn::Sub(hn::Mul(sum_w, sum_xl), hn::Mul(sum_x, sum_l)), determinant);
+      auto new_minimum =
+          hn::Div(hn::Sub(hn::Mul(sum_l2, sum_x), hn::Mul(sum_l, sum_xl)), determinant);
+      const auto is_positive = hn::Gt(new_minimum, zero);
+      new_minimum = hn::IfThenZeroElse(is_positive, new_minimum);
+      new_scale = hn::IfThenElse(is_positive, hn::Div(sum_xl, sum_l2), new_scale);
+      auto error = zero;
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto level = Load(levels + i * hn::Lanes(df));
+        const auto fitted = hn::Add(hn::Mul(new_scale, level), new_minimum);
+        const auto difference = hn::Sub(fitted, Load(x + i * kLanes));
+        error = hn::Add(error, error_of(Load(w + i * kLanes), difference));
+      }
+      const auto is_better =
+          hn::And(hn::Gt(determinant, zero), hn::Lt(error, best_error));
+      best_error = hn::IfThenElse(is_better, error, best_error);
+      best_inverse = hn::IfThenElse(is_better, inverse, best_inverse);
+      best_offset = hn::IfThenElse(is_better, minimum, best_offset);
+      scale = hn::IfThenElse(is_better, new_scale, scale);
+      minimum = hn::IfThenElse(is_better, new_minimum, minimum);
+    }
+    Store(scale, fit->scale + g);
+    Store(hn::Sub(zero, minimum), fit->minimum + g);
+    Store(best_inverse, fit->inverse + g);
+    Store(best_offset, fit->offset + g);
+  }
+}
+
+// value = scale * level, with levels from -kGreatest to kGreatest - 1 found as inverse * value.
+struct Linear {
+  HWY_ALIGN float scale[kLanes], inverse[kLanes];
+};
+
+// The value of greatest magnitude, the first of several.
+template <size_t kCount>
+static HWY_INLINE VF Extreme(const float* x) {
+  auto extreme = Load(x);
+  for (size_t i = 1; i < kCount; ++i) {
+    const auto value = Load(x + i * kLanes);
+    extreme = hn::IfThenElse(hn::Gt(hn::Abs(value), hn::Abs(extreme)), value, extreme);
+  }
+  return extreme;
+}
+
+// The scale by least squares, weighted by `weights`, or by the squares of the values without any.
+template <size_t kCount, int kGreatest>
+static HWY_INLINE void FitLinear(const float* values, const float* weights, Linear* fit) {
+  const F32 df;
+  const auto zero = hn::Zero(df);
+  HWY_ALIGN float w[kCount * kLanes], wx[kCount * kLanes];
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
+    const size_t lanes = hn::Lanes(df);
+    const float* x = values + g;
+    for (size_t i = 0; i < kCount; ++i) {
+      const auto value = Load(x + i * kLanes);
+      const auto weight =
+          weights != nullptr ? Load(weights + i * kLanes + g) : hn::Mul(value, value);
+      Store(weight, w + i * lanes);
+      Store(hn::Mul(weight, value), wx + i * lanes);
+    }
+    const auto extreme = Extreme<kCount>(x);
+    const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
+    VF sum_lx, sum_l2;
+    const auto sum = [&](VF inverse) HWY_ATTR {
+      sum_lx = sum_l2 = zero;
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto level =
+            RoundWithin(hn::Mul(inverse, Load(x + i * kLanes)), -kGreatest, kGreatest - 1);
+        sum_lx = hn::Add(sum_lx, hn::Mul(Load(wx + i * lanes), level));
+        sum_l2 = hn::Add(sum_l2, hn::Mul(hn::Mul(Load(w + i * lanes), level), level));
+      }
+    };
+
+    const auto inverse_for = [&](float levels) HWY_ATTR {
+      return hn::IfThenZeroElse(is_zero, hn::Div(Splat(levels), extreme));
+    };
+    auto best_inverse = inverse_for(-kGreatest);
+    sum(best_inverse);
+    auto scale = hn::IfThenZeroElse(hn::Eq(sum_l2, zero), hn::Div(sum_lx, sum_l2));
+    auto best = hn::Mul(scale, sum_lx);
+    for (int step = -9; step <= 9; ++step) {
+      if (step == 0) continue;
+      const float change = 0.1f * static_cast<float>(step);
+      const auto inverse = inverse_for(-(kGreatest + change));
+      sum(inverse);
+      const auto is_better =
+          hn::And(hn::Gt(sum_l2, zero), hn::Gt(hn::Mul(sum_lx, sum_lx), hn::Mul(best, sum_l2)));
+      scale = hn::IfThenElse(is_better, hn::Div(sum_lx, sum_l2), scale);
+      best = hn::IfThenElse(is_better, hn::Mul(scale, sum_lx), best);
+      best_inverse = hn::IfThenElse(is_better, inverse, best_inverse);
+    }
+    Store(scale, fit->scale + g);
+    Store(best_inverse, fit->inverse + g);
+  }
+}
+
+// Scales or minima of a super-block, none negative, as whole multiples of one factor.
+template <size_t kCount, int kGreatest>
+static HWY_INLINE void FitPositive(const float* values, const float* weights, float* levels,
+                                   float* factors) {
+  const F32 df;
+  const auto zero = hn::Zero(df);
+  const auto one = Splat(1.0f);
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
+    const float* x = values + g;
+    const float* w = weights + g;
+    float* l = levels + g;
+    auto maximum = zero;
+    for (size_t i = 0; i < kCount; ++i) maximum = hn::Max(maximum, Load(x + i * kLanes));
+    const auto is_zero = hn::Lt(maximum, Splat(kNegligible));
+    const auto error_with = [&](VF inverse) HWY_ATTR {
+      const auto scale = hn::Div(one, inverse);
+      auto error = zero;
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto value = Load(x + i * kLanes);
+        const auto level = NearestWithin(hn::Mul(inverse, value), 0, kGreatest);
+        const auto difference = hn::Sub(value, hn::Mul(scale, level));
+        error = hn::Add(error, hn::Mul(hn::Mul(Load(w + i * kLanes), difference), difference));
+      }
+      return error;
+    };
+    const auto inverse_for = [&](float count) HWY_ATTR {
+      return hn::IfThenZeroElse(is_zero, hn::Div(Splat(count), maximum));
+    };
+
+    auto best_inverse = inverse_for(kGreatest);
+    auto best_error = error_with(best_inverse);
+    for (int step = -4; step <= 4; ++step) {
+      if (step == 0) continue;
+      const float change = 0.1f * static_cast<float>(step);
+      const auto inverse = inverse_for(change + kGreatest);
+      const auto error = error_with(inverse);
+      const auto is_better = hn::Lt(error, best_error);
+      best_error = hn::IfThenElse(is_better, error, best_error);
+      best_inverse = hn::IfThenElse(is_better, inverse, best_inverse);
+    }
+
+    auto sum_lx = zero, sum_l2 = zero;
+    for (size_t i = 0; i < kCount; ++i) {
+      const auto value = Load(x + i * kLanes), weight = Load(w + i * kLanes);
+      const auto level = NearestWithin(hn::Mul(best_inverse, value), 0, kGreatest);
+      Store(level, l + i * kLanes);
+      sum_lx = hn::Add(sum_lx, hn::Mul(hn::Mul(weight, value), level));
+      sum_l2 = hn::Add(sum_l2, hn::Mul(hn::Mul(weight, level), level));
+    }
+    // One level after the other is moved to where the factor of all others would have it. A lane in
+    // which a round moved nothing stays as it is in the next.
+    for (int round = 0; round < 5; ++round) {
+      auto has_moved = hn::Lt(zero, zero);
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto value = Load(x + i * kLanes), weight = Load(w + i * kLanes);
+        const auto level = Load(l + i * kLanes);
+        const auto weighted = hn::Mul(weight, value);
+        const auto others_lx = hn::Sub(sum_lx, hn::Mul(weighted, level));
+        const auto others_l2 = hn::Sub(sum_l2, hn::Mul(hn::Mul(weight, level), level));
+        const auto moved =
+            NearestWithin(hn::Div(hn::Mul(value, others_l2), others_lx), 0, kGreatest);
+        const auto new_lx = hn::Add(others_lx, hn::Mul(weighted, moved));
+        const auto new_l2 = hn::Add(others_l2, hn::Mul(hn::Mul(weight, moved), moved));
+        const auto is_defined = hn::And(hn::Gt(others_lx, zero), hn::Gt(others_l2, zero));
+        const auto is_better = hn::Gt(hn::Mul(hn::Mul(new_lx, new_lx), sum_l2),
+                                      hn::Mul(hn::Mul(sum_lx, sum_lx), new_l2));
+        const auto moves = hn::And(hn::And(is_defined, hn::Ne(moved, level)), is_better);
+        sum_lx = hn::IfThenElse(moves, new_lx, sum_lx);
+        sum_l2 = hn::IfThenElse(moves, new_l2, sum_l2);
+        Store(hn::IfThenElse(moves, moved, level), l + i * kLanes);
+        has_moved = hn::Or(has_moved, moves);
+      }
+      if (hn::AllFalse(df, has_moved)) break;
+    }
+    const auto has_factor = hn::Gt(sum_l2, zero);
+    Store(hn::IfThenElseZero(has_factor, hn::Div(sum_lx, sum_l2)), factors + g);
+  }
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace nibble
+HWY_AFTER_NAMESPACE();
+
+#endif
