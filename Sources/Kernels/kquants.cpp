@@ -24,7 +24,16 @@ static HWY_INLINE void SumLanes(const float* from, size_t length, float* sums) {
   }
 }
 
-// Weights of a sub-block: importance * sqrt(mean square of the super-block * factor + value^2).
+// `factor` times the mean square of each super-block.
+static HWY_INLINE void MeanSquares(const SuperBlocks& group, float factor, float* variance) {
+  group.Squares(variance);
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+    const auto sum = hn::Mul(Load(variance + g), Splat(factor));
+    Store(hn::Mul(sum, Splat(1.0f / kSuperBlock)), variance + g);
+  }
+}
+
+// Weights of a sub-block: importance * sqrt(variance + value^2).
 template <size_t kCount>
 static HWY_INLINE void ImportanceWeights(const SuperBlocks& group, size_t start,
                                          const float* variance, float* weights) {
@@ -104,6 +113,44 @@ struct Multiples {
       }
     }
   }
+
+  // As multiples, from -kGreatest to kGreatest - 1, of the one of greatest magnitude divided by
+  // -kGreatest; `for_zeros` where all are zero.
+  template <int kGreatest>
+  HWY_INLINE void DivideByExtreme(int for_zeros) {
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      const auto extreme = Extreme<kSubBlocks>(exact + g);
+      const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
+      auto inverse = hn::Div(Splat(-kGreatest), extreme);
+      const Factor factor(hn::IfThenZeroElse(is_zero, hn::Div(Splat(1.0f), inverse)));
+      SetFactor(g, factor);
+      inverse = hn::IfThenElse(factor.is_saturated, hn::Div(Splat(1.0f), factor.value), inverse);
+      for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
+        const auto level =
+            NearestWithin(hn::Mul(inverse, Load(exact + i)), -kGreatest, kGreatest - 1);
+        Store(hn::IfThenElse(is_zero, Splat(for_zeros), level), levels + i);
+      }
+    }
+  }
+
+  // The same of what fits best, weighted.
+  template <int kGreatest>
+  HWY_INLINE void FitSigned(const float* weights) {
+    Linear fit;
+    FitLinear<kSubBlocks, kGreatest>(exact, weights, &fit);
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      const Factor factor(Load(fit.scale + g));
+      SetFactor(g, factor);
+      const auto is_zero = hn::Eq(Load(fit.inverse + g), hn::Zero(F32()));
+      const auto inverse = hn::IfThenElse(
+          factor.is_saturated, hn::Div(Splat(1.0f), factor.value), Load(fit.inverse + g));
+      for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
+        const auto level =
+            NearestWithin(hn::Mul(inverse, Load(exact + i)), -kGreatest, kGreatest - 1);
+        Store(hn::IfThenElse(is_zero, Splat(-kGreatest), level), levels + i);
+      }
+    }
+  }
 };
 
 // Levels counted from `least`, as bytes.
@@ -163,10 +210,7 @@ static HWY_INLINE void SearchAffine32(const SuperBlocks& group, bool has_importa
   HWY_ALIGN float variance[kLanes];
   const Steps plain(kGreatest == 15 ? 21 : 16, kGreatest, kGreatest == 15 ? -1.0f : -0.5f, 0.1f);
   const Steps weighted(37, kGreatest, -0.9f, 0.05f);
-  if (has_importance) {
-    group.Squares(variance);
-    for (float& value : variance) value = 2 * value / kSuperBlock;
-  }
+  if (has_importance) MeanSquares(group, 2, variance);
   for (size_t j = 0; j < 8; ++j) {
     const float* values = group.columns + 32 * j * kLanes;
     if (has_importance) {
@@ -278,24 +322,6 @@ struct Q5K {
 struct Q6K {
   static constexpr size_t kBytes = 210;
 
-  // Multiples of the scale of greatest magnitude divided by -128.
-  static HWY_INLINE void RoundScales(Multiples<16>* scales) {
-    const auto zero = hn::Zero(F32());
-    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
-      const auto extreme = Extreme<16>(scales->exact + g);
-      auto inverse = hn::Div(Splat(-128.0f), extreme);
-      const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
-      const Factor factor(hn::IfThenElse(is_zero, zero, hn::Div(Splat(1.0f), inverse)));
-      scales->SetFactor(g, factor);
-      inverse = hn::IfThenElse(factor.is_saturated, hn::Div(Splat(1.0f), factor.value), inverse);
-      inverse = hn::IfThenZeroElse(is_zero, inverse);
-      for (size_t j = 0; j < 16; ++j) {
-        const auto scaled = hn::Mul(inverse, Load(scales->exact + j * kLanes + g));
-        Store(NearestWithin(scaled, -128, 127), scales->levels + j * kLanes + g);
-      }
-    }
-  }
-
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
     const Bytes d;
     HWY_ALIGN float weights[16 * kLanes];
@@ -308,7 +334,7 @@ struct Q6K {
                         &fits[j]);
       std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
     }
-    RoundScales(&scales);
+    scales.DivideByExtreme<128>(0);
     const auto nibble = hn::Set(d, 15);
     for (size_t b = 0; b < group.count; ++b, output += kBytes) {
       if (HWY_UNLIKELY(scales.bits[b] == 0 && IsZero(scales, b))) {
@@ -354,6 +380,160 @@ struct Q6K {
   }
 };
 
+// ---------------------------------------------------------------------------------------------------
+// Q2_K, Q3_K: sixteen sub-blocks of 16.
+
+// Four levels of two bits in each byte.
+static HWY_INLINE void StorePairs(const uint8_t* levels, uint8_t* output) {
+  const Bytes d;
+  for (size_t half = 0; half < 2; ++half) {
+    const uint8_t* from = levels + 128 * half;
+    for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+      const auto l0 = hn::Load(d, from + i), l1 = hn::Load(d, from + 32 + i);
+      const auto l2 = hn::Load(d, from + 64 + i), l3 = hn::Load(d, from + 96 + i);
+      const auto low = hn::Or(l0, hn::ShiftLeft<2>(l1));
+      const auto high = hn::Or(l2, hn::ShiftLeft<2>(l3));
+      hn::StoreU(hn::Or(low, hn::ShiftLeft<4>(high)), d, output + 32 * half + i);
+    }
+  }
+}
+
+struct Q2K {
+  static constexpr size_t kBytes = 84;
+
+  static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
+    HWY_ALIGN float weights[16 * kLanes];
+    HWY_ALIGN float sums[16 * kLanes];
+    HWY_ALIGN float variance[kLanes];
+    HWY_ALIGN uint8_t levels[kSuperBlock];
+    Multiples<16> scales, minima;
+    Affine fits[16];
+    const Steps plain(16, 3, -0.5f, 0.1f);
+    const Steps weighted(37, 3, -0.9f, 0.05f);
+    if (has_importance) MeanSquares(group, 1, variance);
+    for (size_t j = 0; j < 16; ++j) {
+      const float* values = group.columns + 16 * j * kLanes;
+      if (has_importance) {
+        ImportanceWeights<16>(group, 16 * j, variance, weights);
+        SumLanes(weights, 16, sums + j * kLanes);
+        FitAffine<16, 3, false>(values, weights, weighted, &fits[j]);
+      } else {
+        for (size_t i = 0; i < 16 * kLanes; i += hn::Lanes(F32())) {
+          Store(hn::Abs(Load(values + i)), weights + i);
+        }
+        FitAffine<16, 3, true>(values, weights, plain, &fits[j]);
+      }
+      std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
+      std::copy_n(fits[j].minimum, kLanes, minima.exact + j * kLanes);
+    }
+    if (has_importance) {
+      scales.Fit<15>(sums);
+      minima.Fit<15>(sums);
+    } else {
+      scales.DivideByGreatest(15);
+      minima.DivideByGreatest(15);
+    }
+    for (size_t b = 0; b < group.count; ++b, output += kBytes) {
+      for (size_t j = 0; j < 16; ++j) {
+        const float* values = group.blocks[b] + 16 * j;
+        const float scale_level = scales.levels[j * kLanes + b];
+        const float minimum_level = minima.levels[j * kLanes + b];
+        output[j] = static_cast<uint8_t>(static_cast<int>(scale_level) |
+                                         static_cast<int>(minimum_level) << 4);
+        const float scale = scales.factors[b] * scale_level;
+        if (HWY_LIKELY(scale != 0)) {
+          const float minimum = minima.factors[b] * minimum_level;
+          StoreQuotients<16>(values, scale, minimum, 0, 3, levels + 16 * j);
+        } else {
+          StoreProducts<16>(values, fits[j].inverse[b], fits[j].offset[b], 0, 3, levels + 16 * j);
+        }
+      }
+      StorePairs(levels, output + 16);
+      StoreHalf(scales.bits[b], output + 80);
+      StoreHalf(minima.bits[b], output + 82);
+    }
+  }
+};
+
+struct Q3K {
+  static constexpr size_t kBytes = 110;
+
+  // Scales of 6 bits, counted from -32.
+  static HWY_INLINE void StoreScales(const Multiples<16>& scales, size_t b, uint8_t* to) {
+    unsigned levels[16];
+    for (size_t j = 0; j < 16; ++j) {
+      levels[j] = static_cast<unsigned>(static_cast<int>(scales.levels[j * kLanes + b]) + 32);
+    }
+    for (size_t j = 0; j < 8; ++j) {
+      to[j] = static_cast<uint8_t>((levels[j] & 15) | (levels[j + 8] & 15) << 4);
+    }
+    for (size_t j = 0; j < 4; ++j) {
+      const unsigned low = levels[j] >> 4 | levels[j + 4] >> 4 << 2;
+      const unsigned high = levels[j + 8] >> 4 | levels[j + 12] >> 4 << 2;
+      to[j + 8] = static_cast<uint8_t>(low | high << 4);
+    }
+  }
+
+  static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
+    const Bytes d;
+    HWY_ALIGN float weights[16 * kLanes];
+    HWY_ALIGN float sums[16 * kLanes];
+    HWY_ALIGN float variance[kLanes];
+    HWY_ALIGN uint8_t levels[kSuperBlock];
+    HWY_ALIGN float refined[kSuperBlock * kLanes];
+    Multiples<16> scales;
+    Linear fits[16];
+    if (has_importance) {
+      MeanSquares(group, 2, variance);
+      for (size_t j = 0; j < 16; ++j) {
+        ImportanceWeights<16>(group, 16 * j, variance, weights);
+        SumLanes(weights, 16, sums + j * kLanes);
+        FitLinear<16, 4>(group.columns + 16 * j * kLanes, weights, &fits[j]);
+        std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
+      }
+      scales.FitSigned<32>(sums);
+    } else {
+      for (size_t j = 0; j < 16; j += kRefinedTogether) {
+        const size_t start = 16 * j * kLanes;
+        FitRefined<16, 4>(group.columns + start, refined + start, scales.exact + j * kLanes);
+      }
+      scales.DivideByExtreme<32>(-32);
+    }
+    for (size_t b = 0; b < group.count; ++b, output += kBytes) {
+      for (size_t j = 0; j < 16; ++j) {
+        const float* values = group.blocks[b] + 16 * j;
+        uint8_t* to = levels + 16 * j;
+        const float scale = scales.factors[b] * scales.levels[j * kLanes + b];
+        if (HWY_LIKELY(scale != 0)) {
+          StoreQuotients<16>(values, scale, 0, -4, 3, to);
+        } else if (!has_importance) {
+          for (size_t i = 0; i < 16; ++i) {
+            to[i] = static_cast<uint8_t>(refined[(16 * j + i) * kLanes + b]);
+          }
+        } else if (fits[j].inverse[b] != 0) {
+          StoreProducts<16>(values, fits[j].inverse[b], 0, -4, 3, to);
+        } else {
+          memset(to, 0, 16);
+        }
+      }
+      StoreScales(scales, b, output + 96);
+      StoreHalf(scales.bits[b], output + 108);
+      const auto low_bits = hn::Set(d, 3);
+      for (size_t i = 0; i < 32; i += hn::Lanes(d)) {
+        // Bit j of a byte is the third bit of level 32 * j + i.
+        auto third = hn::Zero(d);
+        for (size_t j = 8; j-- > 0;) {
+          const auto level = hn::Load(d, levels + 32 * j + i);
+          third = hn::Or(hn::ShiftLeft<1>(third), hn::ShiftRight<2>(level));
+          hn::Store(hn::And(level, low_bits), d, levels + 32 * j + i);
+        }
+        hn::StoreU(third, d, output + i);
+      }
+      StorePairs(levels, output + 32);
+    }
+  }
+};
+
 template <class Type>
 static void EncodeRows(const float* values, size_t rows, size_t row_length,
                        const float* importance, uint8_t* output) {
@@ -370,6 +550,8 @@ static void EncodeRows(const float* values, size_t rows, size_t row_length,
                            const float* importance, uint8_t* output) {                     \
     EncodeRows<Name>(values, rows, row_length, importance, output);                        \
   }
+NIBBLE_ENCODE(Q2K)
+NIBBLE_ENCODE(Q3K)
 NIBBLE_ENCODE(Q4K)
 NIBBLE_ENCODE(Q5K)
 NIBBLE_ENCODE(Q6K)
@@ -388,6 +570,8 @@ namespace nibble {
                            const float* importance, uint8_t* output) {                     \
     HWY_DYNAMIC_DISPATCH(Encode##Name)(values, rows, row_length, importance, output);      \
   }
+NIBBLE_ENCODE(Q2K, nibble_encode_q2_k)
+NIBBLE_ENCODE(Q3K, nibble_encode_q3_k)
 NIBBLE_ENCODE(Q4K, nibble_encode_q4_k)
 NIBBLE_ENCODE(Q5K, nibble_encode_q5_k)
 NIBBLE_ENCODE(Q6K, nibble_encode_q6_k)

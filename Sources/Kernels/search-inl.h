@@ -196,6 +196,73 @@ static HWY_INLINE void FitLinear(const float* values, const float* weights, Line
   }
 }
 
+// Sub-blocks that are refined together: each waits for its own divisions only.
+constexpr size_t kRefinedTogether = 4;
+
+// The scales of consecutive sub-blocks, weighted by the squares of the values; then one level after
+// the other is moved to where the scale of all others would have it. `levels` are counted from
+// -kGreatest; those of a sub-block of zeros are 0.
+template <size_t kCount, int kGreatest>
+static HWY_INLINE void FitRefined(const float* values, float* levels, float* scales) {
+  const F32 df;
+  const auto zero = hn::Zero(df);
+  for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
+    VF sum_lx[kRefinedTogether], sum_l2[kRefinedTogether];
+    for (size_t k = 0; k < kRefinedTogether; ++k) {
+      const float* x = values + k * kCount * kLanes + g;
+      float* l = levels + k * kCount * kLanes + g;
+      const auto extreme = Extreme<kCount>(x);
+      const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
+      const auto inverse = hn::IfThenZeroElse(is_zero, hn::Div(Splat(-kGreatest), extreme));
+      sum_lx[k] = sum_l2[k] = zero;
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto value = Load(x + i * kLanes);
+        const auto weight = hn::Mul(value, value);
+        const auto level = RoundWithin(hn::Mul(inverse, value), -kGreatest, kGreatest - 1);
+        Store(level, l + i * kLanes);
+        sum_lx[k] = hn::Add(sum_lx[k], hn::Mul(hn::Mul(weight, value), level));
+        sum_l2[k] = hn::Add(sum_l2[k], hn::Mul(hn::Mul(weight, level), level));
+      }
+    }
+    for (int round = 0; round < 5; ++round) {
+      auto has_moved = hn::Lt(zero, zero);
+      for (size_t i = 0; i < kCount; ++i) {
+        for (size_t k = 0; k < kRefinedTogether; ++k) {
+          const size_t at = (k * kCount + i) * kLanes + g;
+          const auto value = Load(values + at), level = Load(levels + at);
+          const auto weight = hn::Mul(value, value);
+          const auto weighted = hn::Mul(weight, value);
+          const auto others_lx = hn::Sub(sum_lx[k], hn::Mul(weighted, level));
+          const auto others_l2 = hn::Sub(sum_l2[k], hn::Mul(hn::Mul(weight, level), level));
+          const auto moved = NearestWithin(hn::Div(hn::Mul(value, others_l2), others_lx),
+                                           -kGreatest, kGreatest - 1);
+          const auto new_lx = hn::Add(others_lx, hn::Mul(weighted, moved));
+          const auto new_l2 = hn::Add(others_l2, hn::Mul(hn::Mul(weight, moved), moved));
+          const auto is_defined = hn::And(hn::Gt(others_lx, zero), hn::Gt(new_l2, zero));
+          const auto is_better = hn::Gt(hn::Mul(hn::Mul(new_lx, new_lx), sum_l2[k]),
+                                        hn::Mul(hn::Mul(sum_lx[k], sum_lx[k]), new_l2));
+          const auto moves = hn::And(hn::And(is_defined, hn::Ne(moved, level)), is_better);
+          sum_lx[k] = hn::IfThenElse(moves, new_lx, sum_lx[k]);
+          sum_l2[k] = hn::IfThenElse(moves, new_l2, sum_l2[k]);
+          Store(hn::IfThenElse(moves, moved, level), levels + at);
+          has_moved = hn::Or(has_moved, moves);
+        }
+      }
+      if (hn::AllFalse(df, has_moved)) break;
+    }
+    for (size_t k = 0; k < kRefinedTogether; ++k) {
+      const auto has_scale = hn::Gt(sum_l2[k], zero);
+      Store(hn::IfThenElseZero(has_scale, hn::Div(sum_lx[k], sum_l2[k])), scales + k * kLanes + g);
+      const float* x = values + k * kCount * kLanes + g;
+      const auto is_zero = hn::Lt(hn::Abs(Extreme<kCount>(x)), Splat(kNegligible));
+      for (size_t i = 0; i < kCount; ++i) {
+        float* level = levels + (k * kCount + i) * kLanes + g;
+        Store(hn::IfThenZeroElse(is_zero, hn::Add(Load(level), Splat(kGreatest))), level);
+      }
+    }
+  }
+}
+
 // Scales or minima of a super-block, none negative, as whole multiples of one factor.
 template <size_t kCount, int kGreatest>
 static HWY_INLINE void FitPositive(const float* values, const float* weights, float* levels,
