@@ -24,31 +24,6 @@ static HWY_INLINE void SumLanes(const float* from, size_t length, float* sums) {
   }
 }
 
-// `factor` times the mean square of each super-block.
-static HWY_INLINE void MeanSquares(const SuperBlocks& group, float factor, float* variance) {
-  group.Squares(variance);
-  for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
-    const auto sum = hn::Mul(Load(variance + g), Splat(factor));
-    Store(hn::Mul(sum, Splat(1.0f / kSuperBlock)), variance + g);
-  }
-}
-
-// Weights of a sub-block: importance * sqrt(variance + value^2).
-template <size_t kCount>
-static HWY_INLINE void ImportanceWeights(const SuperBlocks& group, size_t start,
-                                         const float* variance, float* weights) {
-  group.ReadWeights(start, kCount, weights);
-  const float* values = group.columns + start * kLanes;
-  for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
-    const auto sigma2 = Load(variance + g);
-    for (size_t i = 0; i < kCount * kLanes; i += kLanes) {
-      const auto x = Load(values + i + g);
-      const auto root = hn::Sqrt(hn::Add(sigma2, hn::Mul(x, x)));
-      Store(hn::Mul(Load(weights + i + g), root), weights + i + g);
-    }
-  }
-}
-
 // Weights of a sub-block without importance: root mean square + |value|.
 template <size_t kCount>
 static HWY_INLINE void MagnitudeWeights(const float* values, float* weights) {
@@ -187,11 +162,6 @@ static HWY_INLINE void StoreProducts(const float* values, float inverse, float o
   });
 }
 
-static HWY_INLINE void StoreHalf(int32_t bits, uint8_t* to) {
-  to[0] = static_cast<uint8_t>(bits & 0xFF);
-  to[1] = static_cast<uint8_t>(bits >> 8);
-}
-
 using Bytes = hn::CappedTag<uint8_t, 32>;
 
 // ---------------------------------------------------------------------------------------------------
@@ -210,11 +180,11 @@ static HWY_INLINE void SearchAffine32(const SuperBlocks& group, bool has_importa
   HWY_ALIGN float variance[kLanes];
   const Steps plain(kGreatest == 15 ? 21 : 16, kGreatest, kGreatest == 15 ? -1.0f : -0.5f, 0.1f);
   const Steps weighted(37, kGreatest, -0.9f, 0.05f);
-  if (has_importance) MeanSquares(group, 2, variance);
+  if (has_importance) group.MeanSquares(2, variance);
   for (size_t j = 0; j < 8; ++j) {
     const float* values = group.columns + 32 * j * kLanes;
     if (has_importance) {
-      ImportanceWeights<32>(group, 32 * j, variance, weights);
+      group.WeighByImportance(32 * j, 32, variance, weights);
       SumLanes(weights, 32, sums + j * kLanes);
     } else {
       MagnitudeWeights<32>(values, weights);
@@ -266,6 +236,7 @@ static HWY_INLINE void StoreLevels32(const SuperBlocks& group, const Affine32& f
 }
 
 struct Q4K {
+  static constexpr size_t kSize = kSuperBlock;
   static constexpr size_t kBytes = 144;
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
@@ -288,6 +259,7 @@ struct Q4K {
 };
 
 struct Q5K {
+  static constexpr size_t kSize = kSuperBlock;
   static constexpr size_t kBytes = 176;
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
@@ -320,6 +292,7 @@ struct Q5K {
 // Q6_K: sixteen sub-blocks of 16 with scales of 8 bits.
 
 struct Q6K {
+  static constexpr size_t kSize = kSuperBlock;
   static constexpr size_t kBytes = 210;
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
@@ -399,6 +372,7 @@ static HWY_INLINE void StorePairs(const uint8_t* levels, uint8_t* output) {
 }
 
 struct Q2K {
+  static constexpr size_t kSize = kSuperBlock;
   static constexpr size_t kBytes = 84;
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
@@ -410,11 +384,11 @@ struct Q2K {
     Affine fits[16];
     const Steps plain(16, 3, -0.5f, 0.1f);
     const Steps weighted(37, 3, -0.9f, 0.05f);
-    if (has_importance) MeanSquares(group, 1, variance);
+    if (has_importance) group.MeanSquares(1, variance);
     for (size_t j = 0; j < 16; ++j) {
       const float* values = group.columns + 16 * j * kLanes;
       if (has_importance) {
-        ImportanceWeights<16>(group, 16 * j, variance, weights);
+        group.WeighByImportance(16 * j, 16, variance, weights);
         SumLanes(weights, 16, sums + j * kLanes);
         FitAffine<16, 3, false>(values, weights, weighted, &fits[j]);
       } else {
@@ -456,6 +430,7 @@ struct Q2K {
 };
 
 struct Q3K {
+  static constexpr size_t kSize = kSuperBlock;
   static constexpr size_t kBytes = 110;
 
   // Scales of 6 bits, counted from -32.
@@ -484,9 +459,9 @@ struct Q3K {
     Multiples<16> scales;
     Linear fits[16];
     if (has_importance) {
-      MeanSquares(group, 2, variance);
+      group.MeanSquares(2, variance);
       for (size_t j = 0; j < 16; ++j) {
-        ImportanceWeights<16>(group, 16 * j, variance, weights);
+        group.WeighByImportance(16 * j, 16, variance, weights);
         SumLanes(weights, 16, sums + j * kLanes);
         FitLinear<16, 4>(group.columns + 16 * j * kLanes, weights, &fits[j]);
         std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
@@ -533,17 +508,6 @@ struct Q3K {
     }
   }
 };
-
-template <class Type>
-static void EncodeRows(const float* values, size_t rows, size_t row_length,
-                       const float* importance, uint8_t* output) {
-  SuperBlocks group;
-  const size_t total = rows * (row_length / kSuperBlock);
-  for (size_t first = 0; first < total; first += kLanes) {
-    group.Read(values, first, total, row_length, importance);
-    Type::Encode(group, importance != nullptr, output + first * Type::kBytes);
-  }
-}
 
 #define NIBBLE_ENCODE(Name)                                                                \
   static void Encode##Name(const float* values, size_t rows, size_t row_length,            \

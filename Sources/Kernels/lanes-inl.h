@@ -102,18 +102,43 @@ struct Group {
     Transpose(rows, length, to);
   }
 
-  // Sums of squares, one per lane.
-  HWY_INLINE void Squares(float* sums) const {
+  // `factor` times the mean square of each block.
+  HWY_INLINE void MeanSquares(float factor, float* means) const {
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
       auto sum = hn::Zero(F32());
       for (size_t i = 0; i < kSize; ++i) {
         const auto x = Load(columns + i * kLanes + g);
         sum = hn::Add(sum, hn::Mul(x, x));
       }
-      Store(sum, sums + g);
+      Store(hn::Mul(sum, Splat(factor / kSize)), means + g);
+    }
+  }
+
+  // Weights of `length` columns from `start` on: importance * sqrt(variance + value^2).
+  HWY_INLINE void WeighByImportance(size_t start, size_t length, const float* variance,
+                                    float* to) const {
+    ReadWeights(start, length, to);
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      const auto sigma2 = Load(variance + g);
+      for (size_t i = 0; i < length * kLanes; i += kLanes) {
+        const auto x = Load(columns + start * kLanes + i + g);
+        const auto root = hn::Sqrt(hn::Add(sigma2, hn::Mul(x, x)));
+        Store(hn::Mul(Load(to + i + g), root), to + i + g);
+      }
     }
   }
 };
+
+// The value of greatest magnitude, the first of several.
+template <size_t kCount>
+static HWY_INLINE VF Extreme(const float* x) {
+  auto extreme = Load(x);
+  for (size_t i = 1; i < kCount; ++i) {
+    const auto value = Load(x + i * kLanes);
+    extreme = hn::IfThenElse(hn::Gt(hn::Abs(value), hn::Abs(extreme)), value, extreme);
+  }
+  return extreme;
+}
 
 // Nearest integers, ties to even, within bounds. `value` is no NaN.
 static HWY_INLINE VF RoundWithin(VF value, float least, float greatest) {
@@ -146,6 +171,23 @@ struct Factor {
     value = F16::ToFloat(bits);
   }
 };
+
+// Encodes rows as blocks of `Type`.
+template <class Type>
+static HWY_INLINE void EncodeRows(const float* values, size_t rows, size_t row_length,
+                                  const float* importance, uint8_t* output) {
+  Group<Type::kSize> group;
+  const size_t total = rows * (row_length / Type::kSize);
+  for (size_t first = 0; first < total; first += kLanes) {
+    group.Read(values, first, total, row_length, importance);
+    Type::Encode(group, importance != nullptr, output + first * Type::kBytes);
+  }
+}
+
+static HWY_INLINE void StoreHalf(int32_t bits, uint8_t* to) {
+  to[0] = static_cast<uint8_t>(bits & 0xFF);
+  to[1] = static_cast<uint8_t>(bits >> 8);
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble

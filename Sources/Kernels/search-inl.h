@@ -133,17 +133,6 @@ struct Linear {
   HWY_ALIGN float scale[kLanes], inverse[kLanes];
 };
 
-// The value of greatest magnitude, the first of several.
-template <size_t kCount>
-static HWY_INLINE VF Extreme(const float* x) {
-  auto extreme = Load(x);
-  for (size_t i = 1; i < kCount; ++i) {
-    const auto value = Load(x + i * kLanes);
-    extreme = hn::IfThenElse(hn::Gt(hn::Abs(value), hn::Abs(extreme)), value, extreme);
-  }
-  return extreme;
-}
-
 // The scale by least squares, weighted by `weights`, or by the squares of the values without any.
 template <size_t kCount, int kGreatest>
 static HWY_INLINE void FitLinear(const float* values, const float* weights, Linear* fit) {
