@@ -48,6 +48,13 @@ struct Multiples {
   HWY_ALIGN float factors[kLanes];
   HWY_ALIGN int32_t bits[kLanes];
 
+  // From the fits of sub-blocks that were searched together.
+  HWY_INLINE void Take(const Affine* fits, size_t first, float (Affine::*part)[kLanes]) {
+    for (size_t k = 0; k < kTogether; ++k) {
+      std::copy_n(fits[k].*part, kLanes, exact + (first + k) * kLanes);
+    }
+  }
+
   HWY_INLINE void SetFactor(size_t g, const Factor& factor) {
     Store(factor.value, factors + g);
     hn::Store(factor.bits, I32(), bits + g);
@@ -175,24 +182,27 @@ struct Affine32 {
 template <int kGreatest>
 static HWY_INLINE void SearchAffine32(const SuperBlocks& group, bool has_importance,
                                       Affine32* result) {
-  HWY_ALIGN float weights[32 * kLanes];
+  HWY_ALIGN float weights[kTogether * 32 * kLanes];
   HWY_ALIGN float sums[8 * kLanes];
   HWY_ALIGN float variance[kLanes];
   const Steps plain(kGreatest == 15 ? 21 : 16, kGreatest, kGreatest == 15 ? -1.0f : -0.5f, 0.1f);
   const Steps weighted(37, kGreatest, -0.9f, 0.05f);
   if (has_importance) group.MeanSquares(2, variance);
-  for (size_t j = 0; j < 8; ++j) {
-    const float* values = group.columns + 32 * j * kLanes;
-    if (has_importance) {
-      group.WeighByImportance(32 * j, 32, variance, weights);
-      SumLanes(weights, 32, sums + j * kLanes);
-    } else {
-      MagnitudeWeights<32>(values, weights);
+  for (size_t first = 0; first < 8; first += kTogether) {
+    const float* values = group.columns + 32 * first * kLanes;
+    Affine* fits = result->fits + first;
+    for (size_t k = 0; k < kTogether; ++k) {
+      float* to = weights + 32 * k * kLanes;
+      if (has_importance) {
+        group.WeighByImportance(32 * (first + k), 32, variance, to);
+        SumLanes(to, 32, sums + (first + k) * kLanes);
+      } else {
+        MagnitudeWeights<32>(values + 32 * k * kLanes, to);
+      }
     }
-    Affine& fit = result->fits[j];
-    FitAffine<32, kGreatest, false>(values, weights, has_importance ? weighted : plain, &fit);
-    std::copy_n(fit.scale, kLanes, result->scales.exact + j * kLanes);
-    std::copy_n(fit.minimum, kLanes, result->minima.exact + j * kLanes);
+    FitAffine<32, kGreatest, false>(values, weights, has_importance ? weighted : plain, fits);
+    result->scales.Take(fits, first, &Affine::scale);
+    result->minima.Take(fits, first, &Affine::minimum);
   }
   if (has_importance) {
     result->scales.Fit<63>(sums);
@@ -376,7 +386,7 @@ struct Q2K {
   static constexpr size_t kBytes = 84;
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
-    HWY_ALIGN float weights[16 * kLanes];
+    HWY_ALIGN float weights[kTogether * 16 * kLanes];
     HWY_ALIGN float sums[16 * kLanes];
     HWY_ALIGN float variance[kLanes];
     HWY_ALIGN uint8_t levels[kSuperBlock];
@@ -385,20 +395,23 @@ struct Q2K {
     const Steps plain(16, 3, -0.5f, 0.1f);
     const Steps weighted(37, 3, -0.9f, 0.05f);
     if (has_importance) group.MeanSquares(1, variance);
-    for (size_t j = 0; j < 16; ++j) {
-      const float* values = group.columns + 16 * j * kLanes;
+    for (size_t first = 0; first < 16; first += kTogether) {
+      const float* values = group.columns + 16 * first * kLanes;
       if (has_importance) {
-        group.WeighByImportance(16 * j, 16, variance, weights);
-        SumLanes(weights, 16, sums + j * kLanes);
-        FitAffine<16, 3, false>(values, weights, weighted, &fits[j]);
+        for (size_t k = 0; k < kTogether; ++k) {
+          float* to = weights + 16 * k * kLanes;
+          group.WeighByImportance(16 * (first + k), 16, variance, to);
+          SumLanes(to, 16, sums + (first + k) * kLanes);
+        }
+        FitAffine<16, 3, false>(values, weights, weighted, fits + first);
       } else {
-        for (size_t i = 0; i < 16 * kLanes; i += hn::Lanes(F32())) {
+        for (size_t i = 0; i < kTogether * 16 * kLanes; i += hn::Lanes(F32())) {
           Store(hn::Abs(Load(values + i)), weights + i);
         }
-        FitAffine<16, 3, true>(values, weights, plain, &fits[j]);
+        FitAffine<16, 3, true>(values, weights, plain, fits + first);
       }
-      std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
-      std::copy_n(fits[j].minimum, kLanes, minima.exact + j * kLanes);
+      scales.Take(fits + first, first, &Affine::scale);
+      minima.Take(fits + first, first, &Affine::minimum);
     }
     if (has_importance) {
       scales.Fit<15>(sums);

@@ -23,9 +23,9 @@ constexpr size_t kLanes = 16;
 
 // ggml takes a block below this for zeros.
 constexpr float kNegligible = 1e-15f;
-// A block below 2^-40 has no scale in 16 bits but zero, and one above 2^30 none at all: up to there
+// A block below 2^-90 has no scale in 16 bits but zero, and one above 2^30 none at all: up to there
 // nothing that the search computes overflows.
-constexpr int32_t kTinyBits = (127 - 40) << 23;
+constexpr int32_t kTinyBits = (127 - 90) << 23;
 constexpr int32_t kHugeBits = (127 + 30) << 23;
 
 static HWY_INLINE VF Load(const float* from) { return hn::Load(F32(), from); }

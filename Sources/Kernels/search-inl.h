@@ -36,95 +36,120 @@ struct Affine {
   HWY_ALIGN float scale[kLanes], minimum[kLanes], inverse[kLanes], offset[kLanes];
 };
 
-// Levels from 0 to `kGreatest`; both parts of the fit are chosen by least squares, weighted.
+// Sub-blocks whose fits are searched together, so that one can use the time in which the other waits
+// for its sums.
+constexpr size_t kTogether = 2;
+
+// Affine fits of consecutive sub-blocks with levels from 0 to `kGreatest`, by least squares, weighted.
 // `kAbsolute`: fits are compared by their absolute errors.
 template <size_t kCount, int kGreatest, bool kAbsolute>
 static HWY_INLINE void FitAffine(const float* values, const float* weights, const Steps& steps,
-                                 Affine* fit) {
+                                 Affine* fits) {
   using Vector = VF;
   const F32 df;
+  const size_t lanes = hn::Lanes(df);
   const auto zero = hn::Zero(df);
   const auto greatest = Splat(kGreatest);
   // Below this a range is that of a constant: its inverse would be infinite.
   const auto smallest_range = Splat(0x1p-100f);
-  HWY_ALIGN float levels[kCount * kLanes];
+  HWY_ALIGN float levels[kTogether * kCount * kLanes];
   const auto error_of = [](Vector w, Vector difference) HWY_ATTR {
     return hn::Mul(w, kAbsolute ? hn::Abs(difference) : hn::Mul(difference, difference));
   };
 
-  for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
-    const float* x = values + g;
-    const float* w = weights + g;
-    auto minimum = Load(x), maximum = minimum;
-    auto sum_w = Load(w);
-    auto sum_x = hn::Mul(sum_w, minimum);
-    for (size_t i = 1; i < kCount; ++i) {
-      const auto value = Load(x + i * kLanes), weight = Load(w + i * kLanes);
-      minimum = hn::Min(minimum, value);
-      maximum = hn::Max(maximum, value);
-      sum_w = hn::Add(sum_w, weight);
-      sum_x = hn::Add(sum_x, hn::Mul(weight, value));
-    }
-    minimum = hn::Min(minimum, zero);
-
-    const auto inverse_for = [&](float levels_count, Vector least) HWY_ATTR {
-      const auto range = hn::Sub(maximum, least);
+  for (size_t g = 0; g < kLanes; g += lanes) {
+    const auto at = [g](size_t k, size_t i) HWY_ATTR { return (k * kCount + i) * kLanes + g; };
+    VF minimum[kTogether], maximum[kTogether], sum_w[kTogether], sum_x[kTogether];
+    VF scale[kTogether], best_error[kTogether], best_inverse[kTogether], best_offset[kTogether];
+    const auto inverse_for = [&](float levels_count, size_t k) HWY_ATTR {
+      const auto range = hn::Sub(maximum[k], minimum[k]);
       return hn::IfThenElseZero(hn::Ge(range, smallest_range),
                                 hn::Div(Splat(levels_count), range));
     };
-    auto best_inverse = inverse_for(kGreatest, minimum);
-    auto best_offset = minimum;
-    const auto is_constant = hn::Eq(best_inverse, zero);
-    auto scale = hn::IfThenZeroElse(is_constant, hn::Div(Splat(1.0f), best_inverse));
-    auto best_error = zero;
-    for (size_t i = 0; i < kCount; ++i) {
-      const auto value = Load(x + i * kLanes);
-      const auto scaled = hn::Mul(best_inverse, hn::Sub(value, minimum));
-      const auto level = hn::Min(hn::Max(hn::Round(scaled), zero), greatest);
-      const auto difference = hn::Sub(hn::Add(hn::Mul(scale, level), minimum), value);
-      best_error = hn::Add(best_error, error_of(Load(w + i * kLanes), difference));
+    for (size_t k = 0; k < kTogether; ++k) {
+      minimum[k] = maximum[k] = Load(values + at(k, 0));
+      sum_w[k] = Load(weights + at(k, 0));
+      sum_x[k] = hn::Mul(sum_w[k], minimum[k]);
+      for (size_t i = 1; i < kCount; ++i) {
+        const auto value = Load(values + at(k, i)), weight = Load(weights + at(k, i));
+        minimum[k] = hn::Min(minimum[k], value);
+        maximum[k] = hn::Max(maximum[k], value);
+        sum_w[k] = hn::Add(sum_w[k], weight);
+        sum_x[k] = hn::Add(sum_x[k], hn::Mul(weight, value));
+      }
+      minimum[k] = hn::Min(minimum[k], zero);
+      best_inverse[k] = inverse_for(kGreatest, k);
+      best_offset[k] = minimum[k];
+      const auto is_constant = hn::Eq(best_inverse[k], zero);
+      scale[k] = hn::IfThenZeroElse(is_constant, hn::Div(Splat(1.0f), best_inverse[k]));
+      best_error[k] = zero;
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto value = Load(values + at(k, i));
+        const auto scaled = hn::Mul(best_inverse[k], hn::Sub(value, minimum[k]));
+        const auto level = hn::Min(hn::Max(hn::Round(scaled), zero), greatest);
+        const auto fitted = hn::Add(hn::Mul(scale[k], level), minimum[k]);
+        const auto error = error_of(Load(weights + at(k, i)), hn::Sub(fitted, value));
+        best_error[k] = hn::Add(best_error[k], error);
+      }
     }
 
     for (int step = 0; step < steps.count; ++step) {
-      const auto inverse = inverse_for(steps.levels[step], minimum);
-      auto sum_l = zero, sum_l2 = zero, sum_xl = zero;
-      for (size_t i = 0; i < kCount; ++i) {
-        const auto value = Load(x + i * kLanes);
-        const auto scaled = hn::Mul(inverse, hn::Sub(value, minimum));
-        const auto level = hn::Min(hn::Max(hn::Round(scaled), zero), greatest);
-        Store(level, levels + i * hn::Lanes(df));
-        const auto weighted = hn::Mul(Load(w + i * kLanes), level);
-        sum_l = hn::Add(sum_l, weighted);
-        sum_l2 = hn::Add(sum_l2, hn::Mul(weighted, level));
-        sum_xl = hn::Add(sum_xl, hn::Mul(weighted, value));
+      VF inverse[kTogether], sum_l[kTogether], sum_l2[kTogether], sum_xl[kTogether];
+      VF error[kTogether], new_scale[kTogether], new_minimum[kTogether];
+      hn::Mask<F32> is_defined[kTogether];
+      for (size_t k = 0; k < kTogether; ++k) {
+        inverse[k] = inverse_for(steps.levels[step], k);
+        sum_l[k] = sum_l2[k] = sum_xl[k] = error[k] = zero;
       }
-      const auto determinant = hn::Sub(hn::Mul(sum_w, sum_l2), hn::Mul(sum_l, sum_l));
-      auto new_scale =
-          hn::Div(hn::Sub(hn::Mul(sum_w, sum_xl), hn::Mul(sum_x, sum_l)), determinant);
-      auto new_minimum =
-          hn::Div(hn::Sub(hn::Mul(sum_l2, sum_x), hn::Mul(sum_l, sum_xl)), determinant);
-      const auto is_positive = hn::Gt(new_minimum, zero);
-      new_minimum = hn::IfThenZeroElse(is_positive, new_minimum);
-      new_scale = hn::IfThenElse(is_positive, hn::Div(sum_xl, sum_l2), new_scale);
-      auto error = zero;
       for (size_t i = 0; i < kCount; ++i) {
-        const auto level = Load(levels + i * hn::Lanes(df));
-        const auto fitted = hn::Add(hn::Mul(new_scale, level), new_minimum);
-        const auto difference = hn::Sub(fitted, Load(x + i * kLanes));
-        error = hn::Add(error, error_of(Load(w + i * kLanes), difference));
+        for (size_t k = 0; k < kTogether; ++k) {
+          const auto value = Load(values + at(k, i));
+          const auto scaled = hn::Mul(inverse[k], hn::Sub(value, minimum[k]));
+          const auto level = hn::Min(hn::Max(hn::Round(scaled), zero), greatest);
+          Store(level, levels + (i * kTogether + k) * lanes);
+          const auto weighted = hn::Mul(Load(weights + at(k, i)), level);
+          sum_l[k] = hn::Add(sum_l[k], weighted);
+          sum_l2[k] = hn::Add(sum_l2[k], hn::Mul(weighted, level));
+          sum_xl[k] = hn::Add(sum_xl[k], hn::Mul(weighted, value));
+        }
       }
-      const auto is_better =
-          hn::And(hn::Gt(determinant, zero), hn::Lt(error, best_error));
-      best_error = hn::IfThenElse(is_better, error, best_error);
-      best_inverse = hn::IfThenElse(is_better, inverse, best_inverse);
-      best_offset = hn::IfThenElse(is_better, minimum, best_offset);
-      scale = hn::IfThenElse(is_better, new_scale, scale);
-      minimum = hn::IfThenElse(is_better, new_minimum, minimum);
+      for (size_t k = 0; k < kTogether; ++k) {
+        const auto determinant =
+            hn::Sub(hn::Mul(sum_w[k], sum_l2[k]), hn::Mul(sum_l[k], sum_l[k]));
+        is_defined[k] = hn::Gt(determinant, zero);
+        const auto scaled =
+            hn::Sub(hn::Mul(sum_w[k], sum_xl[k]), hn::Mul(sum_x[k], sum_l[k]));
+        const auto least = hn::Sub(hn::Mul(sum_l2[k], sum_x[k]), hn::Mul(sum_l[k], sum_xl[k]));
+        new_scale[k] = hn::Div(scaled, determinant);
+        new_minimum[k] = hn::Div(least, determinant);
+        const auto is_positive = hn::Gt(new_minimum[k], zero);
+        new_minimum[k] = hn::IfThenZeroElse(is_positive, new_minimum[k]);
+        new_scale[k] =
+            hn::IfThenElse(is_positive, hn::Div(sum_xl[k], sum_l2[k]), new_scale[k]);
+      }
+      for (size_t i = 0; i < kCount; ++i) {
+        for (size_t k = 0; k < kTogether; ++k) {
+          const auto level = Load(levels + (i * kTogether + k) * lanes);
+          const auto fitted = hn::Add(hn::Mul(new_scale[k], level), new_minimum[k]);
+          const auto difference = hn::Sub(fitted, Load(values + at(k, i)));
+          error[k] = hn::Add(error[k], error_of(Load(weights + at(k, i)), difference));
+        }
+      }
+      for (size_t k = 0; k < kTogether; ++k) {
+        const auto is_better = hn::And(is_defined[k], hn::Lt(error[k], best_error[k]));
+        best_error[k] = hn::IfThenElse(is_better, error[k], best_error[k]);
+        best_inverse[k] = hn::IfThenElse(is_better, inverse[k], best_inverse[k]);
+        best_offset[k] = hn::IfThenElse(is_better, minimum[k], best_offset[k]);
+        scale[k] = hn::IfThenElse(is_better, new_scale[k], scale[k]);
+        minimum[k] = hn::IfThenElse(is_better, new_minimum[k], minimum[k]);
+      }
     }
-    Store(scale, fit->scale + g);
-    Store(hn::Sub(zero, minimum), fit->minimum + g);
-    Store(best_inverse, fit->inverse + g);
-    Store(best_offset, fit->offset + g);
+    for (size_t k = 0; k < kTogether; ++k) {
+      Store(scale[k], fits[k].scale + g);
+      Store(hn::Sub(zero, minimum[k]), fits[k].minimum + g);
+      Store(best_inverse[k], fits[k].inverse + g);
+      Store(best_offset[k], fits[k].offset + g);
+    }
   }
 }
 
