@@ -49,7 +49,8 @@ struct Multiples {
   HWY_ALIGN int32_t bits[kLanes];
 
   // From the fits of sub-blocks that were searched together.
-  HWY_INLINE void Take(const Affine* fits, size_t first, float (Affine::*part)[kLanes]) {
+  template <class Fit>
+  HWY_INLINE void Take(const Fit* fits, size_t first, float (Fit::*part)[kLanes]) {
     for (size_t k = 0; k < kTogether; ++k) {
       std::copy_n(fits[k].*part, kLanes, exact + (first + k) * kLanes);
     }
@@ -119,7 +120,7 @@ struct Multiples {
   template <int kGreatest>
   HWY_INLINE void FitSigned(const float* weights) {
     Linear fit;
-    FitLinear<kSubBlocks, kGreatest>(exact, weights, &fit);
+    FitLinear<1, kSubBlocks, kGreatest>(exact, weights, &fit);
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
       const Factor factor(Load(fit.scale + g));
       SetFactor(g, factor);
@@ -307,15 +308,15 @@ struct Q6K {
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
     const Bytes d;
-    HWY_ALIGN float weights[16 * kLanes];
+    HWY_ALIGN float weights[kTogether * 16 * kLanes];
     HWY_ALIGN uint8_t levels[kSuperBlock];
     Multiples<16> scales;
     Linear fits[16];
-    for (size_t j = 0; j < 16; ++j) {
-      if (has_importance) group.ReadWeights(16 * j, 16, weights);
-      FitLinear<16, 32>(group.columns + 16 * j * kLanes, has_importance ? weights : nullptr,
-                        &fits[j]);
-      std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
+    for (size_t j = 0; j < 16; j += kTogether) {
+      if (has_importance) group.ReadWeights(16 * j, kTogether * 16, weights);
+      FitLinear<kTogether, 16, 32>(group.columns + 16 * j * kLanes,
+                                   has_importance ? weights : nullptr, fits + j);
+      scales.Take(fits + j, j, &Linear::scale);
     }
     scales.DivideByExtreme<128>(0);
     const auto nibble = hn::Set(d, 15);
@@ -464,7 +465,7 @@ struct Q3K {
 
   static HWY_INLINE void Encode(const SuperBlocks& group, bool has_importance, uint8_t* output) {
     const Bytes d;
-    HWY_ALIGN float weights[16 * kLanes];
+    HWY_ALIGN float weights[kTogether * 16 * kLanes];
     HWY_ALIGN float sums[16 * kLanes];
     HWY_ALIGN float variance[kLanes];
     HWY_ALIGN uint8_t levels[kSuperBlock];
@@ -473,11 +474,15 @@ struct Q3K {
     Linear fits[16];
     if (has_importance) {
       group.MeanSquares(2, variance);
-      for (size_t j = 0; j < 16; ++j) {
-        group.WeighByImportance(16 * j, 16, variance, weights);
-        SumLanes(weights, 16, sums + j * kLanes);
-        FitLinear<16, 4>(group.columns + 16 * j * kLanes, weights, &fits[j]);
-        std::copy_n(fits[j].scale, kLanes, scales.exact + j * kLanes);
+      for (size_t first = 0; first < 16; first += kTogether) {
+        for (size_t k = 0; k < kTogether; ++k) {
+          float* to = weights + 16 * k * kLanes;
+          group.WeighByImportance(16 * (first + k), 16, variance, to);
+          SumLanes(to, 16, sums + (first + k) * kLanes);
+        }
+        const float* values = group.columns + 16 * first * kLanes;
+        FitLinear<kTogether, 16, 4>(values, weights, fits + first);
+        scales.Take(fits + first, first, &Linear::scale);
       }
       scales.FitSigned<32>(sums);
     } else {

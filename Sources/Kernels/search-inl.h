@@ -158,55 +158,68 @@ struct Linear {
   HWY_ALIGN float scale[kLanes], inverse[kLanes];
 };
 
-// The scale by least squares, weighted by `weights`, or by the squares of the values without any.
-template <size_t kCount, int kGreatest>
-static HWY_INLINE void FitLinear(const float* values, const float* weights, Linear* fit) {
+// Linear fits of `kWide` consecutive sub-blocks by least squares, weighted by `weights`, or by the
+// squares of the values without any.
+template <size_t kWide, size_t kCount, int kGreatest>
+static HWY_INLINE void FitLinear(const float* values, const float* weights, Linear* fits) {
   const F32 df;
+  const size_t lanes = hn::Lanes(df);
   const auto zero = hn::Zero(df);
-  HWY_ALIGN float w[kCount * kLanes], wx[kCount * kLanes];
-  for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
-    const size_t lanes = hn::Lanes(df);
-    const float* x = values + g;
-    for (size_t i = 0; i < kCount; ++i) {
-      const auto value = Load(x + i * kLanes);
-      const auto weight =
-          weights != nullptr ? Load(weights + i * kLanes + g) : hn::Mul(value, value);
-      Store(weight, w + i * lanes);
-      Store(hn::Mul(weight, value), wx + i * lanes);
-    }
-    const auto extreme = Extreme<kCount>(x);
-    const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
-    VF sum_lx, sum_l2;
-    const auto sum = [&](VF inverse) HWY_ATTR {
-      sum_lx = sum_l2 = zero;
+  HWY_ALIGN float w[kWide * kCount * kLanes], wx[kWide * kCount * kLanes];
+  for (size_t g = 0; g < kLanes; g += lanes) {
+    const auto at = [g](size_t k, size_t i) HWY_ATTR { return (k * kCount + i) * kLanes + g; };
+    VF extreme[kWide], scale[kWide], best[kWide], best_inverse[kWide];
+    VF inverse[kWide], sum_lx[kWide], sum_l2[kWide];
+    hn::Mask<F32> is_zero[kWide];
+    const auto sum = [&](float greatest) HWY_ATTR {
+      for (size_t k = 0; k < kWide; ++k) {
+        inverse[k] = hn::IfThenZeroElse(is_zero[k], hn::Div(Splat(-greatest), extreme[k]));
+        sum_lx[k] = sum_l2[k] = zero;
+      }
       for (size_t i = 0; i < kCount; ++i) {
-        const auto level =
-            RoundWithin(hn::Mul(inverse, Load(x + i * kLanes)), -kGreatest, kGreatest - 1);
-        sum_lx = hn::Add(sum_lx, hn::Mul(Load(wx + i * lanes), level));
-        sum_l2 = hn::Add(sum_l2, hn::Mul(hn::Mul(Load(w + i * lanes), level), level));
+        for (size_t k = 0; k < kWide; ++k) {
+          const size_t to = (i * kWide + k) * lanes;
+          const auto scaled = hn::Mul(inverse[k], Load(values + at(k, i)));
+          const auto level = RoundWithin(scaled, -kGreatest, kGreatest - 1);
+          sum_lx[k] = hn::Add(sum_lx[k], hn::Mul(Load(wx + to), level));
+          sum_l2[k] = hn::Add(sum_l2[k], hn::Mul(hn::Mul(Load(w + to), level), level));
+        }
       }
     };
 
-    const auto inverse_for = [&](float levels) HWY_ATTR {
-      return hn::IfThenZeroElse(is_zero, hn::Div(Splat(levels), extreme));
-    };
-    auto best_inverse = inverse_for(-kGreatest);
-    sum(best_inverse);
-    auto scale = hn::IfThenZeroElse(hn::Eq(sum_l2, zero), hn::Div(sum_lx, sum_l2));
-    auto best = hn::Mul(scale, sum_lx);
+    for (size_t k = 0; k < kWide; ++k) {
+      for (size_t i = 0; i < kCount; ++i) {
+        const auto value = Load(values + at(k, i));
+        const auto weight = weights != nullptr ? Load(weights + at(k, i)) : hn::Mul(value, value);
+        Store(weight, w + (i * kWide + k) * lanes);
+        Store(hn::Mul(weight, value), wx + (i * kWide + k) * lanes);
+      }
+      extreme[k] = Extreme<kCount>(values + at(k, 0));
+      is_zero[k] = hn::Lt(hn::Abs(extreme[k]), Splat(kNegligible));
+    }
+    sum(kGreatest);
+    for (size_t k = 0; k < kWide; ++k) {
+      best_inverse[k] = inverse[k];
+      scale[k] = hn::IfThenZeroElse(hn::Eq(sum_l2[k], zero), hn::Div(sum_lx[k], sum_l2[k]));
+      best[k] = hn::Mul(scale[k], sum_lx[k]);
+    }
     for (int step = -9; step <= 9; ++step) {
       if (step == 0) continue;
       const float change = 0.1f * static_cast<float>(step);
-      const auto inverse = inverse_for(-(kGreatest + change));
-      sum(inverse);
-      const auto is_better =
-          hn::And(hn::Gt(sum_l2, zero), hn::Gt(hn::Mul(sum_lx, sum_lx), hn::Mul(best, sum_l2)));
-      scale = hn::IfThenElse(is_better, hn::Div(sum_lx, sum_l2), scale);
-      best = hn::IfThenElse(is_better, hn::Mul(scale, sum_lx), best);
-      best_inverse = hn::IfThenElse(is_better, inverse, best_inverse);
+      sum(kGreatest + change);
+      for (size_t k = 0; k < kWide; ++k) {
+        const auto is_better =
+            hn::And(hn::Gt(sum_l2[k], zero), hn::Gt(hn::Mul(sum_lx[k], sum_lx[k]),
+                                                    hn::Mul(best[k], sum_l2[k])));
+        scale[k] = hn::IfThenElse(is_better, hn::Div(sum_lx[k], sum_l2[k]), scale[k]);
+        best[k] = hn::IfThenElse(is_better, hn::Mul(scale[k], sum_lx[k]), best[k]);
+        best_inverse[k] = hn::IfThenElse(is_better, inverse[k], best_inverse[k]);
+      }
     }
-    Store(scale, fit->scale + g);
-    Store(best_inverse, fit->inverse + g);
+    for (size_t k = 0; k < kWide; ++k) {
+      Store(scale[k], fits[k].scale + g);
+      Store(best_inverse[k], fits[k].inverse + g);
+    }
   }
 }
 
