@@ -153,9 +153,8 @@ struct IQ4NL {
     FitBlock(group, 0, has_importance ? variance : nullptr, scales);
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
       const auto scale = Load(scales + g);
-      const Factor factor(scale);
-      hn::Store(factor.bits, I32(), bits + g);
-      Store(Inverse(hn::IfThenElse(factor.is_saturated, factor.value, scale)), inverses + g);
+      hn::Store(Factor(scale).bits, I32(), bits + g);
+      Store(Inverse(scale), inverses + g);
     }
     for (size_t b = 0; b < group.count; ++b, output += kBytes) {
       StoreHalf(bits[b], output);
@@ -180,11 +179,9 @@ struct IQ4XS {
       FitBlock(group, j * kBlock, has_importance ? variance : nullptr, scales + j * kLanes);
     }
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
-      auto scale = hn::Div(hn::Neg(Extreme<kSubBlocks>(scales + g)), Splat(32.0f));
-      const Factor factor(scale);
-      hn::Store(factor.bits, I32(), bits + g);
-      // The levels of the sub-blocks are chosen with the factor before it was rounded.
-      scale = hn::IfThenElse(factor.is_saturated, factor.value, scale);
+      // The levels of the sub-blocks are chosen with the factor before it is rounded.
+      const auto scale = hn::Div(hn::Neg(Extreme<kSubBlocks>(scales + g)), Splat(32.0f));
+      hn::Store(Factor(scale).bits, I32(), bits + g);
       const auto inverse = Inverse(scale);
       for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
         const auto level = NearestWithin(hn::Mul(inverse, Load(scales + i)), -32, 31);

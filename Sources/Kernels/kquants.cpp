@@ -56,7 +56,8 @@ struct Multiples {
     }
   }
 
-  HWY_INLINE void SetFactor(size_t g, const Factor& factor) {
+  HWY_INLINE void SetFactor(size_t g, VF value) {
+    const Factor factor(value);
     Store(factor.value, factors + g);
     hn::Store(factor.bits, I32(), bits + g);
   }
@@ -69,11 +70,9 @@ struct Multiples {
       for (size_t j = 0; j < kSubBlocks; ++j) {
         maximum = hn::Max(maximum, Load(exact + j * kLanes + g));
       }
-      const Factor factor(hn::Div(maximum, Splat(greatest)));
-      SetFactor(g, factor);
-      auto inverse = hn::IfThenElse(factor.is_saturated, hn::Div(Splat(1.0f), factor.value),
-                                    hn::Div(Splat(greatest), maximum));
-      inverse = hn::IfThenElseZero(hn::Gt(maximum, zero), inverse);
+      SetFactor(g, hn::Div(maximum, Splat(greatest)));
+      const auto inverse =
+          hn::IfThenElseZero(hn::Gt(maximum, zero), hn::Div(Splat(greatest), maximum));
       for (size_t j = 0; j < kSubBlocks; ++j) {
         const auto scaled = hn::Mul(inverse, Load(exact + j * kLanes + g));
         Store(NearestWithin(scaled, 0, static_cast<int32_t>(greatest)), levels + j * kLanes + g);
@@ -86,28 +85,18 @@ struct Multiples {
   HWY_INLINE void Fit(const float* weights) {
     HWY_ALIGN float found[kLanes];
     FitPositive<kSubBlocks, kGreatest>(exact, weights, levels, found);
-    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
-      const Factor factor(Load(found + g));
-      SetFactor(g, factor);
-      if (HWY_LIKELY(hn::AllFalse(F32(), factor.is_saturated))) continue;
-      for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
-        const auto level = NearestWithin(hn::Div(Load(exact + i), factor.value), 0, kGreatest);
-        Store(hn::IfThenElse(factor.is_saturated, level, Load(levels + i)), levels + i);
-      }
-    }
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) SetFactor(g, Load(found + g));
   }
 
   // As multiples, from -kGreatest to kGreatest - 1, of the one of greatest magnitude divided by
-  // -kGreatest; `for_zeros` where all are zero.
+  // -kGreatest; `for_zeros` where none is as great as `least`.
   template <int kGreatest>
-  HWY_INLINE void DivideByExtreme(int for_zeros) {
+  HWY_INLINE void DivideByExtreme(float least, int for_zeros) {
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
       const auto extreme = Extreme<kSubBlocks>(exact + g);
-      const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(kNegligible));
-      auto inverse = hn::Div(Splat(-kGreatest), extreme);
-      const Factor factor(hn::IfThenZeroElse(is_zero, hn::Div(Splat(1.0f), inverse)));
-      SetFactor(g, factor);
-      inverse = hn::IfThenElse(factor.is_saturated, hn::Div(Splat(1.0f), factor.value), inverse);
+      const auto is_zero = hn::Lt(hn::Abs(extreme), Splat(least));
+      const auto inverse = hn::Div(Splat(-kGreatest), extreme);
+      SetFactor(g, hn::IfThenZeroElse(is_zero, hn::Div(Splat(1.0f), inverse)));
       for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
         const auto level =
             NearestWithin(hn::Mul(inverse, Load(exact + i)), -kGreatest, kGreatest - 1);
@@ -122,11 +111,9 @@ struct Multiples {
     Linear fit;
     FitLinear<1, kSubBlocks, kGreatest>(exact, weights, &fit);
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
-      const Factor factor(Load(fit.scale + g));
-      SetFactor(g, factor);
-      const auto is_zero = hn::Eq(Load(fit.inverse + g), hn::Zero(F32()));
-      const auto inverse = hn::IfThenElse(
-          factor.is_saturated, hn::Div(Splat(1.0f), factor.value), Load(fit.inverse + g));
+      SetFactor(g, Load(fit.scale + g));
+      const auto inverse = Load(fit.inverse + g);
+      const auto is_zero = hn::Eq(inverse, hn::Zero(F32()));
       for (size_t i = g; i < kSubBlocks * kLanes; i += kLanes) {
         const auto level =
             NearestWithin(hn::Mul(inverse, Load(exact + i)), -kGreatest, kGreatest - 1);
@@ -318,7 +305,7 @@ struct Q6K {
                                    has_importance ? weights : nullptr, fits + j);
       scales.Take(fits + j, j, &Linear::scale);
     }
-    scales.DivideByExtreme<128>(0);
+    scales.DivideByExtreme<128>(kNegligible, 0);
     const auto nibble = hn::Set(d, 15);
     for (size_t b = 0; b < group.count; ++b, output += kBytes) {
       if (HWY_UNLIKELY(scales.bits[b] == 0 && IsZero(scales, b))) {
@@ -490,7 +477,7 @@ struct Q3K {
         const size_t start = 16 * j * kLanes;
         FitRefined<16, 4>(group.columns + start, refined + start, scales.exact + j * kLanes);
       }
-      scales.DivideByExtreme<32>(-32);
+      scales.DivideByExtreme<32>(std::numeric_limits<float>::denorm_min(), -32);
     }
     for (size_t b = 0; b < group.count; ++b, output += kBytes) {
       for (size_t j = 0; j < 16; ++j) {

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <algorithm>
+#include <limits>
 
 #include <hwy/highway.h>
 
@@ -23,10 +24,8 @@ constexpr size_t kLanes = 16;
 
 // ggml takes a block below this for zeros.
 constexpr float kNegligible = 1e-15f;
-// A block below 2^-90 has no scale in 16 bits but zero, and one above 2^30 none at all: up to there
-// nothing that the search computes overflows.
-constexpr int32_t kTinyBits = (127 - 90) << 23;
-constexpr int32_t kHugeBits = (127 + 30) << 23;
+// Above 2^30 no factor of 16 bits is finite; up to there nothing that the searches compute overflows.
+constexpr float kHuge = 0x1p30f;
 
 static HWY_INLINE VF Load(const float* from) { return hn::Load(F32(), from); }
 static HWY_INLINE void Store(VF value, float* to) { hn::Store(value, F32(), to); }
@@ -55,18 +54,15 @@ struct Group {
     Transpose(blocks, kSize, columns);
   }
 
-  // `values`, or else what stands for them.
+  // `values`, or else the same within bounds.
   static HWY_INLINE const float* Ordinary(const float* values, float* replacement) {
     const F32 df;
-    const I32 di;
-    auto largest = hn::Zero(di);
+    const auto limit = Splat(kHuge);
+    auto largest = hn::Zero(df);
     for (size_t i = 0; i < kSize; i += hn::Lanes(df)) {
-      const auto bits = hn::BitCast(di, hn::LoadU(df, values + i));
-      largest = hn::Max(largest, hn::And(bits, hn::Set(di, 0x7FFFFFFF)));
+      largest = hn::Max(largest, hn::Abs(hn::LoadU(df, values + i)));
     }
-    const int32_t bits = hn::GetLane(hn::MaxOfLanes(di, largest));
-    if (HWY_LIKELY(bits >= kTinyBits && bits <= kHugeBits)) return values;
-    const auto limit = bits < kTinyBits ? hn::Zero(df) : hn::BitCast(df, hn::Set(di, kHugeBits));
+    if (HWY_LIKELY(hn::AllTrue(df, hn::Le(largest, limit)))) return values;
     for (size_t i = 0; i < kSize; i += hn::Lanes(df)) {
       const auto value = hn::LoadU(df, values + i);
       Store(hn::Min(hn::Max(value, hn::Neg(limit)), limit), replacement + i);
@@ -132,8 +128,8 @@ struct Group {
 // The value of greatest magnitude, the first of several.
 template <size_t kCount>
 static HWY_INLINE VF Extreme(const float* x) {
-  auto extreme = Load(x);
-  for (size_t i = 1; i < kCount; ++i) {
+  auto extreme = hn::Zero(F32());
+  for (size_t i = 0; i < kCount; ++i) {
     const auto value = Load(x + i * kLanes);
     extreme = hn::IfThenElse(hn::Gt(hn::Abs(value), hn::Abs(extreme)), value, extreme);
   }
@@ -156,19 +152,17 @@ static HWY_INLINE VF NearestWithin(VF value, int32_t least, int32_t greatest) {
   return hn::ConvertTo(df, within);
 }
 
-// The factor of a super-block as it is stored. In place of an infinity stands the greatest finite
-// factor, and `is_saturated` says where; zero stands in place of a NaN.
+// The factor of a block as it is stored: infinite where it is too great for 16 bits. The value that
+// the levels are found with is finite nevertheless.
 struct Factor {
   VF value;
   VI bits;
-  hn::Mask<F32> is_saturated;
 
   HWY_INLINE explicit Factor(VF exact) {
-    exact = hn::IfThenZeroElse(hn::IsNaN(exact), exact);
-    is_saturated = hn::Ge(hn::Abs(exact), Splat(65520.0f));
-    const auto greatest = hn::CopySign(Splat(65504.0f), exact);
-    bits = F16::FromFloat(hn::IfThenElse(is_saturated, greatest, exact));
-    value = F16::ToFloat(bits);
+    const auto greatest = Splat(65504.0f);
+    const auto infinity = Splat(std::numeric_limits<float>::infinity());
+    bits = F16::FromFloat(hn::IfThenElse(hn::IsNaN(exact), infinity, exact));
+    value = hn::Min(hn::Max(F16::ToFloat(bits), hn::Neg(greatest)), greatest);
   }
 };
 

@@ -50,8 +50,8 @@ static HWY_INLINE void FitAffine(const float* values, const float* weights, cons
   const size_t lanes = hn::Lanes(df);
   const auto zero = hn::Zero(df);
   const auto greatest = Splat(kGreatest);
-  // Below this a range is that of a constant: its inverse would be infinite.
-  const auto smallest_range = Splat(0x1p-100f);
+  // Where the range is too small to be inverted, 0 makes all levels 0, as infinity does in ggml.
+  const auto infinity = Splat(std::numeric_limits<float>::infinity());
   HWY_ALIGN float levels[kTogether * kCount * kLanes];
   const auto error_of = [](Vector w, Vector difference) HWY_ATTR {
     return hn::Mul(w, kAbsolute ? hn::Abs(difference) : hn::Mul(difference, difference));
@@ -62,9 +62,8 @@ static HWY_INLINE void FitAffine(const float* values, const float* weights, cons
     VF minimum[kTogether], maximum[kTogether], sum_w[kTogether], sum_x[kTogether];
     VF scale[kTogether], best_error[kTogether], best_inverse[kTogether], best_offset[kTogether];
     const auto inverse_for = [&](float levels_count, size_t k) HWY_ATTR {
-      const auto range = hn::Sub(maximum[k], minimum[k]);
-      return hn::IfThenElseZero(hn::Ge(range, smallest_range),
-                                hn::Div(Splat(levels_count), range));
+      const auto inverse = hn::Div(Splat(levels_count), hn::Sub(maximum[k], minimum[k]));
+      return hn::IfThenElseZero(hn::Lt(hn::Abs(inverse), infinity), inverse);
     };
     for (size_t k = 0; k < kTogether; ++k) {
       minimum[k] = maximum[k] = Load(values + at(k, 0));

@@ -89,13 +89,10 @@ def compare(encoders, name, title, values, is_weighted):
     """Checks the errors; returns whether the bytes are the same."""
     importance = importance_of(values.shape[1]) if is_weighted else None
     ours, theirs = encoders.ours(name, values, importance), encoders.theirs(name, values, importance)
-    decoded = encoders.decode(name, ours)
-    assert np.isfinite(decoded).all(), title
-    reference = encoders.decode(name, theirs)
-    # A not finite error of ggml's exceeds any.
-    if np.isfinite(reference).all():
-        mine, other = rmse(decoded, values, importance), rmse(reference, values, importance)
-        assert mine <= other, f"{title}: RMSE {mine:.9g}, ggml has {other:.9g}"
+    mine = rmse(encoders.decode(name, ours), values, importance)
+    other = rmse(encoders.decode(name, theirs), values, importance)
+    # Is false if either is NaN.
+    assert mine <= other < np.inf, f"{title}: RMSE {mine:.9g}, ggml has {other:.9g}"
     return np.array_equal(ours, theirs)
 
 
@@ -118,9 +115,23 @@ def test_distributions(name, is_weighted, encoders):
 @weighted
 @every_type
 def test_huge(name, is_weighted, encoders):
-    """Beyond the range of a block's 16-bit factor, where ggml's decode as infinities and NaNs."""
+    """Beyond the range of a block's 16-bit factor. Ours is infinite then, for the caller to see; ggml's blocks
+    decode as infinities and NaNs, or as zeros once its sums overflow."""
+    refused = 0
     for title, values in huge_values():
-        compare(encoders, name, title, single(values), is_weighted)
+        values = single(values)
+        importance = importance_of(COLUMNS) if is_weighted else None
+        decoded = [
+            encoders.decode(name, encode(name, values, importance)).reshape(-1, kquants.TYPES[name][0])
+            for encode in (encoders.ours, encoders.theirs)
+        ]
+        for mine, other, block in zip(*decoded, values.reshape(decoded[0].shape), strict=True):
+            if np.isfinite(mine).all():
+                assert np.array_equal(mine, other), title
+            else:
+                refused += 1
+                assert not np.isfinite(other).all() or np.abs(other).max() < 1e-3 * np.abs(block).max(), title
+    assert refused > 0
 
 
 @weighted

@@ -78,12 +78,12 @@ struct KQuantGolden: Sendable {
 extension KernelTests {
   @Suite struct KQuantsOfGGML {
     @Test func complete() {
-      #expect(KQuantGolden.records.count == BlockEncoder.all.count * 2 * KQuantGolden.kinds.count)
+      #expect(KQuantGolden.records.count == KQuantEncoder.all.count * 2 * KQuantGolden.kinds.count)
     }
 
     /// Byte for byte what ggml writes, by the twin and on every instruction set.
-    @Test(arguments: BlockEncoder.all)
-    func sameBytes(_ encoder: BlockEncoder) throws {
+    @Test(arguments: KQuantEncoder.all)
+    func sameBytes(_ encoder: KQuantEncoder) throws {
       let records = KQuantGolden.records.filter { $0.type == encoder.name }
       #expect(records.count == 2 * KQuantGolden.kinds.count)
       for record in records {

@@ -4,7 +4,7 @@ import Testing
 @testable import Quantization
 
 /// One of the encoders: the kernel beside its twin.
-struct BlockEncoder: Sendable, CustomTestStringConvertible {
+struct KQuantEncoder: Sendable, CustomTestStringConvertible {
   typealias Kernel =
     @Sendable @convention(c) (
       UnsafePointer<Float>?, Int, Int, UnsafePointer<Float>?, UnsafeMutablePointer<UInt8>?
@@ -22,25 +22,25 @@ struct BlockEncoder: Sendable, CustomTestStringConvertible {
   var testDescription: String { name }
 
   static let all = [
-    BlockEncoder(
+    KQuantEncoder(
       name: "q2_K", valuesPerBlock: 256, bytesPerBlock: 84, factorOffsets: [80, 82], kernel: nibble_encode_q2_k,
       twin: Reference.encodeQ2K),
-    BlockEncoder(
+    KQuantEncoder(
       name: "q3_K", valuesPerBlock: 256, bytesPerBlock: 110, factorOffsets: [108], kernel: nibble_encode_q3_k,
       twin: Reference.encodeQ3K),
-    BlockEncoder(
+    KQuantEncoder(
       name: "q4_K", valuesPerBlock: 256, bytesPerBlock: 144, factorOffsets: [0, 2], kernel: nibble_encode_q4_k,
       twin: Reference.encodeQ4K),
-    BlockEncoder(
+    KQuantEncoder(
       name: "q5_K", valuesPerBlock: 256, bytesPerBlock: 176, factorOffsets: [0, 2], kernel: nibble_encode_q5_k,
       twin: Reference.encodeQ5K),
-    BlockEncoder(
+    KQuantEncoder(
       name: "q6_K", valuesPerBlock: 256, bytesPerBlock: 210, factorOffsets: [208], kernel: nibble_encode_q6_k,
       twin: Reference.encodeQ6K),
-    BlockEncoder(
+    KQuantEncoder(
       name: "iq4_nl", valuesPerBlock: 32, bytesPerBlock: 18, factorOffsets: [0], kernel: nibble_encode_iq4_nl,
       twin: Reference.encodeIQ4NL),
-    BlockEncoder(
+    KQuantEncoder(
       name: "iq4_xs", valuesPerBlock: 256, bytesPerBlock: 136, factorOffsets: [0], kernel: nibble_encode_iq4_xs,
       twin: Reference.encodeIQ4XS),
   ]
@@ -58,7 +58,7 @@ struct BlockEncoder: Sendable, CustomTestStringConvertible {
       }
     }
     #expect(output[0] == 0xA5 && output[(1 + count)...].allSatisfy { $0 == 0xA5 }, "written beyond the output")
-    return Array(output[1...count])
+    return Array(output[1..<1 + count])
   }
 
   /// The worst block of the two in hexadecimal, nil when they agree.

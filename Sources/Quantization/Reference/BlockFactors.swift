@@ -1,15 +1,13 @@
-/// The factor of a block as it is stored in 16 bits; the greatest finite one in place of an infinity.
+/// The factor of a block as it is stored in 16 bits, infinite where it is too great. The value that the levels are
+/// found with is finite nevertheless.
 struct BlockFactor {
   var bits: UInt16
   var value: Float
-  var isSaturated: Bool
 
   init(_ exact: Float) {
-    isSaturated = exact.magnitude >= 65520
-    let finite = exact.isNaN ? 0 : isSaturated ? Float(signOf: exact, magnitudeOf: 65504) : exact
-    let pattern = BinaryFormat.f16.bits(rounding: Double(finite))
+    let pattern = BinaryFormat.f16.bits(rounding: exact.isNaN ? .infinity : Double(exact))
     bits = UInt16(truncatingIfNeeded: pattern)
-    value = Float(BinaryFormat.f16.value(bits: pattern))
+    value = min(max(Float(BinaryFormat.f16.value(bits: pattern)), -65504), 65504)
   }
 
   var bytes: [UInt8] { [UInt8(bits & 0xFF), UInt8(bits >> 8)] }
@@ -28,41 +26,34 @@ struct Multiples {
   /// Of the greatest divided by `greatest`.
   init(dividingByGreatest exact: [Float], greatest: Int) {
     let most = exact.reduce(0, max)
-    let factor = BlockFactor(most / Float(greatest))
-    let inverse = most > 0 ? factor.isSaturated ? 1 / factor.value : Float(greatest) / most : 0
-    self.factor = factor
+    let inverse = most > 0 ? Float(greatest) / most : 0
+    factor = BlockFactor(most / Float(greatest))
     levels = exact.map { ScaleSearch.nearest(inverse * $0, within: 0...greatest) }
   }
 
   /// Of what fits best, weighted.
   init(fitting exact: [Float], _ weights: [Float], greatest: Int) {
     let fit = RefinedFit(positive: exact, weights, greatest: greatest)
-    let factor = BlockFactor(fit.scale)
-    self.factor = factor
-    levels =
-      factor.isSaturated
-      ? exact.map { ScaleSearch.nearest($0 / factor.value, within: 0...greatest) } : fit.levels
+    factor = BlockFactor(fit.scale)
+    levels = fit.levels
   }
 
-  /// From -greatest to greatest - 1, of the one of greatest magnitude divided by -greatest; `zero` if all are zero.
-  init(dividingByExtreme exact: [Float], greatest: Int, zero: Float) {
+  /// From -greatest to greatest - 1, of the one of greatest magnitude divided by -greatest; `zero` if
+  /// none is as great as `least`.
+  init(dividingByExtreme exact: [Float], greatest: Int, least: Float, zero: Float) {
     let extreme = ScaleSearch.extreme(exact)
-    let isZero = extreme.magnitude < ScaleSearch.negligible
-    var inverse = Float(-greatest) / extreme
-    let factor = BlockFactor(isZero ? 0 : 1 / inverse)
-    if factor.isSaturated { inverse = 1 / factor.value }
-    self.factor = factor
+    let isZero = extreme.magnitude < least
+    let inverse = Float(-greatest) / extreme
+    factor = BlockFactor(isZero ? 0 : 1 / inverse)
     levels = exact.map { isZero ? zero : ScaleSearch.nearest(inverse * $0, within: -greatest...greatest - 1) }
   }
 
   /// The same of what fits best, weighted.
   init(fittingSigned exact: [Float], _ weights: [Float], greatest: Int) {
     let fit = LinearFit(exact, weights, greatest: greatest)
-    let factor = BlockFactor(fit.scale)
-    let inverse = factor.isSaturated ? 1 / factor.value : fit.inverse
-    self.factor = factor
+    factor = BlockFactor(fit.scale)
     levels = exact.map {
-      fit.inverse == 0 ? Float(-greatest) : ScaleSearch.nearest(inverse * $0, within: -greatest...greatest - 1)
+      fit.inverse == 0 ? Float(-greatest) : ScaleSearch.nearest(fit.inverse * $0, within: -greatest...greatest - 1)
     }
   }
 }
@@ -72,14 +63,9 @@ struct BlockValues {
   var values: [Float]
   var importance: [Float]?
 
-  /// A block below 2^-90 has no factor in 16 bits but zero, and one above 2^30 none at all.
+  /// Above 2^30 no factor of 16 bits is finite; up to there nothing that the searches compute overflows.
   init(_ values: some Sequence<Float>, importance: [Float]?) {
-    let largest = values.reduce(0) { max($0, $1.magnitude) }
-    if largest < 0x1p-90 {
-      self.values = values.map { _ in 0 }
-    } else {
-      self.values = values.map { min(max($0, -0x1p30), 0x1p30) }
-    }
+    self.values = values.map { min(max($0, -0x1p30), 0x1p30) }
     self.importance = importance
   }
 

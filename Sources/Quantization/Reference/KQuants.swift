@@ -84,7 +84,7 @@ extension Reference {
         searched = { searchedLevels(block, ranges[$0], fits[$0], within: -4...3) }
       } else {
         let fits = ranges.map { RefinedFit(Array(block.values[$0]), greatest: 4) }
-        scales = Multiples(dividingByExtreme: fits.map(\.scale), greatest: 32, zero: -32)
+        scales = Multiples(dividingByExtreme: fits.map(\.scale), greatest: 32, least: .leastNonzeroMagnitude, zero: -32)
         searched = { index in
           let isZero = extremeIsNegligible(block.values[ranges[index]])
           return fits[index].levels.map { isZero ? 0 : UInt8(Int($0) + 4) }
@@ -102,7 +102,8 @@ extension Reference {
       let ranges = block.subBlocks(of: 16)
       let weights = block.importance ?? block.values.map { $0 * $0 }
       let fits = ranges.map { LinearFit(Array(block.values[$0]), Array(weights[$0]), greatest: 32) }
-      let scales = Multiples(dividingByExtreme: fits.map(\.scale), greatest: 128, zero: 0)
+      let scales = Multiples(
+        dividingByExtreme: fits.map(\.scale), greatest: 128, least: ScaleSearch.negligible, zero: 0)
       guard scales.levels.contains(where: { $0 != 0 }) else { return [UInt8](repeating: 0, count: 210) }
       let levels = ranges.indices.flatMap { index in
         scales[index] == 0

@@ -52,8 +52,9 @@ struct AffineFit {
       valueSum += weights[index] * values[index]
     }
     func spread(_ levels: Float, from minimum: Float) -> Float {
-      // Below this a range is that of a constant: its inverse would be infinite.
-      most - minimum >= 0x1p-100 ? levels / (most - minimum) : 0
+      // Where the range is too small to be inverted, 0 makes all levels 0, as infinity does in ggml.
+      let inverse = levels / (most - minimum)
+      return inverse.isFinite ? inverse : 0
     }
     func level(_ value: Float, _ inverse: Float, _ minimum: Float) -> Float {
       ScaleSearch.rounded(inverse * (value - minimum), within: 0...greatest)

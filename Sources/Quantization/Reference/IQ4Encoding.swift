@@ -46,9 +46,7 @@ extension Reference {
     encodeBlocks(values, rowLength: rowLength, importance: importance, of: 32) { block in
       let weights = block.importanceWeights(factor: 2) ?? block.values.map { $0 * $0 }
       let scale = Codebook.scale(block.values, weights)
-      let factor = BlockFactor(scale)
-      let inverse = Codebook.inverse(factor.isSaturated ? factor.value : scale)
-      return factor.bytes + Codebook.indices(block.values[...], inverse: inverse)
+      return BlockFactor(scale).bytes + Codebook.indices(block.values[...], inverse: Codebook.inverse(scale))
     }
   }
 
@@ -58,9 +56,7 @@ extension Reference {
       let ranges = block.subBlocks(of: 32)
       let scales = ranges.map { Codebook.scale(Array(block.values[$0]), Array(weights[$0])) }
       // The levels of the sub-blocks are chosen with the factor before it is rounded.
-      var scale = -ScaleSearch.extreme(scales) / 32
-      let factor = BlockFactor(scale)
-      if factor.isSaturated { scale = factor.value }
+      let scale = -ScaleSearch.extreme(scales) / 32
       let multiples = scales.map { ScaleSearch.nearest(Codebook.inverse(scale) * $0, within: -32...31) }
       var low = [UInt8](repeating: 0, count: 4)
       var high: UInt16 = 0
@@ -72,7 +68,7 @@ extension Reference {
       let indices = zip(ranges, multiples).flatMap { range, multiple in
         Codebook.indices(block.values[range], inverse: Codebook.inverse(scale * multiple))
       }
-      return factor.bytes + [UInt8(high & 0xFF), UInt8(high >> 8)] + low + indices
+      return BlockFactor(scale).bytes + [UInt8(high & 0xFF), UInt8(high >> 8)] + low + indices
     }
   }
 }
