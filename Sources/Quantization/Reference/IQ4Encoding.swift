@@ -1,6 +1,6 @@
-/// The levels of ggml's IQ4_NL and IQ4_XS.
+/// What IQ4_NL and IQ4_XS have in common.
 private enum Codebook {
-  static let levels: [Float] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+  static let levels = IQ4_NL.levels
 
   /// The level nearest to `value`, the upper one of two.
   static func index(_ value: Float) -> Int {
