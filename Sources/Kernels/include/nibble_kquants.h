@@ -1,6 +1,6 @@
 // Quantizers of ggml's K-quants and 4-bit non-linear types: 32-bit values in, ggml's block structs out.
 // `values` holds rows of `row_length` finite values, a multiple of 256 (of 32 for IQ4_NL); `importance`
-// is null or has a weight, finite and not negative, for each column; `output` needs no alignment. The
+// is null or has a weight from 0 to 1e10 for each column; `output` needs no alignment. The
 // 16-bit factor of a block is infinite where it is too great; the other bytes are then unspecified.
 #pragma once
 #include <stddef.h>
