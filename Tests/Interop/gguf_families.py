@@ -98,7 +98,7 @@ FAMILIES = [
     Family("qwen2-moe", "Qwen2MoeForCausalLM", sizes(**EXPERTS, shared_expert_intermediate_size=96)),
     Family("qwen3", "Qwen3ForCausalLM", sizes(head_dim=32), F16,
            generation={"temperature": 1, "top_k": 20, "repetition_penalty": 1.05, "min_p": None}),
-    Family("qwen3-moe", "Qwen3MoeForCausalLM", sizes(**EXPERTS, head_dim=32)),
+    Family("qwen3-moe", "Qwen3MoeForCausalLM", sizes(**EXPERTS, head_dim=32, norm_topk_prob=True)),
     Family("gemma", "GemmaForCausalLM", sizes(head_dim=16), F32),
     Family("gemma2", "Gemma2ForCausalLM", sizes(head_dim=32, sliding_window=8)),
     Family("gemma3", "Gemma3ForCausalLM", sizes(head_dim=32, sliding_window=8)),
