@@ -9,7 +9,7 @@ import json
 import pathlib
 import shutil
 
-from architectures import EXPERTS, F16, F32, Case, text
+from architectures import EXPERTS, F16, F32, VISION, Case, text
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "fixtures/sql-llama"
@@ -106,6 +106,10 @@ FAMILIES = [
         head_dim=32, sliding_window=8, final_logit_softcapping=30.0, rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0}})),
+    Family("gemma3-vision", "Gemma3ForConditionalGeneration", {
+        "text_config": sizes(head_dim=32, sliding_window=8), "vision_config": VISION, "mm_tokens_per_image": 4,
+        "image_token_index": 1000, "boi_token_index": 1001, "eoi_token_index": 1002}),
+    Family("llama-headless", "LlamaModel", sizes()),
     Family("phi3", "Phi3ForCausalLM", sizes()),
     Family("phi3-long", "Phi3ForCausalLM", sizes(
         original_max_position_embeddings=64, rope_parameters=LONG, sliding_window=32)),

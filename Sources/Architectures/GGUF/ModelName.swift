@@ -110,7 +110,8 @@ struct ModelName: Equatable {
       let letters = word.filter(\.isCased)
       let bytes = Array(word.utf8)
       let isNumber = bytes.first.map(NamePart.isDigit) ?? false
-      guard !letters.isEmpty, letters.allSatisfy(\.isLowercase), !isNumber, !NamePart.isVersion(bytes) else {
+      let isVersion = bytes.first == UInt8(ascii: "v") && NamePart.isVersion(bytes)
+      guard !letters.isEmpty, letters.allSatisfy(\.isLowercase), !isNumber, !isVersion else {
         return String(word)
       }
       var isInWord = false
