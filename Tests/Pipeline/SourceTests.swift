@@ -100,7 +100,7 @@ import Testing
       quantize.run.progress = .silent
       quantize.run.force = true
       _ = try quantize(path, output: directory.path("out")) { _ in }
-      let checkpoint = try SafetensorsCheckpoint(path: directory.path("out"))
+      let checkpoint = try StoredSafetensors(path: directory.path("out"))
       let source = DequantizedSource(try LogicalTensors(checkpoint))
       let index = try #require(source.tensors.firstIndex { $0.name == "a.x_proj.weight" })
       #expect(source.tensors[index].shape == [131, 301] && source.tensors[index].type.name == type)

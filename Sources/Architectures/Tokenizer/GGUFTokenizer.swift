@@ -1,0 +1,49 @@
+public import Bytes
+public import GGUF
+public import JSON
+
+/// The `tokenizer.*` metadata of a GGUF file.
+public struct GGUFTokenizer: Sendable {
+  /// In the order that llama.cpp's converter writes them.
+  public private(set) var pairs: [(key: String, value: GGUFValue)] = []
+  /// What was found that the result does not express, one sentence each.
+  public private(set) var warnings: [String] = []
+
+  static let prefix = "tokenizer.ggml."
+
+  /// A key that is there already keeps its place.
+  mutating func set(_ key: String, _ value: GGUFValue) {
+    if let position = pairs.firstIndex(where: { $0.key == key }) {
+      pairs[position].value = value
+    } else {
+      pairs.append((key, value))
+    }
+  }
+
+  mutating func set(ggml key: String, _ value: GGUFValue) { set(Self.prefix + key, value) }
+
+  mutating func warn(_ warning: String) {
+    if !warnings.contains(warning) { warnings.append(warning) }
+  }
+}
+
+/// The tokenizer of a Hugging Face directory as a GGUF file says it, as `convert_hf_to_gguf.py` writes it.
+///
+/// - Parameters:
+///   - modelType: `model_type` of `config.json`.
+///   - config: `config.json`.
+///   - sideFile: the contents of a file of the directory, by its name; nil when there is none.
+/// - Throws: `malformed` for files that contradict themselves or one another, `missing` where the tokenizer's file
+///   is absent, `unsupported` for a family or a kind of tokenizer that has no counterpart in GGUF.
+public func ggufTokenizer(
+  modelType: String, config: JSONValue, sideFile: (String) throws(Failure) -> [UInt8]?
+) throws(Failure) -> GGUFTokenizer {
+  guard let family = TokenizerFamily(modelType: modelType) else {
+    throw Failure(
+      .unsupported, "model type '\(modelType.printable(limit: 128))' has no tokenizer in GGUF that is known here")
+  }
+  let files = try TokenizerFiles(usesSentencePiece: family.usesSentencePiece, sideFile)
+  let size = try VocabularySize.read(config, modelType: modelType)
+  var conversion = TokenizerConversion(modelType, family, files, config, size)
+  return try conversion.run()
+}

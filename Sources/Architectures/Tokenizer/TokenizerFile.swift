@@ -1,0 +1,173 @@
+import Bytes
+import JSON
+
+/// A token that is found in a text before anything else is done with it.
+struct AddedToken: Sendable {
+  var id: Int
+  var content: String
+  var isSpecial = false
+  /// It is looked for in the normalized text.
+  var isNormalized = false
+  var stripsLeft = false
+  var stripsRight = false
+  var isSingleWord = false
+}
+
+extension AddedToken {
+  /// - Parameter id: from elsewhere, where the object does not say it.
+  init(_ json: JSONValue, id: Int? = nil, subject: String) throws(Failure) {
+    guard let object = json.object else { throw Failure(.malformed, "\(subject) is \(json.kind.rawValue)") }
+    guard let id = id ?? object["id"]?.int, id >= 0, id < VocabularySize.limit else {
+      throw Failure(.malformed, "\(subject): its id is not a whole number below \(VocabularySize.limit)")
+    }
+    guard let content = object["content"]?.string, !content.isEmpty else {
+      throw Failure(.malformed, "\(subject): its content is not a text")
+    }
+    func flag(_ key: String) throws(Failure) -> Bool {
+      guard let value = object[key], !value.isNull else { return false }
+      guard let flag = value.bool else {
+        throw Failure(.malformed, "\(subject): '\(key)' is \(value.kind.rawValue), expected true or false")
+      }
+      return flag
+    }
+    self.init(
+      id: id, content: content, isSpecial: try flag("special"), isNormalized: try flag("normalized"),
+      stripsLeft: try flag("lstrip"), stripsRight: try flag("rstrip"), isSingleWord: try flag("single_word"))
+  }
+}
+
+/// `tokenizer.json`, with its vocabulary and merges in flat buffers: they are all of its size.
+struct TokenizerFile: Sendable {
+  /// Of `model.vocab`, in the order of the file.
+  private(set) var tokens = ByteStrings()
+  /// Of an object: the tokens' numbers. Of a list, as Unigram has: their places in it.
+  private(set) var ids: [Int] = []
+  private(set) var index = StringIndex(ByteStrings())
+  /// Each merge as the two tokens one after the other, and the length of the first.
+  private(set) var merges = ByteStrings()
+  private(set) var splits: [Int] = []
+  /// What else `model` says.
+  private(set) var options = JSONObject()
+  private(set) var addedTokens: [AddedToken] = []
+  private(set) var normalizer = JSONValue.null
+  private(set) var preTokenizer = JSONValue.null
+  private(set) var postProcessor = JSONValue.null
+  private(set) var decoder = JSONValue.null
+
+  static let file = "tokenizer.json"
+
+  enum Scope { case everything, allButModel }
+
+  /// - Throws: `malformed` for a text that is not JSON or is shaped otherwise, for a token or a number that occurs
+  ///   twice, and for a merge of tokens that are not in the vocabulary.
+  init(parsing bytes: [UInt8], _ scope: Scope) throws(Failure) {
+    do throws(Failure) {
+      var reader = JSONReader(bytes)
+      var seen: Set<String> = []
+      try reader.enterObject()
+      while let (key, offset) = try reader.nextMember() {
+        guard seen.insert(key).inserted else { throw .duplicateKey(key, first: offset, second: offset) }
+        switch key {
+        case "model" where scope == .everything: try readModel(&reader)
+        case "added_tokens": try readAddedTokens(&reader)
+        case "normalizer": normalizer = try reader.value()
+        case "pre_tokenizer": preTokenizer = try reader.value()
+        case "post_processor": postProcessor = try reader.value()
+        case "decoder": decoder = try reader.value()
+        default: try reader.skipValue()
+        }
+      }
+      try reader.finish()
+      if scope == .everything { try checkModel() }
+    } catch { throw error.located(file: Self.file) }
+  }
+
+  private mutating func readModel(_ reader: inout JSONReader) throws(Failure) {
+    var seen: Set<String> = []
+    try reader.enterObject()
+    while let (key, offset) = try reader.nextMember() {
+      guard seen.insert(key).inserted else { throw .duplicateKey(key, first: offset, second: offset) }
+      switch key {
+      case "vocab": try readVocabulary(&reader)
+      case "merges": try readMerges(&reader)
+      default: options[key] = try reader.value()
+      }
+    }
+  }
+
+  private mutating func readVocabulary(_ reader: inout JSONReader) throws(Failure) {
+    guard try reader.nextKind() == .object else { return try readPieces(&reader) }
+    try reader.enterObject()
+    while let (token, offset) = try reader.nextMember() {
+      let id = try reader.wholeNumber("a token's number")
+      guard id < VocabularySize.limit else {
+        throw Failure(
+          .malformed, "token '\(token.printable(limit: 128))' has number \(id), allowed are those below "
+            + "\(VocabularySize.limit)", offset: offset)
+      }
+      tokens.append(token.utf8)
+      ids.append(id)
+    }
+  }
+
+  private mutating func readPieces(_ reader: inout JSONReader) throws(Failure) {
+    try reader.enterArray()
+    while try reader.nextElement() {
+      try reader.enterArray()
+      guard try reader.nextElement() else { throw Failure(.malformed, "a piece is empty", offset: reader.offset) }
+      ids.append(ids.count)
+      tokens.append(try reader.string().utf8)
+      while try reader.nextElement() { try reader.skipValue() }
+    }
+  }
+
+  private mutating func readMerges(_ reader: inout JSONReader) throws(Failure) {
+    try reader.enterArray()
+    while try reader.nextElement() {
+      let offset = reader.offset
+      if try reader.nextKind() == .string {
+        let text = try reader.string().utf8
+        guard let space = text.firstIndex(of: 0x20), text[text.index(after: space)...].firstIndex(of: 0x20) == nil else {
+          throw Failure(.malformed, "merge \(splits.count) is not two tokens with a space between", offset: offset)
+        }
+        splits.append(text.distance(from: text.startIndex, to: space))
+        merges.append(text.lazy.filter { $0 != 0x20 })
+      } else {
+        try reader.enterArray()
+        var parts: [String] = []
+        while parts.count < 3, try reader.nextElement() { parts.append(try reader.string()) }
+        guard parts.count == 2 else {
+          throw Failure(.malformed, "merge \(splits.count) has not two tokens", offset: offset)
+        }
+        splits.append(parts[0].utf8.count)
+        merges.append((parts[0] + parts[1]).utf8)
+      }
+    }
+  }
+
+  private mutating func readAddedTokens(_ reader: inout JSONReader) throws(Failure) {
+    try reader.enterArray()
+    while try reader.nextElement() {
+      addedTokens.append(try AddedToken(try reader.value(), subject: "added token \(addedTokens.count)"))
+    }
+  }
+
+  private mutating func checkModel() throws(Failure) {
+    index = StringIndex(tokens)
+    if let (_, second) = index.firstDuplicate {
+      throw Failure(.malformed, "token '\(shown(tokens.slice(second)))' occurs twice in the vocabulary")
+    }
+    for position in merges.indices {
+      let merged = merges.slice(position)
+      let middle = merged.startIndex + splits[position]
+      for part in [merged[..<middle], merged[middle...], merged] where index.position(of: part) == nil {
+        throw Failure(
+          .malformed, "merge \(position) needs token '\(shown(part))', which is not in the vocabulary")
+      }
+    }
+  }
+
+  private func shown(_ bytes: ArraySlice<UInt8>) -> String {
+    String(decoding: bytes, as: UTF8.self).printable(limit: 128)
+  }
+}
