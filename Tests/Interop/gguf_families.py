@@ -15,9 +15,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "fixtures/sql-llama"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 
-# Kept apart by design from what the converter writes: key, and why.
-DIFFERENCES: dict[str, str] = {}
-
 CARD = """---
 license: apache-2.0
 license_link: https://example.org/LICENSE # where it is

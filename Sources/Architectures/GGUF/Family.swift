@@ -98,6 +98,11 @@ extension Family {
     return name
   }
 
+  /// Whether a configuration is that of a model which has this family's as a part.
+  func isMultimodal(_ config: JSONValue) -> Bool {
+    !multimodalClasses.isEmpty && config["text_config"]?.object != nil
+  }
+
   private static func unknown(_ what: String, _ name: String) -> Failure {
     let known = all.flatMap(\.classes).joined(separator: ", ")
     return Failure(

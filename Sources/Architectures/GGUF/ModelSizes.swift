@@ -34,8 +34,11 @@ struct ModelSizes {
     experts = try parameters.optionalSize("num_local_experts", limit: Self.expertLimit)
     let feedForward = try parameters.optionalSize("intermediate_size") ?? family.feedForwardFactor.map { $0 * hidden }
     let expertFeedForward = try parameters.optionalSize("moe_intermediate_size") ?? feedForward
-    // 32-bit lengths: no product of two, and no sum of three such products, passes 64 bits.
+    // At most 2^62 before the check; below 2^31 after it, so that no sum below overflows.
     let queries = heads * headLength
+    guard queries <= Int32.max else {
+      throw parameters.failure("num_attention_heads", "\(heads) heads of \(headLength) are more than \(Int32.max)")
+    }
     let keys = keyValueHeads * headLength
     var lengths: [Dimension: Int] = [
       .one: 1, .vocabulary: try parameters.size("vocab_size"), .hidden: hidden, .queries: queries, .keys: keys,

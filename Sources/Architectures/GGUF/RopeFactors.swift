@@ -35,7 +35,13 @@ enum RopeFactors {
     let scaling = Scaling(
       factor: try positive("factor", 8), low: try positive("low_freq_factor", 1),
       high: try positive("high_freq_factor", 4), context: try positive("original_max_position_embeddings", 8192))
-    return llama3(scaling, base: base, headLength: headLength)
+    let factors = llama3(scaling, base: base, headLength: headLength)
+    guard factors.allSatisfy({ $0.isFinite && $0 > 0 }) else {
+      throw Failure(
+        .malformed, "rope parameters: a factor of scaling 'llama3' is not a finite number above 0",
+        file: ModelParameters.file)
+    }
+    return factors
   }
 
   /// 1 for short waves, `factor` for long ones, in between 1 / ((1 − s) / factor + s), where s falls from 1 to 0 as the
@@ -60,12 +66,16 @@ enum RopeFactors {
   ///
   /// - Throws: `unsupported` when none of them does.
   static func llama3Scaling(of factors: [Float], base: Double, headLength: Int) throws(Failure) -> JSONObject {
+    guard factors.count == headLength / 2 else {
+      throw Failure(
+        .malformed, "holds \(factors.count) factors, expected one for each two of the \(headLength) values of a head",
+        tensor: "rope_freqs.weight")
+    }
     let factor = Double((factors.max() ?? 1).description) ?? 1
     for exponent in 5...24 {
       let scaling = Scaling(factor: factor, low: 1, high: 4, context: Double(1 << exponent))
       let computed = llama3(scaling, base: base, headLength: headLength)
-      guard computed.count == factors.count,
-        zip(computed, factors).allSatisfy({ abs($0 - $1) <= 1e-5 * abs($1) })
+      guard zip(computed, factors).allSatisfy({ abs($0 - $1) <= 1e-5 * abs($1) })
       else { continue }
       var object: JSONObject = ["rope_type": .string("llama3")]
       object["factor"] = JSONNumber(factor).map { .number($0) }

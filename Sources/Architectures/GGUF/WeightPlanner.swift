@@ -13,12 +13,12 @@ struct WeightPlanner {
   private let expertRules: [TensorRule]
 
   init(
-    family: Family, className: String?, parameters: ModelParameters, sizes: ModelSizes
+    family: Family, className: String?, isMultimodal: Bool, parameters: ModelParameters, sizes: ModelSizes
   ) throws(Failure) {
     self.family = family
     self.parameters = parameters
     self.sizes = sizes
-    isMultimodal = className.map(family.multimodalClasses.contains) ?? false
+    self.isMultimodal = isMultimodal
     hasHead = !(className.map(family.headlessClasses.contains) ?? false)
     tiesEmbeddings = try parameters.bool("tie_word_embeddings") ?? true
     rules = Dictionary(grouping: family.tensors) { TensorName($0.huggingFace) }
