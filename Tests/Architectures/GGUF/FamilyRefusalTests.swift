@@ -34,7 +34,7 @@ import Testing
     Row("llama", "num_attention_heads", "-4", "4", "found -4"),
     Row("llama", "num_attention_heads", "\"4\"", "4", "found a string, expected a whole number"),
     Row("llama", "num_attention_heads", "4.0", "4", "found 4.0, expected a whole number"),
-    Row("llama", "num_attention_heads", "2147483647", "4", "num_attention_heads: 2147483647 does not divide"),
+    Row("llama", "num_attention_heads", "2147483647", "4", "2 does not divide num_attention_heads 2147483647"),
     Row("llama", "num_attention_heads", "3", "4", "num_key_value_heads: 2 does not divide num_attention_heads 3"),
     Row("llama", "num_key_value_heads", "0", "2", "num_key_value_heads: found 0"),
     Row("llama", "num_key_value_heads", "3", "2", "3 does not divide num_attention_heads 4"),
@@ -49,8 +49,8 @@ import Testing
     Row("llama", "head_dim", "7", "8", "the configuration makes it [28, 32]"),
     Row("llama", "rms_norm_eps", "1e300", "1e-5", "found 1e+300, allowed are finite 32-bit numbers"),
     Row("llama", "rms_norm_eps", "true", "1e-5", "found true or false, expected a number"),
-    Row("llama", "max_position_embeddings", "4294967296", "64", "allowed are 0 to 4294967295"),
-    Row("llama", "max_position_embeddings", "-1", "64", "found -1, allowed are 0 to 4294967295"),
+    Row("llama", "max_position_embeddings", "4294967296", "64", "found 4294967296, allowed are 1 to 2147483647"),
+    Row("llama", "max_position_embeddings", "-1", "64", "found -1, allowed are 1 to 2147483647"),
     Row("llama", "tie_word_embeddings", "false", "true", "lm_head.weight': is missing"),
     Row("llama", "tie_word_embeddings", "1", "true", "expected true or false"),
     Row("llama", "attention_bias", "true", "false", "q_proj.bias': is missing, although attention_bias is true"),
@@ -76,8 +76,8 @@ import Testing
       "granite", "rope_parameters", "{\"full_attention\": 1}", "{\"full_attention\": {}}",
       "full_attention: found a number, expected an object"),
     Row("granite", "head_dim", "16", "8", "has shape [32, 32], the configuration makes it [64, 32]"),
-    Row("mixtral", "num_local_experts", "4", "3", "experts.3.w1.weight': is missing"),
-    Row("mixtral", "num_local_experts", "2", "3", "is of expert 2, the configuration has 2 experts"),
+    Row("mixtral", "num_local_experts", "4", "3", "the configuration makes it [4, 32]"),
+    Row("mixtral", "num_local_experts", "2", "3", "the configuration makes it [2, 32]"),
     Row("mixtral", "num_local_experts", "4097", "3", "num_local_experts: found 4097, allowed are 1 to 4096"),
     Row("mixtral", "num_local_experts", "[3]", "3", "found an array, expected a whole number"),
     Row("gemma3", "attn_logit_softcapping", "50.0", "null", .unsupported, "readers expect none"),
@@ -154,6 +154,16 @@ import Testing
     #expect(found.code == code)
     #expect(found.message.contains(message), "\(found.message)")
     #expect(found.tensor == name)
+  }
+
+  @Test func oneExpertMoreThanThereAre() throws {
+    var model = try model("mixtral")
+    _ = try model.plan()
+    let name = "model.layers.1.block_sparse_moe.experts.3.w1.weight"
+    model.tensors.append(try TensorInfo(name: TensorName(name), type: .bf16, shape: [64, 32]))
+    let found = try #require(failure { try model.plan() })
+    #expect(found.code == .malformed && found.tensor == name)
+    #expect(found.message.contains("is of expert 3, the configuration has 3 experts"))
   }
 
   @Test func typesWithoutRealNumbers() throws {

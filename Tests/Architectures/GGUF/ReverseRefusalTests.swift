@@ -53,7 +53,7 @@ import Testing
     Row("llama", "llama.vocab_size", .uint32(47), .malformed, "has 48 rows, metadata 'llama.vocab_size' is 47"),
     Row(
       "mixtral", "llama.expert_count", .uint32(2), .malformed,
-      "has shape [3, 64, 32], the metadata makes it [2, 64, 32]"),
+      "has shape [3, 32], the metadata makes it [2, 32]"),
     Row("mixtral", "llama.expert_count", .uint32(1 << 20), .malformed, "allowed are 1 to 4096"),
     Row("mixtral", "llama.expert_count", nil, .unsupported, "is not a weight that llama models have"),
     Row("gpt2", "gpt2.feed_forward_length", .uint32(64), .unsupported, "found 64, expected four times 32"),
