@@ -9,14 +9,11 @@ import json
 import pathlib
 import shutil
 
-from architectures import EXPERTS, F16, F32, Case, text
+from architectures import EXPERTS, F16, F32, VISION, Case, text
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "fixtures/sql-llama"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
-
-# Kept apart by design from what the converter writes: key, and why.
-DIFFERENCES: dict[str, str] = {}
 
 CARD = """---
 license: apache-2.0
@@ -98,7 +95,7 @@ FAMILIES = [
     Family("qwen2-moe", "Qwen2MoeForCausalLM", sizes(**EXPERTS, shared_expert_intermediate_size=96)),
     Family("qwen3", "Qwen3ForCausalLM", sizes(head_dim=32), F16,
            generation={"temperature": 1, "top_k": 20, "repetition_penalty": 1.05, "min_p": None}),
-    Family("qwen3-moe", "Qwen3MoeForCausalLM", sizes(**EXPERTS, head_dim=32)),
+    Family("qwen3-moe", "Qwen3MoeForCausalLM", sizes(**EXPERTS, head_dim=32, norm_topk_prob=True)),
     Family("gemma", "GemmaForCausalLM", sizes(head_dim=16), F32),
     Family("gemma2", "Gemma2ForCausalLM", sizes(head_dim=32, sliding_window=8)),
     Family("gemma3", "Gemma3ForCausalLM", sizes(head_dim=32, sliding_window=8)),
@@ -106,6 +103,10 @@ FAMILIES = [
         head_dim=32, sliding_window=8, final_logit_softcapping=30.0, rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
             "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0}})),
+    Family("gemma3-vision", "Gemma3ForConditionalGeneration", {
+        "text_config": sizes(head_dim=32, sliding_window=8), "vision_config": VISION, "mm_tokens_per_image": 4,
+        "image_token_index": 1000, "boi_token_index": 1001, "eoi_token_index": 1002}),
+    Family("llama-headless", "LlamaModel", sizes()),
     Family("phi3", "Phi3ForCausalLM", sizes()),
     Family("phi3-long", "Phi3ForCausalLM", sizes(
         original_max_position_embeddings=64, rope_parameters=LONG, sliding_window=32)),

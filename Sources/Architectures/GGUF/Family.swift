@@ -30,6 +30,8 @@ public struct Family: Sendable {
   let tensors: [TensorRule]
   /// Ends of the names of tensors that are not weights, or are not read by anybody.
   let ignoredSuffixes: [String]
+  /// Flags of `config.json`, and the GGUF names of the biases that are there in every layer when one is true.
+  let biasFlags: KeyValuePairs<String, [String]>
   let rope: RopeForm
 
   init(
@@ -37,7 +39,8 @@ public struct Family: Sendable {
     multimodalClasses: [String] = [], textModelType: String? = nil, defaults: KeyValuePairs<String, Constant>,
     spellings: KeyValuePairs<String, String> = [:], constants: KeyValuePairs<String, Constant> = [:],
     feedForwardFactor: Int? = nil, rope: RopeForm = .standard, firstParameters: [ParameterRule] = [],
-    parameters: [[ParameterRule]], tensors: [[TensorRule]], ignoredSuffixes: [String] = []
+    parameters: [[ParameterRule]], tensors: [[TensorRule]], biasFlags: KeyValuePairs<String, [String]> = [:],
+    ignoredSuffixes: [String] = []
   ) {
     self.name = name
     self.architecture = architecture
@@ -49,6 +52,7 @@ public struct Family: Sendable {
     self.spellings = spellings
     self.constants = constants
     self.feedForwardFactor = feedForwardFactor
+    self.biasFlags = biasFlags
     self.rope = rope
     self.firstParameters = firstParameters
     self.parameters = parameters.flatMap { $0 }
@@ -92,6 +96,11 @@ extension Family {
         .malformed, "architectures: found \(first.kind.rawValue), expected a string", file: ModelParameters.file)
     }
     return name
+  }
+
+  /// Whether a configuration is that of a model which has this family's as a part.
+  func isMultimodal(_ config: JSONValue) -> Bool {
+    !multimodalClasses.isEmpty && config["text_config"]?.object != nil
   }
 
   private static func unknown(_ what: String, _ name: String) -> Failure {

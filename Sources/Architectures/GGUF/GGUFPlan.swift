@@ -37,9 +37,11 @@ public func planGGUF(
   let rope = try RopeParameters(parameters, family.rope)
   var warnings: [String] = []
   let planner = try WeightPlanner(
-    family: family, className: try Family.className(config), parameters: parameters, sizes: sizes)
-  var weights = try rope.factorWeights(family.rope, parameters, sizes)
-  weights += try planner.plan(tensors, warnings: &warnings)
+    family: family, className: try Family.className(config), isMultimodal: family.isMultimodal(config),
+    parameters: parameters, sizes: sizes)
+  // The tensors first: they hold the configuration to what there is.
+  let stored = try planner.plan(tensors, warnings: &warnings)
+  let weights = try rope.factorWeights(family.rope, parameters, sizes) + stored
 
   var metadata = PlannedMetadata()
   metadata.set("general.architecture", .text(family.architecture))

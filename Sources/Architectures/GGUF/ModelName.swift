@@ -66,7 +66,9 @@ struct ModelName: Equatable {
     if text.count > 1, let last = text.last, NamePart.isDigit(text[text.count - 2]), "kmbt".utf8.contains(last) {
       text[text.count - 1] = last - 0x20
     }
-    let number = Double(String(decoding: text.dropLast(), as: UTF8.self))
+    let digits = text.dropLast()
+    let isPlain = digits.allSatisfy { NamePart.isDigit($0) || $0 == UInt8(ascii: ".") }
+    let number = isPlain ? Double(String(decoding: digits, as: UTF8.self)) : nil
     if total != 0, let last = text.last, let number {
       let power = Array(" KMBT".utf8).firstIndex(of: last) ?? -1
       let stated = number * [0.001, 1, 1e3, 1e6, 1e9, 1e12][power + 1]
@@ -110,7 +112,8 @@ struct ModelName: Equatable {
       let letters = word.filter(\.isCased)
       let bytes = Array(word.utf8)
       let isNumber = bytes.first.map(NamePart.isDigit) ?? false
-      guard !letters.isEmpty, letters.allSatisfy(\.isLowercase), !isNumber, !NamePart.isVersion(bytes) else {
+      let isVersion = bytes.first == UInt8(ascii: "v") && NamePart.isVersion(bytes)
+      guard !letters.isEmpty, letters.allSatisfy(\.isLowercase), !isNumber, !isVersion else {
         return String(word)
       }
       var isInWord = false

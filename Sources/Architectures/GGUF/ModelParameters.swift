@@ -7,6 +7,9 @@ struct ModelParameters {
 
   let object: JSONObject
 
+  /// - Parameter object: complete, under the common names.
+  init(_ object: JSONObject) { self.object = object }
+
   /// - Throws: `malformed` when the configuration, or its `text_config`, is no object.
   init(_ config: JSONValue, family: Family) throws(Failure) {
     guard var written = config.object else {
@@ -78,11 +81,11 @@ struct ModelParameters {
     }
   }
 
-  /// A length from 1 to 2^31 − 1.
-  func optionalSize(_ key: String) throws(Failure) -> Int? {
+  /// A length from 1 to 2^31 − 1, or to the limit.
+  func optionalSize(_ key: String, limit: Int = Int(Int32.max)) throws(Failure) -> Int? {
     guard let value = try integer(key) else { return nil }
-    guard value >= 1, value <= Int32.max else {
-      throw failure(key, "found \(value), allowed are 1 to \(Int32.max)")
+    guard value >= 1, value <= limit else {
+      throw failure(key, "found \(value), allowed are 1 to \(limit)")
     }
     return value
   }

@@ -2,6 +2,9 @@ import Bytes
 
 /// The lengths that a model's tensors have, checked once: each at least 1, products without overflow.
 struct ModelSizes {
+  /// Far above any model; every expert is planned one by one.
+  static let expertLimit = 4096
+
   let layers: Int
   let heads: Int
   let keyValueHeads: Int
@@ -28,11 +31,14 @@ struct ModelSizes {
       }
       headLength = hidden / heads
     }
-    experts = try parameters.optionalSize("num_local_experts")
+    experts = try parameters.optionalSize("num_local_experts", limit: Self.expertLimit)
     let feedForward = try parameters.optionalSize("intermediate_size") ?? family.feedForwardFactor.map { $0 * hidden }
     let expertFeedForward = try parameters.optionalSize("moe_intermediate_size") ?? feedForward
-    // 32-bit lengths: no product of two, and no sum of three such products, passes 64 bits.
+    // At most 2^62 before the check; below 2^31 after it, so that no sum below overflows.
     let queries = heads * headLength
+    guard queries <= Int32.max else {
+      throw parameters.failure("num_attention_heads", "\(heads) heads of \(headLength) are more than \(Int32.max)")
+    }
     let keys = keyValueHeads * headLength
     var lengths: [Dimension: Int] = [
       .one: 1, .vocabulary: try parameters.size("vocab_size"), .hidden: hidden, .queries: queries, .keys: keys,

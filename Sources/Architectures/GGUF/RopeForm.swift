@@ -10,4 +10,12 @@ enum RopeForm: Sendable {
   case longFactors
   /// Learned positions.
   case none
+
+  /// Whether a model may have tensors of factors.
+  var hasFactors: Bool {
+    switch self {
+    case .frequencyFactors, .longFactors: true
+    case .standard, .byLayerType, .none: false
+    }
+  }
 }

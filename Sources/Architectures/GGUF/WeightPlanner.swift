@@ -4,6 +4,7 @@ import Tensors
 /// Finds for every tensor of a Hugging Face checkpoint what it becomes in GGUF.
 struct WeightPlanner {
   private let family: Family
+  private let parameters: ModelParameters
   private let sizes: ModelSizes
   private let isMultimodal: Bool
   private let tiesEmbeddings: Bool
@@ -12,11 +13,12 @@ struct WeightPlanner {
   private let expertRules: [TensorRule]
 
   init(
-    family: Family, className: String?, parameters: ModelParameters, sizes: ModelSizes
+    family: Family, className: String?, isMultimodal: Bool, parameters: ModelParameters, sizes: ModelSizes
   ) throws(Failure) {
     self.family = family
+    self.parameters = parameters
     self.sizes = sizes
-    isMultimodal = className.map(family.multimodalClasses.contains) ?? false
+    self.isMultimodal = isMultimodal
     hasHead = !(className.map(family.headlessClasses.contains) ?? false)
     tiesEmbeddings = try parameters.bool("tie_word_embeddings") ?? true
     rules = Dictionary(grouping: family.tensors) { TensorName($0.huggingFace) }
@@ -56,6 +58,7 @@ struct WeightPlanner {
       }
     }
     try checkComplete(found, experts)
+    try checkFlags(found)
     if left > 0 {
       warnings.append(
         "\(left) tensors of other parts of the model are left out: GGUF keeps those in a file of their own (mmproj), "
@@ -134,46 +137,28 @@ struct WeightPlanner {
     }
   }
 
-  private func checkComplete(
-    _ found: [TensorName: TensorName], _ experts: [Int: LayerExperts]
-  ) throws(Failure) {
-    // Every layer has required weights, so a layer that is not there ends this at once, however many are stated.
-    for rule in family.tensors where rule.presence != .alternative && !rule.isPerLayer {
-      if isRequired(rule), found[TensorName(rule.gguf)] == nil { throw missing(rule, layer: 0) }
-    }
-    let optional = family.tensors.filter { $0.presence == .optional && $0.isPerLayer }
-    let expected = optional.filter { found[TensorName(NumberedName.fill($0.gguf, layer: 0))] != nil }
-    for layer in 0..<sizes.layers {
-      for rule in family.tensors where rule.presence == .required && rule.isPerLayer {
-        if found[TensorName(NumberedName.fill(rule.gguf, layer: layer))] == nil {
-          throw missing(rule, layer: layer, experts[layer])
-        }
-      }
-      for rule in optional {
-        let isThere = found[TensorName(NumberedName.fill(rule.gguf, layer: layer))] != nil
-        let isExpected = expected.contains { $0.gguf == rule.gguf }
-        if isExpected, !isThere { throw missing(rule, layer: layer) }
-        if isThere, !isExpected { throw missing(rule, layer: 0) }
-      }
-    }
-  }
-
-  private func isRequired(_ rule: TensorRule) -> Bool {
-    switch rule.presence {
-    case .required: true
-    case .unlessTied: hasHead && !tiesEmbeddings
-    case .optional, .alternative: false
-    }
-  }
-
-  private func missing(_ rule: TensorRule, layer: Int, _ experts: LayerExperts? = nil) -> Failure {
+  private func checkComplete(_ found: [TensorName: TensorName], _ experts: [Int: LayerExperts]) throws(Failure) {
+    let needsHead = hasHead && !tiesEmbeddings
+    guard let (rule, layer) = family.firstMissing(in: found, layers: sizes.layers, needsHead: needsHead) else { return }
     var expert: Int?
     if let number = expertRules.firstIndex(where: { $0.huggingFace == rule.huggingFace }) {
-      let positions = experts?.positions[number] ?? [:]
-      expert = (0..<(sizes.experts ?? 1)).first { positions[$0] == nil } ?? 0
+      let positions = experts[layer]?.positions[number] ?? [:]
+      expert = (0..<(sizes.experts ?? 1)).first { positions[$0] == nil }
     }
-    return Failure(
+    throw Failure(
       .malformed, "is missing", tensor: NumberedName.fill(rule.huggingFace, layer: layer, expert: expert))
+  }
+
+  /// A bias that the configuration switches on must be there: transformers would make one up.
+  private func checkFlags(_ found: [TensorName: TensorName]) throws(Failure) {
+    for (flag, patterns) in family.biasFlags where try parameters.bool(flag) == true {
+      for pattern in patterns where found[TensorName(NumberedName.fill(pattern, layer: 0))] == nil {
+        let rule = family.tensors.first { $0.gguf == pattern }
+        throw Failure(
+          .malformed, "is missing, although \(flag) is true",
+          tensor: NumberedName.fill(rule?.huggingFace ?? pattern, layer: 0))
+      }
+    }
   }
 
   // MARK: - Weights

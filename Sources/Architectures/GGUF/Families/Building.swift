@@ -77,3 +77,9 @@ extension [TensorRule] {
     ]
   }
 }
+
+extension Family {
+  static let inputBiases = ["blk.{layer}.attn_q.bias", "blk.{layer}.attn_k.bias", "blk.{layer}.attn_v.bias"]
+  static let attentionBiases = inputBiases + ["blk.{layer}.attn_output.bias"]
+  static let gatedMLPBiases = ["blk.{layer}.ffn_gate.bias", "blk.{layer}.ffn_up.bias", "blk.{layer}.ffn_down.bias"]
+}

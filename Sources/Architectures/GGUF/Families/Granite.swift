@@ -23,5 +23,6 @@ extension Family {
       .layerNorms(),
       .attention(permuted: true, bias: .optional, outputBias: .optional),
       .gatedMLP(bias: .optional),
-    ])
+    ],
+    biasFlags: ["attention_bias": Family.attentionBiases, "mlp_bias": Family.gatedMLPBiases])
 }

@@ -35,5 +35,6 @@ extension Family {
           "model.layers.{layer}.mlp.shared_expert_gate.weight", "blk.{layer}.ffn_gate_inp_shexp.weight",
           [.one, .hidden], isAlwaysF32: true)
       ],
-    ])
+    ],
+    biasFlags: ["qkv_bias": Family.inputBiases])
 }

@@ -17,5 +17,6 @@ extension Family {
       .headNorms(),
       .attention(bias: .optional, outputBias: .optional),
       .gatedMLP(),
-    ])
+    ],
+    biasFlags: ["attention_bias": Family.attentionBiases])
 }

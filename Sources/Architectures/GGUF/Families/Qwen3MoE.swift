@@ -21,5 +21,6 @@ extension Family {
       .headNorms(),
       .attention(bias: .optional, outputBias: .optional),
       .qwenExperts,
-    ])
+    ],
+    biasFlags: ["attention_bias": Family.attentionBiases])
 }

@@ -20,5 +20,6 @@ extension Family {
         "model.layers.{layer}.mlp.c_fc", "blk.{layer}.ffn_up", [.feedForward, .hidden], bias: .optional),
       .linear(
         "model.layers.{layer}.mlp.c_proj", "blk.{layer}.ffn_down", [.hidden, .feedForward], bias: .optional),
-    ])
+    ],
+    biasFlags: ["use_bias": Family.attentionBiases + ["blk.{layer}.ffn_up.bias", "blk.{layer}.ffn_down.bias"]])
 }
