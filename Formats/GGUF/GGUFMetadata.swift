@@ -60,7 +60,8 @@ public struct GGUFMetadata: Sendable {
   private func read<T>(_ key: String, _ expected: String, _ get: (GGUFValue) -> T?) throws(Failure) -> T? {
     guard let value = self[key] else { return nil }
     guard let result = get(value) else {
-      throw Failure(.malformed, "metadata '\(key.printable(limit: 256))': found \(value.type.name), expected \(expected)")
+      throw Failure(
+        .malformed, "metadata '\(key.printable(limit: 256))': found \(value.type.name), expected \(expected)")
     }
     return result
   }

@@ -126,7 +126,11 @@ extension PreTokenizer.Stage {
 
   /// Swift's strings compare by canonical equivalence, which expressions do not share.
   static func haveSameBytes(_ left: Self, _ right: Self) -> Bool {
-    if case .split(let one) = left, case .split(let other) = right { one.utf8.elementsEqual(other.utf8) } else { left == right }
+    if case .split(let one) = left, case .split(let other) = right {
+      one.utf8.elementsEqual(other.utf8)
+    } else {
+      left == right
+    }
   }
 }
 

@@ -82,7 +82,7 @@ struct TokenizerConversion {
   mutating func write(_ table: TokenTable, model: String, pre: String, scores: Bool) {
     output.set(ggml: "model", .text(model))
     output.set(ggml: "pre", .text(pre))
-    output.set(ggml: "tokens", .array(GGUFArray(byteStrings: table.tokens)))
+    output.set(ggml: "tokens", table.encodedTokens().value)
     if scores { output.set(ggml: "scores", .float32s(table.scores)) }
     output.set(ggml: "token_type", .int32s(table.types.map(\.rawValue)))
   }
