@@ -50,7 +50,7 @@ let package = Package(
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),
-    format("GGUF", ["Bytes", "Tensors"]),
+    format("GGUF", ["Bytes", "JSON", "Tensors"]),
 
     // Sources: what is done with weights.
     .target(
@@ -73,7 +73,7 @@ let package = Package(
       exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
-      ["Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Adapters", "Architectures"]),
+      ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Quantization", "Adapters", "Architectures"]),
     .executableTarget(
       name: "nibble",
       dependencies: ["Pipeline", "Adapters", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],

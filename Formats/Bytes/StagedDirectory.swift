@@ -52,14 +52,6 @@ public struct StagedDirectory: ~Copyable {
     }
   }
 
-  /// Bytes that an ordinary user may still write on the file system that holds the directory.
-  public func freeBytes() -> Int? {
-    var status = statvfs()
-    guard SystemCall.succeeds({ unsafe fstatvfs(staging.number, &status) }) else { return nil }
-    let (bytes, overflow) = UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize))
-    return overflow ? Int.max : Int(clamping: bytes)
-  }
-
   /// Makes new files of the directory; not to be used after `commit` or when the directory is gone.
   public var files: Files { Files(directory: staging.number) }
 
@@ -69,6 +61,14 @@ public struct StagedDirectory: ~Copyable {
 
     public func create(_ name: String) throws(Failure) -> OutputFile {
       try OutputFile(at: directory, name)
+    }
+
+    /// Bytes that an ordinary user may still write on the file system that holds the directory.
+    public func freeBytes() -> Int? {
+      var status = statvfs()
+      guard SystemCall.succeeds({ unsafe fstatvfs(directory, &status) }) else { return nil }
+      let (bytes, overflow) = UInt64(status.f_bavail).multipliedReportingOverflow(by: UInt64(status.f_frsize))
+      return overflow ? Int.max : Int(clamping: bytes)
     }
   }
 
@@ -142,11 +142,11 @@ public struct StagedDirectory: ~Copyable {
     }
   }
 
-  private static func split(_ path: String) throws(Failure) -> (parent: String, name: String) {
+  static func split(_ path: String) throws(Failure) -> (parent: String, name: String) {
     var parts = path.split(separator: "/", omittingEmptySubsequences: true)
     while parts.last == "." { parts.removeLast() }
     guard let last = parts.popLast(), last != "..", InputDirectory.isPlainComponent(String(last)) else {
-      throw Failure(.cannotCreate, "is not a usable name for an output directory", file: path)
+      throw Failure(.cannotCreate, "is not a usable name for the output", file: path)
     }
     let parent = (path.hasPrefix("/") ? "/" : "") + parts.joined(separator: "/")
     return (parent.isEmpty ? "." : parent, String(last))
@@ -205,7 +205,7 @@ public struct StagedDirectory: ~Copyable {
   }
 
   /// Creates and locks the hidden directory, or takes over what a killed run left.
-  private static func claim(_ parent: Int32, _ name: String, path: String) throws(Failure) -> Descriptor {
+  static func claim(_ parent: Int32, _ name: String, path: String) throws(Failure) -> Descriptor {
     let isNew = SystemCall.succeeds { unsafe mkdirat(parent, name, 0o777) }
     if !isNew, errno != EEXIST { throw .output("cannot create", file: path) }
     guard let descriptor = Descriptor(at: parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
@@ -227,7 +227,7 @@ public struct StagedDirectory: ~Copyable {
     return descriptor
   }
 
-  private static func removeFiles(_ directory: Int32, path: String) throws(Failure) {
+  static func removeFiles(_ directory: Int32, path: String) throws(Failure) {
     for entry in try InputDirectory(at: directory, ".", path: path).entries() {
       guard SystemCall.succeeds({ unsafe unlinkat(directory, entry.name, 0) }) else {
         throw .output("cannot remove the leftover '\(entry.name)'", file: path)

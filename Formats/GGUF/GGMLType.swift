@@ -1,4 +1,5 @@
-/// The type of a GGUF tensor, by its number in the file: one row for each that ggml knows.
+/// The type of a GGUF tensor, by its number in the file: one row for each that ggml knows, named as ggml names it.
+// swift-format-ignore: AlwaysUseLowerCamelCase
 public enum GGMLType: UInt32, Sendable, CaseIterable {
   case f32 = 0
   case f16 = 1

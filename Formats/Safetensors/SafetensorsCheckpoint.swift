@@ -36,7 +36,7 @@ public final class SafetensorsCheckpoint: TensorSource {
 
   private let offsets: [Int]
   private let order: KeyOrder
-  private let pool: ShardPool
+  private let pool: FilePool
 
   /// Opens a directory or a file, known by its content.
   ///
@@ -55,7 +55,7 @@ public final class SafetensorsCheckpoint: TensorSource {
     var assembly = CheckpointAssembly()
     try assembly.add(file)
     try assembly.finish()
-    self.init(assembly, path: path, directory: nil, indexName: nil, pool: ShardPool(file: file))
+    self.init(assembly, path: path, directory: nil, indexName: nil, pool: FilePool(file: file))
   }
 
   /// Opens the checkpoint in a directory: an index and its shards, or the one safetensors file.
@@ -65,7 +65,7 @@ public final class SafetensorsCheckpoint: TensorSource {
     assembly.warnings = choice.warnings
     switch choice.kind {
     case .file(let name):
-      let pool = ShardPool(directory: directory, names: [name])
+      let pool = FilePool(directory: directory, names: [name])
       try assembly.add(pool.file(0))
       try assembly.finish()
       self.init(assembly, path: directory.path, directory: directory, indexName: nil, pool: pool)
@@ -77,7 +77,7 @@ public final class SafetensorsCheckpoint: TensorSource {
           "does not list '\(CheckpointChoice.singleName)', which lies beside it and which other loaders "
             + "read instead of the shards; name the file or remove one of the two", file: name)
       }
-      let pool = ShardPool(directory: directory, names: index.files)
+      let pool = FilePool(directory: directory, names: index.files)
       for (number, file) in index.files.enumerated() {
         guard directory.contains(file) else {
           let tensors = index.tensors(in: number)
@@ -102,7 +102,7 @@ public final class SafetensorsCheckpoint: TensorSource {
   }
 
   private init(
-    _ assembly: CheckpointAssembly, path: String, directory: InputDirectory?, indexName: String?, pool: ShardPool
+    _ assembly: CheckpointAssembly, path: String, directory: InputDirectory?, indexName: String?, pool: FilePool
   ) {
     self.path = path
     self.directory = directory

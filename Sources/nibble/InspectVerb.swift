@@ -30,6 +30,7 @@ enum InspectVerb: Verb {
     inspect.isRaw = arguments.has(raw)
     inspect.tensor = arguments.text(tensor)
     inspect.wantsStatistics = arguments.has(stats)
+    inspect.wantsMetadata = arguments.has(metadata)
     inspect.against = arguments.text(against)
     if inspect.against != nil, !inspect.wantsStatistics {
       throw Failure(.usage, "option '--against' goes with '--stats'")

@@ -29,7 +29,7 @@ import Testing
   @Test func appearsWhole() throws {
     let staged = try StagedDirectory(path: out, replacing: false)
     #expect(try directory.names == [".out.nibble-partial"])
-    let free = staged.freeBytes()
+    let free = staged.files.freeBytes()
     #expect((free ?? 0) > 0)
     try write(staged, "config.json", [1, 2, 3])
     try write(staged, "empty", [])

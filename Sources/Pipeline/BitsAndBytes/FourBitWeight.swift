@@ -32,7 +32,7 @@ struct FourBitWeight: Sendable {
 
   /// - Parameter stateText: position of the quant_state tensor.
   /// - Throws: `malformed` when a part is missing or does not fit the others.
-  init(_ stateText: Int, in checkpoint: SafetensorsCheckpoint) throws(Failure) {
+  init(_ stateText: Int, in checkpoint: any StoredCheckpoint) throws(Failure) {
     let stored = checkpoint.tensors
     let stateInfo = stored[stateText]
     guard let (name, code) = Self.weight(ofState: stateInfo.name) else {
@@ -92,21 +92,5 @@ struct FourBitWeight: Sendable {
       self.codes = codes
       self.stateText = stateText
     } catch { throw error.located(file: checkpoint.location(of: stateText).file, tensor: name.string) }
-  }
-}
-
-extension SafetensorsCheckpoint {
-  /// All bytes of a small tensor.
-  func bytes(of index: Int) throws(Failure) -> [UInt8] {
-    let count = tensors[index].byteCount
-    var failure: Failure?
-    let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, written in
-      do throws(Failure) {
-        try unsafe read(index, at: 0, into: UnsafeMutableRawBufferPointer(buffer))
-        written = count
-      } catch { failure = error }
-    }
-    if let failure { throw failure }
-    return bytes
   }
 }

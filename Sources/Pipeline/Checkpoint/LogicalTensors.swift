@@ -10,12 +10,12 @@ enum LogicalTensor: Sendable {
 
 /// The logical tensors of a checkpoint, in the order of storage.
 struct LogicalTensors: Sendable {
-  let checkpoint: SafetensorsCheckpoint
+  let checkpoint: any StoredCheckpoint
   let items: [LogicalTensor]
   /// Weights whose parts do not fit together; only with `lenient`.
   let problems: [Failure]
 
-  init(checkpoint: SafetensorsCheckpoint, items: [LogicalTensor], problems: [Failure]) {
+  init(checkpoint: any StoredCheckpoint, items: [LogicalTensor], problems: [Failure]) {
     self.checkpoint = checkpoint
     self.items = items
     self.problems = problems
@@ -23,7 +23,7 @@ struct LogicalTensors: Sendable {
 
   /// - Parameter isLenient: collect faults in `problems` and list the parts of such a weight one by one.
   /// - Throws: the first fault, unless lenient.
-  init(_ checkpoint: SafetensorsCheckpoint, isLenient: Bool = false) throws(Failure) {
+  init(_ checkpoint: any StoredCheckpoint, isLenient: Bool = false) throws(Failure) {
     let stored = checkpoint.tensors
     var weights: [Int: FourBitWeight] = [:]
     var companions: Set<Int> = []
@@ -62,8 +62,8 @@ struct LogicalTensors: Sendable {
   /// Bytes on disk.
   func byteCount(_ item: LogicalTensor) -> Int {
     switch item {
-    case .plain(let index): checkpoint.tensors[index].byteCount
-    case .fourBit(let weight): weight.parts.reduce(0) { $0 + checkpoint.tensors[$1].byteCount }
+    case .plain(let index): checkpoint.storedByteCount(of: index)
+    case .fourBit(let weight): weight.parts.reduce(0) { $0 + checkpoint.storedByteCount(of: $1) }
     }
   }
 }

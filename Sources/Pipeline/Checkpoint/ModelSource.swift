@@ -6,7 +6,7 @@ import Tensors
 
 /// A model as it lies on disk: weights, configuration, and the files beside them.
 public struct ModelSource: Sendable {
-  let checkpoint: SafetensorsCheckpoint
+  let checkpoint: any StoredCheckpoint
   let logical: LogicalTensors
   /// `config.json`; nil when a single file was named or the directory has none.
   let config: JSONValue?
@@ -20,7 +20,7 @@ public struct ModelSource: Sendable {
 
   /// Reads headers, index and configuration, no weights.
   public init(path: String) throws(Failure) {
-    checkpoint = try SafetensorsCheckpoint(path: path)
+    checkpoint = try openCheckpoint(path: path)
     logical = try LogicalTensors(checkpoint)
     guard let directory = checkpoint.directory else {
       config = nil
@@ -31,14 +31,14 @@ public struct ModelSource: Sendable {
     var side: [String] = []
     var left: [String] = []
     var config: JSONValue?
-    let weights = Set(checkpoint.files.map(\.name))
+    let weights = Set(checkpoint.fileNames)
     for (name, kind) in try directory.entries() {
       if name == Self.configName {
         let file = try directory.open(name)
         config = try JSONValue(parsing: file.contents(limit: Self.configLimit), file: name)
         guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
       } else if kind == .directory || kind == .other || Self.isWeights(name) {
-        if !weights.contains(name), name != checkpoint.indexName { left.append(name) }
+        if !weights.contains(name) { left.append(name) }
       } else if !Self.isGenerated(name) {
         side.append(name)
       }

@@ -7,7 +7,7 @@ import Tensors
 
 /// What the trainers' loaders expect of a 4-bit checkpoint and do not check themselves.
 struct ContractCheck {
-  let checkpoint: SafetensorsCheckpoint
+  let checkpoint: any StoredCheckpoint
   let logical: LogicalTensors
 
   func run(_ result: inout Verify.Result) throws(Failure) {

@@ -19,6 +19,7 @@ public struct Convert: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
+    if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
     let model = try ModelSource(path: source)
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)

@@ -11,8 +11,12 @@ struct DigestCheck {
   /// Small enough for the ring to stay in a cache between reading and hashing.
   static let pieceBytes = 128 * 1024
 
-  func run(_ path: String, _ directory: InputDirectory?, _ result: inout Verify.Result) throws(Failure) {
-    if let directory {
+  /// - Parameter directory: holds the files; nil when one was named that a manifest from elsewhere vouches for.
+  /// - Parameter isWhole: whether the manifest is for all that is in the directory.
+  func run(
+    _ path: String, _ directory: InputDirectory?, isWhole: Bool, _ result: inout Verify.Result
+  ) throws(Failure) {
+    if let directory, isWhole {
       try findExtraFiles(directory, &result)
       if directory.contains(ManifestWriter.name) {
         do throws(Failure) {
@@ -35,7 +39,7 @@ struct DigestCheck {
       files.append(ListedFile(number: number, identity: file.identity, tensors: tensors(of: number)))
     }
     let names = manifest.files.map(\.name)
-    let pool = FilePool(files) { number throws(Failure) in
+    let pool = ListedPool(files) { number throws(Failure) in
       guard let directory else { return try InputFile(path: path, name: names[number]) }
       return try directory.open(names[number])
     }
@@ -126,7 +130,7 @@ struct DigestCheck {
 
   /// Opens files as they are needed and keeps the few last used: a model may have more shards than a
   /// process may have descriptors.
-  private final class FilePool: Sendable {
+  private final class ListedPool: Sendable {
     private static let capacity = 4
 
     private let files: [ListedFile]
@@ -183,7 +187,7 @@ struct DigestCheck {
     deinit { unsafe bytes.deallocate() }
   }
 
-  private func digest(_ files: [ListedFile], _ pool: FilePool, _ result: inout Verify.Result) throws(Failure) {
+  private func digest(_ files: [ListedFile], _ pool: ListedPool, _ result: inout Verify.Result) throws(Failure) {
     let total = files.reduce(0) { $0 + $1.identity.size }
     let progress = Progress("verifying", total: total, style: style)
     defer { progress.finish() }

@@ -61,7 +61,7 @@ public struct ExtractLoRA: Sendable {
     let output = try layout.plan(fileName: Adapter.weightsName)
     var size = output.dataByteCount
     for shard in output.shards { size = size.addingSaturated(try output.header(of: shard).count) }
-    try checkSpace(size.addingSaturated(output.pieceDigestByteCount()), directory.freeBytes(), directory.path)
+    try checkSpace(size.addingSaturated(output.pieceDigestByteCount()), directory.files.freeBytes(), directory.path)
     for warning in warnings { announce(warning) }
     let written = try ExtractRun(
       pair: pair, modules: modules, layout: layout, rank: rank, type: type, options: run
@@ -71,8 +71,8 @@ public struct ExtractLoRA: Sendable {
     try file.append(config.text(.indented) + "\n")
     let configDigests = try file.finish()
     try ManifestWriter(
-      plan: output, operation: "extract-lora", options: recorded, files: [written.file, configDigests],
-      outputDigests: written.tensors, storedDigests: []
+      tensors: output, operation: "extract-lora", options: recorded, files: [written.file, configDigests],
+      outputDigests: written.tensors, sources: [], storedDigests: []
     ).write(into: directory.files, sha256: run.sha256)
     try pair.tensors.a.checkUnchanged()
     try pair.tensors.b.checkUnchanged()

@@ -12,6 +12,8 @@ public struct Inspect: Sendable {
   /// A glob of tensor names.
   public var tensor: String?
   public var wantsStatistics = false
+  /// Arrays of the files' metadata element by element.
+  public var wantsMetadata = false
   /// A checkpoint that quantized weights are compared with; implies statistics.
   public var against: String?
   public var jobs = processorCount()
@@ -36,7 +38,8 @@ public struct Inspect: Sendable {
 
   public struct Result: Sendable {
     public var path: String
-    public var metadata: [(key: String, value: String)]
+    var container: String
+    var metadata: [MetadataEntry]
     public var rows: [Row]
     public var warnings: [String]
     /// Of an adapter's directory.
@@ -50,7 +53,7 @@ public struct Inspect: Sendable {
   }
 
   public func callAsFunction(_ path: String) throws(Failure) -> Result {
-    let checkpoint = try SafetensorsCheckpoint(path: path)
+    let checkpoint = try openCheckpoint(path: path)
     var warnings = checkpoint.warnings
     let logical = isRaw ? LogicalTensors(plain: checkpoint) : try LogicalTensors(checkpoint, isLenient: true)
     warnings += logical.problems.map(\.description)
@@ -69,7 +72,9 @@ public struct Inspect: Sendable {
     if wantsStatistics || against != nil {
       try addStatistics(to: &rows, items, logical)
     }
-    var result = Result(path: path, metadata: checkpoint.metadata, rows: rows, warnings: warnings)
+    var result = Result(
+      path: path, container: checkpoint.container, metadata: try checkpoint.metadata(isWhole: wantsMetadata), rows: rows,
+      warnings: warnings)
     do throws(Failure) { result.adapter = try AdapterSummary(checkpoint.directory) } catch {
       // Its tensors can be looked at whether it can be merged or not.
       result.warnings.append(error.description)
@@ -79,10 +84,13 @@ public struct Inspect: Sendable {
 
   private func row(_ item: LogicalTensor, _ info: TensorInfo, _ logical: LogicalTensors) -> Row {
     let first: Int
-    var type = info.type.name
+    let type: String
     var scheme: String?
     switch item {
-    case .plain(let index): first = index
+    case .plain(let index):
+      first = index
+      type = logical.checkpoint.typeName(of: index)
+      if type != info.type.name { scheme = "ggml-\(type.lowercased())" }
     case .fourBit(let weight):
       first = weight.codes
       type = weight.state.code.rawValue.uppercased()
@@ -109,7 +117,7 @@ public struct Inspect: Sendable {
 
 extension LogicalTensors {
   /// What is physically there.
-  init(plain checkpoint: SafetensorsCheckpoint) {
+  init(plain checkpoint: any StoredCheckpoint) {
     self.init(checkpoint: checkpoint, items: checkpoint.tensors.indices.map(LogicalTensor.plain), problems: [])
   }
 }
@@ -117,9 +125,9 @@ extension LogicalTensors {
 extension Inspect.Result {
   /// The object that `--json` prints.
   public var json: String {
-    var text = "{\n  \"path\": \(path.jsonText),\n  \"container\": \"safetensors\",\n  \"metadata\": {"
+    var text = "{\n  \"path\": \(path.jsonText),\n  \"container\": \"\(container)\",\n  \"metadata\": {"
     for (index, pair) in metadata.enumerated() {
-      text += "\(index == 0 ? "" : ", ")\(pair.key.jsonText): \(pair.value.jsonText)"
+      text += "\(index == 0 ? "" : ", ")\(pair.key.jsonText): \(pair.json.text(.line))"
     }
     text += "},\n  \"tensors\": ["
     for (index, row) in rows.enumerated() {
@@ -157,7 +165,10 @@ extension Inspect.Result {
   }
 
   public var metadataText: String {
-    metadata.map { "\($0.key.printable(limit: 1024)) = \($0.value.printable(limit: 65_536))\n" }.joined()
+    metadata.map { entry in
+      let type = entry.type.map { " (\($0))" } ?? ""
+      return "\(entry.key.printable(limit: 1024))\(type) = \(entry.text.printable(limit: 65_536))\n"
+    }.joined()
   }
 }
 

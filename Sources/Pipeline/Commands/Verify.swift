@@ -44,7 +44,8 @@ public struct Verify: Sendable {
   public func callAsFunction(_ path: String) throws(Failure) -> Result {
     var result = Result()
     let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
-    let hasManifest = try checkDigests(path, directory, &result)
+    let sidecar = manifest == nil ? try GGUFSidecar(path: path) : nil
+    let hasManifest = try checkDigests(path, sidecar?.directory ?? directory, sidecar, &result)
     var logical: LogicalTensors?
     do throws(Failure) {
       logical = try checkContents(path, hasManifest: hasManifest, &result)
@@ -59,26 +60,31 @@ public struct Verify: Sendable {
 
   /// Whether there is a manifest. It is as large as the checkpoint's headers, and gone when this returns.
   private func checkDigests(
-    _ path: String, _ directory: InputDirectory?, _ result: inout Result
+    _ path: String, _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
   ) throws(Failure) -> Bool {
-    guard let manifest = try readManifest(directory, &result) else {
-      result.notChecked.append("digests: there is no \(ManifestWriter.name) that says what they should be")
+    guard let manifest = try readManifest(directory, sidecar, &result) else {
+      let name = sidecar?.name ?? ManifestWriter.name
+      result.notChecked.append("digests: there is no \(name) that says what they should be")
       return false
     }
-    try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(path, directory, &result)
+    try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(
+      path, directory, isWhole: sidecar == nil, &result)
     return true
   }
 
-  private func readManifest(_ directory: InputDirectory?, _ result: inout Result) throws(Failure) -> Manifest? {
+  private func readManifest(
+    _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
+  ) throws(Failure) -> Manifest? {
     if let manifest { return try Manifest(InputFile(path: manifest)) }
-    guard let directory, directory.contains(ManifestWriter.name) else {
-      if let directory, directory.contains(ManifestWriter.checksumsName) {
+    let name = sidecar?.name ?? ManifestWriter.name
+    guard let directory, directory.contains(name) else {
+      if sidecar == nil, let directory, directory.contains(ManifestWriter.checksumsName) {
         result.add(file: ManifestWriter.name, "is missing, but \(ManifestWriter.checksumsName) is there")
       }
       return nil
     }
     do throws(Failure) {
-      return try Manifest(directory.open(ManifestWriter.name))
+      return try Manifest(directory.open(name))
     } catch {
       // A manifest that was there and is damaged counts as a difference, not as its absence.
       result.add(error)
@@ -91,7 +97,7 @@ public struct Verify: Sendable {
   private func checkContents(
     _ path: String, hasManifest: Bool, _ result: inout Result
   ) throws(Failure) -> LogicalTensors {
-    let checkpoint = try SafetensorsCheckpoint(path: path)
+    let checkpoint = try openCheckpoint(path: path)
     result.warnings += checkpoint.warnings
     if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
     let logical = try LogicalTensors(checkpoint, isLenient: true)

@@ -12,7 +12,7 @@ struct ComparedCheckpoint: Sendable {
   /// The logical tensors' values, with weights of `Conv1D` the way round that the other checkpoint has them.
   let source: any TensorSource
 
-  var checkpoint: SafetensorsCheckpoint { logical.checkpoint }
+  var checkpoint: any StoredCheckpoint { logical.checkpoint }
 
   static func original(_ path: String) throws(Failure) -> OriginalSource {
     do throws(Failure) { return try OriginalSource(path: path) } catch { throw located(error, path) }
@@ -28,7 +28,7 @@ struct ComparedCheckpoint: Sendable {
   /// The dtype as safetensors names it, or `NF4`, `FP4`.
   func typeName(_ index: Int) -> String {
     switch logical.items[index] {
-    case .plain(let stored): checkpoint.tensors[stored].type.name
+    case .plain(let stored): checkpoint.typeName(of: stored)
     case .fourBit(let weight): weight.state.code.rawValue.uppercased()
     }
   }

@@ -37,7 +37,7 @@ struct CheckpointRun {
       return try report(path, files: plannedFiles, bytesOut: shardBytes, seconds: 0)
     }
     let directory = try StagedDirectory(path: path, replacing: options.force, inputs: model.identities + identities)
-    try checkSpace(needed: shardBytes, directory.freeBytes(), path)
+    try checkSpace(needed: shardBytes, directory.files.freeBytes(), path)
     // Not earlier: a run that cannot begin has one thing to say.
     for warning in warnings { announce(warning) }
     let progress = Progress(activity, total: plan.inputByteCount, style: options.progress)
@@ -52,8 +52,8 @@ struct CheckpointRun {
     }
     for name in sideFiles.names { files.append(try copy(name, into: directory.files)) }
     try ManifestWriter(
-      plan: plan, operation: operation, options: recorded, files: files, outputDigests: writer.outputDigests,
-      storedDigests: writer.storedDigests
+      tensors: plan, operation: operation, options: recorded, files: files, outputDigests: writer.outputDigests,
+      sources: plan.stored.tensors, storedDigests: writer.storedDigests
     ).write(into: directory.files, sha256: options.sha256)
     try model.checkpoint.checkUnchanged()
     for input in otherInputs { try input.checkUnchanged() }

@@ -2,30 +2,48 @@ import Bytes
 import JSON
 import Tensors
 
+/// Where the tensors of an output are, for its manifest.
+protocol ManifestTensors {
+  /// Every tensor that was written, in the order of the output.
+  func forEach(
+    _ body: (_ name: TensorName, _ file: String, _ offset: Int, _ byteCount: Int) throws(Failure) -> Void
+  ) throws(Failure)
+}
+
 /// Writes `nibble-manifest.json` and `checksums.xxh128`, piece by piece: a model may have hundreds of
 /// thousands of tensors.
 struct ManifestWriter {
   static let name = "nibble-manifest.json"
   static let checksumsName = "checksums.xxh128"
 
-  let plan: OutputPlan
+  let tensors: any ManifestTensors
   let operation: String
   let options: [(key: String, value: JSONValue)]
   let files: [FileDigests]
-  /// In the order of the plan.
+  /// In the order of the output.
   let outputDigests: [TensorDigests]
+  /// Of what the tensors were made from; nil for what was not read.
+  let sources: [TensorInfo]
   let storedDigests: [XXH3Digest?]
 
-  /// - Returns: the digests of both files.
+  /// Both files of a directory.
   func write(into directory: StagedDirectory.Files, sha256: Bool) throws(Failure) {
-    var manifest = HashedFile(try directory.create(Self.name), sha256: sha256)
-    try writeManifest(&manifest)
-    let own = try manifest.finish()
+    let own = try writeManifest(Self.name, into: directory, sha256: sha256)
     let checksums = try directory.create(Self.checksumsName)
     for file in (files + [own]).sorted(by: { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }) {
       try checksums.append(Array("\(file.xxh128.hexadecimal)  \(file.name)\n".utf8))
     }
     try checksums.finish()
+  }
+
+  /// The manifest alone, under a name of its own.
+  @discardableResult
+  func writeManifest(
+    _ name: String, into directory: StagedDirectory.Files, sha256: Bool
+  ) throws(Failure) -> FileDigests {
+    var manifest = HashedFile(try directory.create(name), sha256: sha256)
+    try writeManifest(&manifest)
+    return try manifest.finish()
   }
 
   private func writeManifest(_ file: inout HashedFile) throws(Failure) {
@@ -45,28 +63,21 @@ struct ManifestWriter {
     out.text += "\n  },\n  \"tensors\": {"
     try out.flush(to: &file)
     var position = 0
-    for shard in plan.shards {
-      var offset = try plan.header(of: shard).count
-      for step in plan.steps[shard.steps] {
-        for output in try plan.outputs(of: step) {
-          let digests = outputDigests[position]
-          out.text +=
-            "\(position == 0 ? "" : ",")\n    \(output.name.string.jsonText): {\"file\": \(shard.name.jsonText), "
-          out.text += "\"offset\": \(offset), \"bytes\": \(output.byteCount), \"xxh3\": \"\(digests.whole)\""
-          if let pieces = digests.pieces {
-            out.text += ", \"pieces\": {\"bytes\": \(pieces.layout.pieceByteCount), "
-            out.text += "\"xxh3\": \"\(pieces.hexadecimal)\"}"
-          }
-          out.text += "}"
-          offset += output.byteCount
-          position += 1
-          try out.flush(to: &file, above: 1 << 16)
-        }
+    try tensors.forEach { (name, shard, offset, byteCount) throws(Failure) in
+      let digests = outputDigests[position]
+      out.text += "\(position == 0 ? "" : ",")\n    \(name.string.jsonText): {\"file\": \(shard.jsonText), "
+      out.text += "\"offset\": \(offset), \"bytes\": \(byteCount), \"xxh3\": \"\(digests.whole)\""
+      if let pieces = digests.pieces {
+        out.text += ", \"pieces\": {\"bytes\": \(pieces.layout.pieceByteCount), "
+        out.text += "\"xxh3\": \"\(pieces.hexadecimal)\"}"
       }
+      out.text += "}"
+      position += 1
+      try out.flush(to: &file, above: 1 << 16)
     }
     out.text += "\n  },\n  \"source\": {"
     var isFirst = true
-    for (tensor, digest) in zip(plan.stored.tensors, storedDigests) {
+    for (tensor, digest) in zip(sources, storedDigests) {
       guard let digest else { continue }
       out.text += "\(isFirst ? "" : ",")\n    \(tensor.name.string.jsonText): \"\(digest)\""
       isFirst = false

@@ -109,3 +109,19 @@ struct OutputPlan: Sendable {
   /// Bytes read from the source, all told.
   var inputByteCount: Int { steps.reduce(0) { $0 + info(of: $1).byteCount } }
 }
+
+extension OutputPlan: ManifestTensors {
+  func forEach(
+    _ body: (_ name: TensorName, _ file: String, _ offset: Int, _ byteCount: Int) throws(Failure) -> Void
+  ) throws(Failure) {
+    for shard in shards {
+      var offset = try header(of: shard).count
+      for step in steps[shard.steps] {
+        for output in try outputs(of: step) {
+          try body(output.name, shard.name, offset, output.byteCount)
+          offset += output.byteCount
+        }
+      }
+    }
+  }
+}

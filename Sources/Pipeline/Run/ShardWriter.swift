@@ -43,9 +43,8 @@ final class ShardWriter {
     case .derived: break
     }
     if case .stored(let index) = piece.work.step.origin, isCopy,
-      let checkpoint = plan.stored as? SafetensorsCheckpoint
+      let (source, offset) = try (plan.stored as? any StoredCheckpoint)?.place(of: index)
     {
-      let (source, offset) = try checkpoint.place(of: index)
       unsafe outputHasher.update(buffer.output)
       try unsafe file?.append(buffer.output, copiedFrom: source, at: offset + piece.range.lowerBound)
     } else {

@@ -1,9 +1,8 @@
-import Bytes
 import Synchronization
 
 /// The files of one checkpoint, of which only the few last used are open, so that a checkpoint of
 /// hundreds of shards needs no more descriptors than one of four.
-final class ShardPool: Sendable {
+package final class FilePool: Sendable {
   private static let capacity = 4
 
   private let directory: InputDirectory?
@@ -17,21 +16,21 @@ final class ShardPool: Sendable {
     var open: [(index: Int, file: InputFile)] = []
   }
 
-  init(directory: InputDirectory, names: [String]) {
+  package init(directory: InputDirectory, names: [String]) {
     self.directory = directory
     self.names = names
     state = Mutex(State(identities: Array(repeating: nil, count: names.count)))
   }
 
   /// A pool of one file that stays open.
-  init(file: InputFile) {
+  package init(file: InputFile) {
     directory = nil
     names = [file.name]
     state = Mutex(State(identities: [file.identity], open: [(0, file)]))
   }
 
   /// The open file; it stays open as long as the caller holds it.
-  func file(_ index: Int) throws(Failure) -> InputFile {
+  package func file(_ index: Int) throws(Failure) -> InputFile {
     try state.withLock { (state) throws(Failure) in
       if let position = state.open.lastIndex(where: { $0.index == index }) {
         let entry = state.open[position]
@@ -54,5 +53,5 @@ final class ShardPool: Sendable {
   }
 
   /// Every file that was opened, as it was then.
-  var identities: [FileIdentity] { state.withLock { $0.identities.compactMap(\.self) } }
+  package var identities: [FileIdentity] { state.withLock { $0.identities.compactMap(\.self) } }
 }

@@ -1,0 +1,28 @@
+import GGUF
+import Quantization
+import Tensors
+
+extension GGMLType {
+  /// The type of safetensors that is the same, element for element; nil for a type of blocks.
+  var elementType: ElementType? {
+    switch self {
+    case .f32: .f32
+    case .f16: .f16
+    case .bf16: .bf16
+    case .f64: .f64
+    case .i8: .i8
+    case .i16: .i16
+    case .i32: .i32
+    case .i64: .i64
+    default: nil
+    }
+  }
+
+  init?(_ type: ElementType) {
+    guard let match = Self.allCases.first(where: { $0.elementType == type }) else { return nil }
+    self = match
+  }
+
+  /// How its blocks are encoded; nil for a type without blocks, and for those in which activations are held.
+  var blockType: BlockType? { BlockType(rawValue: name) }
+}

@@ -1,0 +1,67 @@
+import Bytes
+import GGUF
+import Quantization
+import Tensors
+
+/// Everything about GGUF files that can be known without reading data.
+struct GGUFPlan {
+  /// Where the values come from, one tensor for each of `tensors`, of the same shape.
+  let source: any TensorSource
+  let tensors: [GGUFTensor]
+  let layout: GGUFLayout
+  /// Tensors whose bytes are those of a GGUF model that is read, by position in `tensors`: position there.
+  private(set) var copies: [Int: Int] = [:]
+  let stored: GGUFCheckpoint?
+  /// What has been recorded of how much each column of a tensor matters, by position in `tensors`.
+  var importance: [Int: [Float]] = [:]
+
+  /// - Parameters:
+  ///   - origins: for each tensor its position in `stored`, when it has the very same values.
+  ///   - name: of the file; the files of a split get numbers.
+  /// - Throws: `unsupported` for a type that cannot be made of another.
+  init(
+    source: any TensorSource, types: [GGMLType], origins: [Int?], stored: GGUFCheckpoint?, metadata: GGUFMetadata,
+    name: String, maxShardBytes: Int
+  ) throws(Failure) {
+    var tensors: [GGUFTensor] = []
+    for (index, (info, type)) in zip(source.tensors, types).enumerated() {
+      let origin = index < origins.count ? origins[index] : nil
+      if let stored, let origin, stored.tensors[origin].type == type { copies[index] = origin }
+      guard copies[index] != nil || info.type == type.elementType || info.type.isFloat && type.isWritable else {
+        throw Failure(
+          .unsupported, "is \(info.type.name), which cannot be written as \(type.name.uppercased())",
+          tensor: info.name.string)
+      }
+      tensors.append(try GGUFTensor(name: info.name, type: type, shape: info.shape))
+    }
+    self.source = source
+    self.stored = stored
+    self.tensors = tensors
+    layout = try GGUFLayout(name: name, metadata: metadata, tensors: tensors, maxShardBytes: maxShardBytes)
+  }
+
+  var inputByteCount: Int { source.tensors.reduce(0) { $0.addingSaturated($1.byteCount) } }
+  var parameterCount: Int { tensors.reduce(0) { $0.addingSaturated($1.elementCount) } }
+}
+
+extension GGMLType {
+  /// Whether floating-point values can be turned into it.
+  var isWritable: Bool {
+    switch self {
+    case .f32, .f16, .bf16: true
+    default: blockType?.canEncode ?? false
+    }
+  }
+}
+
+extension GGUFPlan: ManifestTensors {
+  func forEach(
+    _ body: (_ name: TensorName, _ file: String, _ offset: Int, _ byteCount: Int) throws(Failure) -> Void
+  ) throws(Failure) {
+    for file in layout.files {
+      for (index, offset) in zip(file.tensors, file.offsets) {
+        try body(tensors[index].name, file.name, offset, tensors[index].byteCount)
+      }
+    }
+  }
+}

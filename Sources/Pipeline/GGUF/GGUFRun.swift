@@ -1,0 +1,79 @@
+import Bytes
+import GGUF
+import JSON
+import Tensors
+
+/// GGUF files being made from another model.
+struct GGUFRun {
+  let plan: GGUFPlan
+  /// "quantize", "convert": for the manifest.
+  let operation: String
+  /// "quantizing": for the progress display.
+  let activity: String
+  /// The options that shaped the result, for the manifest.
+  let recorded: [(key: String, value: JSONValue)]
+  let warnings: [String]
+  let options: RunOptions
+  /// Files being read, which may not be replaced.
+  let identities: [FileIdentity]
+  /// Asked whether they are still what they were, when everything is written.
+  let checkUnchanged: () throws(Failure) -> Void
+  /// What adapters did, asked for when the weights have been written.
+  var changes: (@Sendable () -> [MergeChange])?
+
+  /// - Parameter announce: is given each warning before any data is read.
+  /// - Throws: what reading, planning or writing throws; nothing is left behind then.
+  func run(into path: String, announce: (String) -> Void) throws(Failure) -> RunReport {
+    let name = fileName(of: path)
+    let manifest = GGUFSidecar.name(for: name)
+    let names = plan.layout.files.map(\.name) + [manifest]
+    if options.isDryRun {
+      for warning in warnings { announce(warning) }
+      return report(path, names, seconds: 0)
+    }
+    let staged = try StagedFiles(path: path, names: names, replacing: options.force, inputs: identities)
+    try checkSpace(staged.files.freeBytes(), path)
+    // Not earlier: a run that cannot begin has one thing to say.
+    for warning in warnings { announce(warning) }
+    let progress = Progress(activity, total: plan.inputByteCount, style: options.progress)
+    defer { progress.finish() }
+    let writer = GGUFWriter(plan, files: staged.files, sha256: options.sha256)
+    let plan = plan
+    let stream = OrderedStream<GGUFCursor, GGUFBuffer>(jobs: options.jobs) { GGUFBuffer() }
+    try stream.run(GGUFCursor(plan.tensors)) { piece, buffer throws(Failure) in
+      try buffer.fill(piece, of: plan)
+    } drain: { piece, buffer throws(Failure) in
+      try writer.write(piece, buffer)
+      progress.advance(by: piece.elements.count * plan.source.tensors[piece.tensor].type.bitWidth / 8)
+    }
+    try writer.finish()
+    try ManifestWriter(
+      tensors: plan, operation: operation, options: recorded, files: writer.fileDigests,
+      outputDigests: writer.tensorDigests, sources: [], storedDigests: []
+    ).writeManifest(manifest, into: staged.files, sha256: options.sha256)
+    try checkUnchanged()
+    try Interruption.check()
+    try staged.commit()
+    return report(path, names, seconds: progress.seconds)
+  }
+
+  private func report(_ path: String, _ names: [String], seconds: Double) -> RunReport {
+    RunReport(
+      output: path, files: names, tensors: plan.tensors.count, parameters: plan.parameterCount,
+      bytesIn: plan.inputByteCount, bytesOut: plan.layout.byteCount, seconds: seconds, warnings: warnings,
+      changes: changes?())
+  }
+
+  private func checkSpace(_ free: Int?, _ path: String) throws(Failure) {
+    // The manifest takes some 200 bytes for each tensor, and the digests of its pieces.
+    var needed = plan.layout.byteCount.addingSaturated(1 << 16)
+    for tensor in plan.tensors {
+      needed = needed.addingSaturated(400 + 16 * (PieceLayout(byteCount: tensor.byteCount)?.count ?? 0))
+    }
+    if let free, free < needed {
+      throw Failure(
+        .io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there",
+        file: path)
+    }
+  }
+}

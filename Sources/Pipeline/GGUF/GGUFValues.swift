@@ -1,0 +1,84 @@
+import Bytes
+import GGUF
+import Quantization
+import Tensors
+
+/// The tensors of a GGUF model under the names they have there, read as values: blocks are decoded to F32, everything
+/// else is as it is stored.
+struct GGUFValues: StoredCheckpoint {
+  let checkpoint: GGUFCheckpoint
+  let tensors: [TensorInfo]
+
+  init(path: String) throws(Failure) { try self.init(GGUFCheckpoint(path: path)) }
+
+  init(_ checkpoint: GGUFCheckpoint) throws(Failure) {
+    self.checkpoint = checkpoint
+    var tensors: [TensorInfo] = []
+    tensors.reserveCapacity(checkpoint.tensors.count)
+    for tensor in checkpoint.tensors {
+      tensors.append(
+        try TensorInfo(name: tensor.name, type: tensor.type.elementType ?? .f32, shape: tensor.shape))
+    }
+    self.tensors = tensors
+  }
+
+  var container: String { "gguf" }
+  var path: String { checkpoint.path }
+  var directory: InputDirectory? { checkpoint.directory }
+  var fileNames: [String] { checkpoint.files.map(\.name) }
+  var warnings: [String] { checkpoint.warnings }
+  var identities: [FileIdentity] { checkpoint.identities }
+
+  func index(of name: TensorName) -> Int? { checkpoint.index(of: name) }
+  func location(of index: Int) -> (file: String, offset: Int) { checkpoint.location(of: index) }
+  func typeName(of index: Int) -> String { checkpoint.tensors[index].type.name.uppercased() }
+  func storedByteCount(of index: Int) -> Int { checkpoint.tensors[index].byteCount }
+  func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry] {
+    var entries: [MetadataEntry] = []
+    for (key, value) in checkpoint.metadata.pairs {
+      entries.append(
+        MetadataEntry(
+          key: key, json: try value.json(arrayLimit: isWhole ? .max : 64), type: value.typeName,
+          text: try value.summary()))
+    }
+    return entries
+  }
+
+  func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
+
+  func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
+    checkpoint.tensors[index].type.elementType == nil ? nil : try checkpoint.place(of: index)
+  }
+
+  func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+    let tensor = checkpoint.tensors[index]
+    guard tensor.type.elementType == nil else {
+      return try unsafe checkpoint.read(index, at: offset, into: destination)
+    }
+    guard offset % 4 == 0, destination.count % 4 == 0 else {
+      throw Failure(.internal, "a piece cuts an element in two", tensor: tensor.name.string)
+    }
+    if unsafe destination.isEmpty { return }
+    guard let type = tensor.type.blockType else {
+      throw Failure(
+        .unsupported, "is \(tensor.type.name), which only exists while a model computes", tensor: tensor.name.string)
+    }
+    // Whole blocks around the values that are wanted.
+    let width = type.valuesPerBlock
+    let values = offset / 4..<(offset + destination.count) / 4
+    let blocks = values.lowerBound / width..<(values.upperBound + width - 1) / width
+    let stored = ScratchBuffer(byteCount: blocks.count * type.bytesPerBlock)
+    defer { extendLifetime(stored) }
+    try unsafe checkpoint.read(index, at: blocks.lowerBound * type.bytesPerBlock, into: stored.mutableBytes)
+    if values.count == blocks.count * width, Int(bitPattern: destination.baseAddress) % 4 == 0 {
+      unsafe type.decode(stored.bytes, into: destination.bindMemory(to: Float.self))
+      return
+    }
+    let decoded = ScratchBuffer(byteCount: 4 * blocks.count * width)
+    defer { extendLifetime(decoded) }
+    unsafe type.decode(stored.bytes, into: decoded.mutableFloats)
+    let start = 4 * (values.lowerBound - blocks.lowerBound * width)
+    unsafe destination.copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: decoded.bytes[start..<start + destination.count]))
+  }
+}

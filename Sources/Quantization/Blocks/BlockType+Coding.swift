@@ -1,0 +1,103 @@
+import Kernels
+
+extension BlockType {
+  /// The values of whole blocks, bit-identical to ggml.
+  ///
+  /// Any bytes are blocks; a scale that is infinite or NaN gives such values.
+  ///
+  /// - Parameters:
+  ///   - blocks: whole blocks, at any alignment.
+  ///   - values: room for as many values as the blocks have; must not overlap `blocks`.
+  public func decode(_ blocks: UnsafeRawBufferPointer, into values: UnsafeMutableBufferPointer<Float>) {
+    let row = row
+    let count = blocks.count / row.bytesPerBlock
+    precondition(blocks.count % row.bytesPerBlock == 0, "half a block")
+    precondition(values.count / row.valuesPerBlock >= count, "values too short")
+    guard let from = blocks.baseAddress, let to = values.baseAddress else { return }
+    if let decoder = unsafe row.decoder {
+      return unsafe decoder(from.assumingMemoryBound(to: UInt8.self), count, to)
+    }
+    for block in 0..<count {
+      let bytes = unsafe UnsafeRawBufferPointer(
+        start: from + block * row.bytesPerBlock, count: row.bytesPerBlock)
+      unsafe row.codec.decode(
+        bytes, into: UnsafeMutableBufferPointer(start: to + block * row.valuesPerBlock, count: row.valuesPerBlock))
+    }
+  }
+
+  /// Encodes whole rows; without importance bit-identical to the reference implementation of ggml.
+  ///
+  /// - Parameters:
+  ///   - values: whole rows, one after the other.
+  ///   - rowLength: values per row, a multiple of `valuesPerBlock`.
+  ///   - importance: finite and not negative, one for each column; see `Importance`.
+  ///   - blocks: room for `byteCount(values.count)` bytes, at any alignment; must not overlap `values`.
+  /// - Throws: the first value that is NaN or infinite, or, where all are finite, the largest of the first
+  ///   block whose scale the kind's 16-bit floating point cannot hold (ggml stores an infinity). The blocks
+  ///   are then unspecified.
+  public func encode(
+    _ values: UnsafeBufferPointer<Float>, rowLength: Int, importance: UnsafeBufferPointer<Float>?,
+    into blocks: UnsafeMutableRawBufferPointer
+  ) throws(NonFinite) {
+    let row = row
+    precondition(rowLength > 0 && rowLength % row.valuesPerBlock == 0, "half a block in a row")
+    precondition(values.count % rowLength == 0, "half a row")
+    precondition(blocks.count / row.bytesPerBlock >= values.count / row.valuesPerBlock, "blocks too short")
+    if let importance = unsafe importance {
+      precondition(importance.count == rowLength, "as many weights as columns")
+    } else {
+      precondition(row.importance != .required, "this kind is not encoded without importance")
+    }
+    guard let from = values.baseAddress, let to = blocks.baseAddress else { return }
+    let blocksPerRow = rowLength / row.valuesPerBlock
+    let rowBytes = blocksPerRow * row.bytesPerBlock
+    // Checked and encoded while they lie in the first-level cache.
+    let rowsAtOnce = max(1, 4096 / rowLength)
+    for first in stride(from: 0, to: values.count / rowLength, by: rowsAtOnce) {
+      let rows = min(rowsAtOnce, values.count / rowLength - first)
+      let start = first * rowLength
+      let piece = unsafe UnsafeBufferPointer(start: from + start, count: rows * rowLength)
+      let finite = unsafe nibble_first_non_finite(piece.baseAddress, piece.count)
+      guard finite == piece.count else { throw unsafe NonFinite(index: start + finite, value: piece[finite]) }
+      let output = unsafe UnsafeMutableRawBufferPointer(start: to + first * rowBytes, count: rows * rowBytes)
+      unsafe row.encode(piece, rows: rows, rowLength: rowLength, importance: importance, into: output)
+      if let block = unsafe row.firstOverflow(UnsafeRawBufferPointer(output)) {
+        let index = unsafe row.largest(piece, ofBlock: block)
+        throw unsafe NonFinite(index: start + index, value: piece[index])
+      }
+    }
+  }
+}
+
+extension BlockRow {
+  fileprivate func encode(
+    _ values: UnsafeBufferPointer<Float>, rows: Int, rowLength: Int, importance: UnsafeBufferPointer<Float>?,
+    into blocks: UnsafeMutableRawBufferPointer
+  ) {
+    if let encoder = unsafe encoder {
+      let output = unsafe blocks.assumingMemoryBound(to: UInt8.self).baseAddress
+      return unsafe encoder(values.baseAddress, rows, rowLength, importance?.baseAddress, output)
+    }
+    guard let codec = codec as? any BlockEncoder.Type else { preconditionFailure("this kind has no encoder") }
+    for block in 0..<values.count / valuesPerBlock {
+      let input = unsafe values[block * valuesPerBlock..<(block + 1) * valuesPerBlock]
+      let output = unsafe blocks[block * bytesPerBlock..<(block + 1) * bytesPerBlock]
+      unsafe codec.encode(
+        UnsafeBufferPointer(rebasing: input), into: UnsafeMutableRawBufferPointer(rebasing: output))
+    }
+  }
+
+  /// The first block with an infinite scale or offset.
+  fileprivate func firstOverflow(_ blocks: UnsafeRawBufferPointer) -> Int? {
+    let halves = codec.halves
+    return (0..<blocks.count / bytesPerBlock).first { block in
+      halves.contains { unsafe blocks.word(block * bytesPerBlock + $0) & 0x7C00 == 0x7C00 }
+    }
+  }
+
+  /// The index of the largest magnitude.
+  fileprivate func largest(_ values: UnsafeBufferPointer<Float>, ofBlock block: Int) -> Int {
+    let range = block * valuesPerBlock..<(block + 1) * valuesPerBlock
+    return range.max { unsafe values[$0].magnitude < values[$1].magnitude } ?? range.lowerBound
+  }
+}
