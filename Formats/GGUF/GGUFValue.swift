@@ -127,6 +127,9 @@ public struct GGUFArray: Sendable {
     self.init(byteStrings: strings.lazy.map { Array($0.utf8) })
   }
 
+  /// - Parameter elements: `count` strings as they stand in a file, each after its length as 64 bits.
+  package init(encodedStrings elements: [UInt8], count: Int) { self.init(.string, count: count, .bytes(elements)) }
+
   public init(byteStrings: some Collection<[UInt8]>) {
     var bytes: [UInt8] = []
     for string in byteStrings {

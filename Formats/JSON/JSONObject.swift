@@ -9,6 +9,9 @@ public struct JSONObject: Sendable {
   /// - Parameter members: without repeated keys.
   init(unique members: [(key: String, value: JSONValue)]) { self.members = members }
 
+  /// - Precondition: no key occurs twice. Setting them one by one looks for each among those before.
+  package init(distinct members: [(key: String, value: JSONValue)]) { self.members = members }
+
   public var count: Int { members.count }
   public var isEmpty: Bool { members.isEmpty }
   public var keys: [String] { members.map(\.key) }

@@ -24,6 +24,31 @@ extension JSONReader {
     throw failure("string is not closed", at: start - 1)
   }
 
+  /// Appends a string's bytes, unescaped: for the texts that are nothing but strings, hundreds of thousands of them.
+  public mutating func string(appendingTo text: inout [UInt8]) throws(Failure) {
+    try expect(UInt8(ascii: "\""), "a string")
+    let start = position
+    var index = start
+    var isASCII = true
+    while index < end {
+      let byte = bytes[index]
+      if byte == UInt8(ascii: "\"") {
+        if !isASCII, UTF8Check.firstFault(in: bytes, start..<index) != nil { throw invalidUTF8(in: start..<index) }
+        text.append(contentsOf: bytes[start..<index])
+        position = index + 1
+        return
+      }
+      if byte == UInt8(ascii: "\\") {
+        text.append(contentsOf: try escapedString(from: start, firstEscape: index).utf8)
+        return
+      }
+      if byte < 0x20 { throw failure("control character \(describe(byte)) in a string must be escaped", at: index) }
+      if byte >= 0x80 { isASCII = false }
+      index += 1
+    }
+    throw failure("string is not closed", at: start - 1)
+  }
+
   private mutating func escapedString(from start: Int, firstEscape: Int) throws(Failure) -> String {
     var unescaped = Array(bytes[start..<firstEscape])
     position = firstEscape

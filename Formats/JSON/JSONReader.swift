@@ -78,6 +78,16 @@ public struct JSONReader: Sendable {
     return (key, offset)
   }
 
+  /// As `nextMember()`, with the key's bytes appended to `keys`.
+  public mutating func nextMember(appendingTo keys: inout [UInt8]) throws(Failure) -> Int? {
+    guard try advance(closing: UInt8(ascii: "}"), "',' or '}'") else { return nil }
+    guard try peek("a key in double quotes") == UInt8(ascii: "\"") else { throw unexpected("a key in double quotes") }
+    let offset = self.offset
+    try string(appendingTo: &keys)
+    try expect(UInt8(ascii: ":"), "':'")
+    return offset
+  }
+
   /// True when another element of the array entered last follows; false at its end.
   public mutating func nextElement() throws(Failure) -> Bool {
     guard try advance(closing: UInt8(ascii: "]"), "',' or ']'") else { return false }

@@ -37,4 +37,11 @@ enum ChatTemplate: Sendable {
       return nil
     }
   }
+
+  static func isNameLetter(_ scalar: Unicode.Scalar) -> Bool {
+    switch scalar {
+    case "a"..."z", "A"..."Z", "0"..."9": true
+    default: false
+    }
+  }
 }

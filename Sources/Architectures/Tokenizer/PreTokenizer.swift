@@ -54,7 +54,7 @@ struct PreTokenizer: Sendable {
     PreTokenizer(name: "smaug-bpe", stages: [.split(cl100k), bytes], ignoresMerges: false, modelTypes: ["llama"]),
     PreTokenizer(name: "dbrx", stages: [.split(cl100k), bytes], ignoresMerges: false),
     PreTokenizer(name: "qwen2", stages: [.split(qwen2), bytes]),
-    PreTokenizer(name: "tekken", stages: [.split(tekken), bytes]),
+    PreTokenizer(name: "tekken", stages: [.split(tekken), bytes], ignoresMerges: true),
     PreTokenizer(name: "gpt-4o", stages: [.split(o200k), bytes]),
     PreTokenizer(name: "gpt-2", stages: [.byteLevel(usesExpression: true)]),
     PreTokenizer(name: "gpt-2", stages: [.split(gpt2), bytes]),
@@ -74,6 +74,37 @@ struct PreTokenizer: Sendable {
 
   /// Expressions that leave no character out, so that it is the same whether the matches are cut out or kept.
   private static let whole: Set<String> = [gpt2, cl100k, qwen2, tekken, o200k]
+
+  /// Names that llama.cpp cuts like one of the table's: their vocabularies differ.
+  private static let namesakes: [String: [String]] = [
+    "gpt-2": [
+      "phi-2", "gigachat", "a.x-4.0", "mellum", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling",
+    ],
+    "llama-bpe": ["llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"],
+    "qwen2": [
+      "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2", "hunyuan", "solar-open", "grok-2",
+    ],
+    "starcoder": ["command-r", "codeshell", "exaone", "minerva-7b", "mellum2"],
+    "gpt-4o": ["llama4", "kanana2", "minimax-m2", "talkie"],
+    "deepseek-v3": ["hunyuan-dense", "joyai-llm", "hy_v4"],
+  ]
+
+  /// The row for a name of `tokenizer.ggml.pre`.
+  static func named(_ name: String) -> PreTokenizer? {
+    let row = namesakes.first { $0.value.contains(name) }?.key ?? name
+    return table.first { $0.name == row }
+  }
+
+  /// Whether llama.cpp begins a text with a token where the file does not say.
+  var beginsText: Bool { ["llama-bpe", "tekken"].contains(name) }
+
+  /// Qwen's own files compose characters, which llama.cpp does not.
+  var composes: Bool { name == "qwen2" }
+
+  var json: JSONValue {
+    let parts = stages.map(\.json)
+    return parts.count == 1 ? parts[0] : ["type": "Sequence", "pretokenizers": .array(parts)]
+  }
 
   // MARK: - Recognition
 
@@ -124,9 +155,23 @@ extension PreTokenizer.Stage {
     }
   }
 
+  var json: JSONValue {
+    switch self {
+    case .split(let pattern):
+      ["type": "Split", "pattern": ["Regex": .string(pattern)], "behavior": "Isolated", "invert": false]
+    case .digits: ["type": "Digits", "individual_digits": true]
+    case .byteLevel(let usesExpression):
+      ["type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": .bool(usesExpression)]
+    }
+  }
+
   /// Swift's strings compare by canonical equivalence, which expressions do not share.
   static func haveSameBytes(_ left: Self, _ right: Self) -> Bool {
-    if case .split(let one) = left, case .split(let other) = right { one.utf8.elementsEqual(other.utf8) } else { left == right }
+    if case .split(let one) = left, case .split(let other) = right {
+      one.utf8.elementsEqual(other.utf8)
+    } else {
+      left == right
+    }
   }
 }
 

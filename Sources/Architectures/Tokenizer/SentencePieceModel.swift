@@ -13,7 +13,10 @@ enum TokenType: Int32, Sendable {
 /// `tokenizer.model`: the pieces of a SentencePiece `ModelProto`, and what of its specifications changes the result.
 struct SentencePieceModel: Sendable {
   /// `trainer_spec.model_type`.
-  enum Algorithm: UInt64, Sendable { case unigram = 1, bpe, word, character }
+  enum Algorithm: UInt64, Sendable {
+    case unigram = 1
+    case bpe, word, character
+  }
 
   private(set) var pieces = ByteStrings()
   private(set) var scores: [Float] = []

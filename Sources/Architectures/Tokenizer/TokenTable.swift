@@ -8,7 +8,7 @@ struct TokenTable {
 
   /// Every number stands for a row of the model that no text leads to, until it is set.
   init(count: Int) {
-    tokens = (0..<count).map { Array("[PAD\($0)]".utf8) }
+    tokens = [[UInt8]](repeating: [], count: count)
     scores = [Float](repeating: -10000, count: count)
     types = [TokenType](repeating: .unused, count: count)
   }
@@ -20,6 +20,15 @@ struct TokenTable {
     tokens[id] = token
     scores[id] = score
     types[id] = type
+  }
+
+  /// In a file each token needs a text of its own.
+  func encodedTokens() -> EncodedStrings {
+    var strings = EncodedStrings()
+    for (id, token) in tokens.enumerated() {
+      strings.append(token.isEmpty && types[id] == .unused ? Array("[PAD\(id)]".utf8) : token)
+    }
+    return strings
   }
 
   /// Tokens that models mark as ordinary though no user may write them.

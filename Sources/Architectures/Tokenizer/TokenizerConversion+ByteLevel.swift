@@ -29,7 +29,7 @@ extension TokenizerConversion {
     if file.merges.isEmpty {
       throw Failure(.unsupported, "its vocabulary has no merges, without which llama.cpp loads no BPE", file: Self.file)
     }
-    output.set(ggml: "merges", .array(GGUFArray(byteStrings: file.merges.indices.lazy.map { file.merge($0) })))
+    output.set(ggml: "merges", file.encodedMerges().value)
     write(try SpecialTokens(files, config))
   }
 
@@ -62,14 +62,22 @@ extension TokenizerConversion {
 }
 
 extension TokenizerFile {
-  /// A merge as GGUF has it: two tokens with a space between, a space within written as byte-level BPE writes it.
-  func merge(_ position: Int) -> [UInt8] {
-    let merged = merges.slice(position)
-    let middle = merged.startIndex + splits[position]
-    return Self.escaped(merged[..<middle]) + [0x20] + Self.escaped(merged[middle...])
+  /// The merges as GGUF has them: two tokens with a space between, a space within written as byte-level BPE writes it.
+  func encodedMerges() -> EncodedStrings {
+    var strings = EncodedStrings()
+    for position in 0..<merges.count {
+      let merged = merges.slice(position)
+      let middle = merged.startIndex + splits[position]
+      if merged.contains(0x20) {
+        strings.append(Self.escaped(merged[..<middle]), Self.escaped(merged[middle...]))
+      } else {
+        strings.append(merged[..<middle], merged[middle...])
+      }
+    }
+    return strings
   }
 
-  private static func escaped(_ part: ArraySlice<UInt8>) -> [UInt8] {
-    part.contains(0x20) ? Array(part).replacing([0x20], with: Array("\u{120}".utf8)) : Array(part)
+  private static func escaped(_ part: ArraySlice<UInt8>) -> ArraySlice<UInt8> {
+    part.replacing([0x20], with: Array("\u{120}".utf8))
   }
 }

@@ -12,10 +12,10 @@ extension TokenizerConversion {
       if family == .phi3 { throw Failure(.malformed, message) }
       output.warn(message + ": the last ones are left out")
     }
-    for (id, piece) in model.pieces.enumerated().prefix(count) {
+    for id in 0..<min(count, model.pieces.count) {
       // The converter asks for every type but that of a user's own piece.
       let type = model.types[id] == .userDefined ? .normal : model.types[id]
-      table.set(id, piece, model.scores[id], type)
+      table.set(id, model.pieces[id], model.scores[id], type)
     }
     for (content, id) in try files.listedTokens() where isInRange(id, count) {
       table.set(id, Array(content.utf8), -1000, .userDefined)
@@ -41,8 +41,8 @@ extension TokenizerConversion {
     var ranks = [Int](repeating: Int.max, count: file.tokens.count)
     var last: Int?
     var isScattered = false
-    for position in file.merges.indices {
-      guard let result = file.index.position(of: file.merges.slice(position)) else { continue }
+    for position in 0..<file.merges.count {
+      guard let result = file.index.position(of: file.merges.bytes, file.merges.range(position)) else { continue }
       if ranks[result] == Int.max { ranks[result] = position } else if last != result { isScattered = true }
       last = result
     }
@@ -62,7 +62,8 @@ extension TokenizerConversion {
       table.set(id, token, isByte ? 0 : -Float(rank), isByte ? .byte : .normal)
     }
     for token in vocabulary.addedTokens { set(token, &table) }
-    if !Self.prependsSpace(file), !output.pairs.contains(where: { $0.key == GGUFTokenizer.prefix + "add_space_prefix" }) {
+    if !Self.prependsSpace(file), !output.pairs.contains(where: { $0.key == GGUFTokenizer.prefix + "add_space_prefix" })
+    {
       output.set(ggml: "add_space_prefix", .bool(false))
     }
     try finish(table)

@@ -82,7 +82,7 @@ struct TokenizerConversion {
   mutating func write(_ table: TokenTable, model: String, pre: String, scores: Bool) {
     output.set(ggml: "model", .text(model))
     output.set(ggml: "pre", .text(pre))
-    output.set(ggml: "tokens", .array(GGUFArray(byteStrings: table.tokens)))
+    output.set(ggml: "tokens", table.encodedTokens().value)
     if scores { output.set(ggml: "scores", .float32s(table.scores)) }
     output.set(ggml: "token_type", .int32s(table.types.map(\.rawValue)))
   }
@@ -115,7 +115,7 @@ struct TokenizerConversion {
       var names: [String] = []
       var usual: String?
       for (name, template) in templates {
-        let name = String(name.unicodeScalars.map { Self.isNameLetter($0) ? Character($0) : "_" })
+        let name = String(name.unicodeScalars.map { ChatTemplate.isNameLetter($0) ? Character($0) : "_" })
         guard let template, !name.isEmpty else { continue }
         if name == "default" {
           usual = template
@@ -126,13 +126,6 @@ struct TokenizerConversion {
       }
       if !names.isEmpty { output.set("tokenizer.chat_templates", .strings(names)) }
       if let usual { output.set(key, .text(usual)) }
-    }
-  }
-
-  private static func isNameLetter(_ scalar: Unicode.Scalar) -> Bool {
-    switch scalar {
-    case "a"..."z", "A"..."Z", "0"..."9": true
-    default: false
     }
   }
 }

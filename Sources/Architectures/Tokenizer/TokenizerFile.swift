@@ -98,14 +98,14 @@ struct TokenizerFile: Sendable {
   private mutating func readVocabulary(_ reader: inout JSONReader) throws(Failure) {
     guard try reader.nextKind() == .object else { return try readPieces(&reader) }
     try reader.enterObject()
-    while let (token, offset) = try reader.nextMember() {
+    while let offset = try tokens.appendKey(from: &reader) {
       let id = try reader.wholeNumber("a token's number")
       guard id < VocabularySize.limit else {
         throw Failure(
-          .malformed, "token '\(token.printable(limit: 128))' has number \(id), allowed are those below "
-            + "\(VocabularySize.limit)", offset: offset)
+          .malformed,
+          "token '\(shown(tokens.slice(ids.count)))' has number \(id), allowed are those below \(VocabularySize.limit)",
+          offset: offset)
       }
-      tokens.append(token.utf8)
       ids.append(id)
     }
   }
@@ -115,8 +115,8 @@ struct TokenizerFile: Sendable {
     while try reader.nextElement() {
       try reader.enterArray()
       guard try reader.nextElement() else { throw Failure(.malformed, "a piece is empty", offset: reader.offset) }
+      try tokens.append(from: &reader)
       ids.append(ids.count)
-      tokens.append(try reader.string().utf8)
       while try reader.nextElement() { try reader.skipValue() }
     }
   }
@@ -126,21 +126,16 @@ struct TokenizerFile: Sendable {
     while try reader.nextElement() {
       let offset = reader.offset
       if try reader.nextKind() == .string {
-        let text = try reader.string().utf8
-        guard let space = text.firstIndex(of: 0x20), text[text.index(after: space)...].firstIndex(of: 0x20) == nil else {
+        try merges.append(from: &reader)
+        guard let length = merges.removeSpace() else {
           throw Failure(.malformed, "merge \(splits.count) is not two tokens with a space between", offset: offset)
         }
-        splits.append(text.distance(from: text.startIndex, to: space))
-        merges.append(text.lazy.filter { $0 != 0x20 })
+        splits.append(length)
       } else {
-        try reader.enterArray()
-        var parts: [String] = []
-        while parts.count < 3, try reader.nextElement() { parts.append(try reader.string()) }
-        guard parts.count == 2 else {
+        guard let length = try merges.appendPair(from: &reader) else {
           throw Failure(.malformed, "merge \(splits.count) has not two tokens", offset: offset)
         }
-        splits.append(parts[0].utf8.count)
-        merges.append((parts[0] + parts[1]).utf8)
+        splits.append(length)
       }
     }
   }
@@ -157,14 +152,20 @@ struct TokenizerFile: Sendable {
     if let (_, second) = index.firstDuplicate {
       throw Failure(.malformed, "token '\(shown(tokens.slice(second)))' occurs twice in the vocabulary")
     }
-    for position in merges.indices {
-      let merged = merges.slice(position)
-      let middle = merged.startIndex + splits[position]
-      for part in [merged[..<middle], merged[middle...], merged] where index.position(of: part) == nil {
-        throw Failure(
-          .malformed, "merge \(position) needs token '\(shown(part))', which is not in the vocabulary")
-      }
+    for position in 0..<merges.count {
+      let whole = merges.range(position)
+      let middle = whole.lowerBound + splits[position]
+      try check(whole.lowerBound..<middle, position)
+      try check(middle..<whole.upperBound, position)
+      try check(whole, position)
     }
+  }
+
+  /// - Parameter part: of the merges' bytes.
+  private func check(_ part: Range<Int>, _ merge: Int) throws(Failure) {
+    guard index.position(of: merges.bytes, part) == nil else { return }
+    throw Failure(
+      .malformed, "merge \(merge) needs token '\(shown(merges.bytes[part]))', which is not in the vocabulary")
   }
 
   private func shown(_ bytes: ArraySlice<UInt8>) -> String {

@@ -9,14 +9,16 @@ struct Vocabulary {
 
   /// - Throws: `malformed` for a number of two tokens, and a token with two numbers.
   init(_ files: TokenizerFiles, _ file: TokenizerFile) throws(Failure) {
-    var owners: [Int: ArraySlice<UInt8>] = [:]
-    owners.reserveCapacity(file.ids.count)
-    for (position, id) in file.ids.enumerated() {
-      guard owners.updateValue(file.tokens.slice(position), forKey: id) == nil else {
+    count = (file.ids.max() ?? -1) + 1
+    // Numbers are below the limit of a vocabulary's size.
+    var isTaken = [Bool](repeating: false, count: count)
+    for id in file.ids {
+      if isTaken[id] {
         throw Failure(.malformed, "number \(id) stands for two tokens of the vocabulary", file: TokenizerFile.file)
       }
-      count = max(count, id + 1)
+      isTaken[id] = true
     }
+    var beyond: Set<Int> = []
     var positions: [[UInt8]: Int] = [:]
     func add(_ token: AddedToken, source: String) throws(Failure) {
       let content = Array(token.content.utf8)
@@ -30,10 +32,10 @@ struct Vocabulary {
         addedTokens[position] = token
         return
       }
-      if let position = file.index.position(of: content[...]) {
+      if let position = file.index.position(of: content) {
         guard file.ids[position] == token.id else { throw rejected(file.ids[position]) }
       } else {
-        guard owners.updateValue(content[...], forKey: token.id) == nil else {
+        guard token.id >= isTaken.count || !isTaken[token.id], beyond.insert(token.id).inserted else {
           throw Failure(.malformed, "number \(token.id) stands for two tokens", file: source)
         }
         count = max(count, token.id + 1)
@@ -48,7 +50,7 @@ struct Vocabulary {
       if let position = positions[bytes] {
         addedTokens[position].isSpecial = true
       } else {
-        let id = file.index.position(of: bytes[...]).map { file.ids[$0] } ?? count
+        let id = file.index.position(of: bytes).map { file.ids[$0] } ?? count
         try add(AddedToken(id: id, content: content, isSpecial: true), source: TokenizerFiles.configurationFile)
       }
     }
