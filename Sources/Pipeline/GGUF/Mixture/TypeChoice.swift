@@ -67,7 +67,7 @@ public struct TypeChoice: Sendable {
 
   /// The same, whether the types can be written or not.
   func choose(
-    _ tensors: [GGUFTensor], metadata: GGUFMetadata
+    _ tensors: [GGUFTensor], metadata: GGUFMetadata, demandsImportance: Bool = true
   ) throws(Failure) -> (types: [GGMLType], warnings: [String]) {
     let patterns = try compiled()
     let model = try ModelTraits(metadata)
@@ -99,7 +99,7 @@ public struct TypeChoice: Sendable {
       } else {
         types[index] = scheme.defaultType
       }
-      if !hasImportance, requiresImportance(types[index], role) {
+      if demandsImportance, !hasImportance, requiresImportance(types[index], role) {
         throw Failure(
           .usage, "\(types[index].name) in \(scheme.rawValue) needs an importance matrix (--imatrix)",
           tensor: tensor.name.string)
