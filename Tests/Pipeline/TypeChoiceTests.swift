@@ -29,9 +29,9 @@ import Testing
     var metadata = GGUFMetadata([("general.architecture", .text(architecture))])
     for (key, value) in try #require(JSONValue(parsing: Array(text.utf8)).object).members {
       if let array = value.array {
-        metadata["\(architecture).\(key)"] = .uint32s(array.compactMap { $0.integer.map { UInt32($0) } })
+        metadata["\(architecture).\(key)"] = .uint32s(array.compactMap { $0.int.map { UInt32($0) } })
       } else {
-        metadata["\(architecture).\(key)"] = .uint32(UInt32(try #require(value.integer)))
+        metadata["\(architecture).\(key)"] = .uint32(UInt32(try #require(value.int)))
       }
     }
     return metadata
@@ -56,8 +56,8 @@ import Testing
       switch words.removeFirst() {
       case "--pure": choice.isPure = true
       case "--leave-output-tensor": choice.leavesOutputTensor = true
-      case "--output-tensor-type": choice.outputType = try #require(GGMLType(name: words.removeFirst()))
-      case "--token-embedding-type": choice.embeddingType = try #require(GGMLType(name: words.removeFirst()))
+      case "--output-tensor-type": choice.outputType = GGMLType(name: words.removeFirst())
+      case "--token-embedding-type": choice.embeddingType = GGMLType(name: words.removeFirst())
       case "--tensor-type": choice.overrides.append(try TypeChoice.override(words.removeFirst()))
       case "--imatrix":
         words.removeFirst()
@@ -148,7 +148,7 @@ import Testing
       let found = before.quantized(to: scheme).pairs
       #expect(found.map(\.key) == expected.map(\.0))
       for (pair, member) in zip(found, expected) {
-        #expect(pair.value.integer == member.1.integer && pair.value.text == member.1.string, "\(pair.key)")
+        #expect(pair.value.integer == member.1.int && pair.value.text == member.1.string, "\(pair.key)")
       }
     }
   }
