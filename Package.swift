@@ -63,7 +63,8 @@ let package = Package(
       linkerSettings: [
         .linkedFramework("Accelerate", .when(platforms: [.macOS])), .linkedLibrary("dl", .when(platforms: [.linux])),
       ]),
-    library("Adapters", ["COpenBLAS", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization"]),
+    library("Patterns", []),
+    library("Adapters", ["COpenBLAS", "Patterns", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization"]),
     .target(
       name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),
@@ -73,10 +74,12 @@ let package = Package(
       exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
-      ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Quantization", "Adapters", "Architectures"]),
+      ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Patterns", "Quantization", "Adapters", "Architectures"]),
     .executableTarget(
       name: "nibble",
-      dependencies: ["Pipeline", "Adapters", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization", "Architectures"],
+      dependencies: [
+        "Pipeline", "Adapters", "Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Quantization", "Architectures",
+      ],
       path: "Sources/nibble", swiftSettings: strict),
 
     // Tests mirror the targets.
@@ -86,9 +89,10 @@ let package = Package(
     tests("Tensors", ["Tensors", "Bytes"]),
     tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
+    tests("Patterns", ["Patterns"]),
     tests("Adapters", ["Adapters", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Architectures", ["Architectures", "GGUF", "JSON", "Tensors", "Bytes"]),
-    tests("Pipeline", ["Pipeline", "Safetensors", "Tensors", "JSON", "Bytes", "Quantization"]),
+    tests("Pipeline", ["Pipeline", "GGUF", "Patterns", "Safetensors", "Tensors", "JSON", "Bytes", "Quantization"]),
     tests("Tool", ["Safetensors", "Tensors", "JSON", "Bytes"]),
   ],
   cxxLanguageStandard: .cxx17

@@ -1,19 +1,28 @@
 import Bytes
+import GGUF
 import Pipeline
 
 enum QuantizeVerb: Verb {
   static let name = "quantize"
-  static let summary = "16-bit weights to 4 bits (NF4, FP4) for bitsandbytes"
+  static let summary = "16-bit weights to 4 bits: NF4 for training, GGUF for llama.cpp"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes a directory that transformers loads as it is, in 4 bits: every linear",
     "layer that transformers and bitsandbytes would quantize, bit for bit, with",
-    "checksums of every tensor and file. SOURCE is a checkpoint directory, or one",
-    "safetensors file.",
+    "checksums of every tensor and file. SOURCE is a checkpoint directory, one",
+    "safetensors file, or a GGUF file.",
+    "",
+    "With a scheme of llama.cpp OUT is a GGUF file: each tensor gets the type that",
+    "llama-quantize would give it, tokenizer and hyper-parameters go along, and an",
+    "NF4 SOURCE is dequantized on the way.",
   ]
-  static let example = ["nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4"]
+  static let example = [
+    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
+    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b.gguf --scheme q4_k_m",
+  ]
 
-  private static let scheme = Option("--scheme", value: "NAME", "nf4 or fp4 (default: nf4)")
+  private static let scheme = Option(
+    "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for GGUF q4_k_m,", "q8_0, q6_k, iq4_xs and others of llama-quantize")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
@@ -34,16 +43,24 @@ enum QuantizeVerb: Verb {
   private static let forceRequantize = Option(
     "--force-requantize", "accept a 4-bit SOURCE: dequantize it first")
 
+  private static let tensorType = Option(
+    "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type for tensors in whose names REGEX", "is found")
+  private static let outputType = Option("--output-type", value: "TYPE", "GGUF: of output.weight")
+  private static let embeddingType = Option("--embedding-type", value: "TYPE", "GGUF: of token_embd.weight")
+  private static let pure = Option("--pure", "GGUF: the scheme's own type for every matrix")
+  private static let imatrix = Option(
+    "--imatrix", value: "FILE", "GGUF: how much each column matters, as", "llama-imatrix has measured it")
+
+  private static let forTraining = [blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target]
+  private static let forGGUF = [tensorType, outputType, embeddingType, pure, imatrix]
+
   static let options =
-    [
-      Option.output, scheme, blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target, forceRequantize,
-      .maxShardSize,
-    ]
-    + Option.writing
+    [Option.output, scheme] + forTraining + [forceRequantize] + forGGUF + [.maxShardSize] + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let output = try arguments.required(.output, verb: name)
+    if try isForGGUF(arguments, output: output) { return try writeGGUF(source, output: output, arguments) }
     var quantize = Quantize()
     if let code = try arguments.choice(scheme, Quantize.Code.self) { quantize.code = code }
     if let size = try arguments.number(blockSize, allowed: 1...1_000_000) {
@@ -63,5 +80,60 @@ enum QuantizeVerb: Verb {
     let notices = Notices(arguments)
     try quantize(source, output: output, announce: notices.warn).print(arguments, verb: name)
     return 0
+  }
+
+  // MARK: - GGUF
+
+  /// - Throws: `usage` when scheme, output and options do not go together.
+  private static func isForGGUF(_ arguments: Arguments, output: String) throws(Failure) -> Bool {
+    let isFile = output.hasSuffix(".gguf")
+    let name = arguments.text(scheme)
+    let isForTraining = name.map { Quantize.Code(rawValue: $0) != nil } ?? true
+    if isFile, isForTraining {
+      throw Failure(
+        .usage, "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; nf4 and fp4 are written as a directory")
+    }
+    let excluded = isFile ? forTraining : forGGUF
+    if let option = excluded.first(where: arguments.has) {
+      throw Failure(.usage, "option '\(option.name)' is for \(isFile ? "NF4 and FP4" : "a GGUF file"), not for this output")
+    }
+    guard !isForTraining, let name else { return false }
+    guard GGUFScheme(named: name) != nil else {
+      let known = Quantize.Code.allCases.map(\.rawValue) + GGUFScheme.allCases.map(\.rawValue)
+      let hint = nearest(to: name, among: known).map { "; did you mean '\($0)'?" } ?? ""
+      throw Failure(
+        .usage, "option '--scheme': '\(name)' is not one of \(known.joined(separator: ", "))\(hint)")
+    }
+    guard isFile else {
+      throw Failure(.usage, "scheme '\(name)' is written as a GGUF file: the name of the output must end in .gguf")
+    }
+    return true
+  }
+
+  private static func writeGGUF(_ source: String, output: String, _ arguments: Arguments) throws(Failure) -> Int32 {
+    guard let scheme = arguments.text(scheme).flatMap(GGUFScheme.init(named:)) else {
+      throw Failure(.internal, "no scheme")
+    }
+    var quantize = QuantizeToGGUF(scheme)
+    quantize.choice.outputType = try type(outputType, arguments)
+    quantize.choice.embeddingType = try type(embeddingType, arguments)
+    quantize.choice.isPure = arguments.has(pure)
+    for text in arguments.all(tensorType) { quantize.choice.overrides.append(try TypeChoice.override(text)) }
+    quantize.importance = arguments.text(imatrix)
+    quantize.forcesRequantization = arguments.has(forceRequantize)
+    quantize.run = try RunOptions(arguments)
+    if arguments.text(.maxShardSize) == nil { quantize.run.maxShardBytes = .max }
+    let notices = Notices(arguments)
+    try quantize(source, output: output, announce: notices.warn).print(arguments, verb: name)
+    return 0
+  }
+
+  private static func type(_ option: Option, _ arguments: Arguments) throws(Failure) -> GGMLType? {
+    guard let text = arguments.text(option) else { return nil }
+    guard let type = GGMLType(name: text) else {
+      let hint = nearest(to: text, among: GGMLType.allCases.map(\.name)).map { "; did you mean '\($0)'?" } ?? ""
+      throw Failure(.usage, "option '\(option.name)': '\(text)' is no type of ggml\(hint)")
+    }
+    return type
   }
 }

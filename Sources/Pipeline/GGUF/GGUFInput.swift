@@ -20,15 +20,12 @@ struct GGUFInput {
   let path: String
   let identities: [FileIdentity]
   let checkUnchanged: () throws(Failure) -> Void
-  /// Whether its weights have been through a quantizer already, and which.
-  let quantization: String?
+  /// Whether its 4-bit weights stand here as the values that they are for.
+  let isQuantized: Bool
   /// The failure with the file that holds its tensor, where it named none.
   let located: (Failure) -> Failure
 
   static let fileTypeKey = "general.file_type"
-  static let quantizationVersionKey = "general.quantization_version"
-  /// Of the block types as ggml lays them out today.
-  static let quantizationVersion: UInt32 = 2
 
   /// - Parameter isExact: weights that are in 4 bits are read as F32, for what is to be rounded again.
   init(path: String, isExact: Bool) throws(Failure) {
@@ -50,7 +47,8 @@ struct GGUFInput {
     path = values.path
     identities = values.identities
     checkUnchanged = { () throws(Failure) in try values.checkUnchanged() }
-    quantization = values.checkpoint.tensors.first { $0.type.blockType != nil }?.type.name.uppercased()
+    // The types of its tensors tell.
+    isQuantized = false
     located = { $0 }
   }
 
@@ -91,7 +89,7 @@ struct GGUFInput {
     var pairs = plan.metadata
     let fileType = GGUFInput.prevailingType(of: tensors).fileType ?? 0
     pairs.insert((Self.fileTypeKey, .uint32(fileType)), at: min(plan.fileTypePosition, pairs.count))
-    pairs.append((Self.quantizationVersionKey, .uint32(Self.quantizationVersion)))
+    pairs.append(("general.quantization_version", .uint32(GGUFMetadata.quantizationVersion)))
     self.source = source
     self.tensors = tensors
     fixed = Set(
@@ -104,7 +102,7 @@ struct GGUFInput {
     path = model.checkpoint.path
     identities = model.checkpoint.identities
     checkUnchanged = { () throws(Failure) in try model.checkpoint.checkUnchanged() }
-    quantization = nil
+    isQuantized = model.quantizationMethod == .fourBit
     located = { model.located($0) }
   }
 

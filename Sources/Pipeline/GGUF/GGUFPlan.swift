@@ -27,7 +27,7 @@ struct GGUFPlan {
     for (index, (info, type)) in zip(source.tensors, types).enumerated() {
       let origin = index < origins.count ? origins[index] : nil
       if let stored, let origin, stored.tensors[origin].type == type { copies[index] = origin }
-      guard copies[index] != nil || info.type == type.elementType || info.type.isFloat && type.isWritable else {
+      guard copies[index] != nil || info.type == type.elementType || info.type.isFloat && type.canBeEncoded else {
         throw Failure(
           .unsupported, "is \(info.type.name), which cannot be written as \(type.name.uppercased())",
           tensor: info.name.string)
@@ -42,16 +42,6 @@ struct GGUFPlan {
 
   var inputByteCount: Int { source.tensors.reduce(0) { $0.addingSaturated($1.byteCount) } }
   var parameterCount: Int { tensors.reduce(0) { $0.addingSaturated($1.elementCount) } }
-}
-
-extension GGMLType {
-  /// Whether floating-point values can be turned into it.
-  var isWritable: Bool {
-    switch self {
-    case .f32, .f16, .bf16: true
-    default: blockType?.canEncode ?? false
-    }
-  }
 }
 
 extension GGUFPlan: ManifestTensors {

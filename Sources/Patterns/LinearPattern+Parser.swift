@@ -1,15 +1,23 @@
-extension ModulePattern {
+extension LinearPattern {
   /// A pattern as it is written.
-  indirect enum Tree {
+  package indirect enum Tree {
     case character([ClosedRange<Unicode.Scalar>], isNegated: Bool)
     case start
     case end
+    case wordBoundary(isNegated: Bool)
     case sequence([Tree])
     case alternatives([Tree])
     case repeated(Tree, Int, Int?)
 
+    var isAssertion: Bool {
+      switch self {
+      case .start, .end, .wordBoundary: true
+      case .character, .sequence, .alternatives, .repeated: false
+      }
+    }
+
     /// The characters of a pattern that has nothing else, nil for any.
-    var literal: [Unicode.Scalar?]? {
+    package var literal: [Unicode.Scalar?]? {
       guard case .sequence(let parts) = self else { return nil }
       var result: [Unicode.Scalar?] = []
       for part in parts {
@@ -24,12 +32,17 @@ extension ModulePattern {
 
   struct Parser {
     let text: [Unicode.Scalar]
+    let dialect: Dialect
     var at = 0
 
     static let digits: [ClosedRange<Unicode.Scalar>] = ["0"..."9"]
-    static let word: [ClosedRange<Unicode.Scalar>] = [
-      "0"..."9", "A"..."Z", "_"..."_", "a"..."z", "\u{80}"..."\u{10FFFF}",
-    ]
+    private static let asciiWord: [ClosedRange<Unicode.Scalar>] = ["0"..."9", "A"..."Z", "_"..."_", "a"..."z"]
+    private static let unicodeWord = asciiWord + ["\u{80}"..."\u{10FFFF}"]
+
+    static func word(_ dialect: Dialect) -> [ClosedRange<Unicode.Scalar>] {
+      dialect == .python ? unicodeWord : asciiWord
+    }
+
     static let space: [ClosedRange<Unicode.Scalar>] = ["\t"..."\r", " "..." "]
     static let depthLimit = 64
 
@@ -56,11 +69,11 @@ extension ModulePattern {
     }
 
     private mutating func item(depth: Int) -> Tree? {
-      if take("^") || take("\\A") { return .start }
-      if take("$") || take("\\Z") { return .end }
-      if take(".") { return .character(["\n"..."\n"], isNegated: true) }
+      if take("^") || dialect == .python && take("\\A") { return .start }
+      if take("$") || dialect == .python && take("\\Z") { return .end }
+      if take(".") { return .character(dialect == .python ? ["\n"..."\n"] : ["\n"..."\n", "\r"..."\r"], isNegated: true) }
       if take("[") { return set() }
-      if take("(?P<") ? skipName() : take("(?:") || !text[at...].starts(with: "(?".unicodeScalars) && take("(") {
+      if dialect == .python && take("(?P<") ? skipName() : take("(?:") || !text[at...].starts(with: "(?".unicodeScalars) && take("(") {
         guard let inner = alternatives(depth: depth + 1), take(")") else { return nil }
         return inner
       }
@@ -83,10 +96,12 @@ extension ModulePattern {
       switch letter {
       case "d": return .character(Self.digits, isNegated: false)
       case "D": return .character(Self.digits, isNegated: true)
-      case "w": return .character(Self.word, isNegated: false)
-      case "W": return .character(Self.word, isNegated: true)
+      case "w": return .character(Self.word(dialect), isNegated: false)
+      case "W": return .character(Self.word(dialect), isNegated: true)
       case "s": return .character(Self.space, isNegated: false)
       case "S": return .character(Self.space, isNegated: true)
+      case "b" where dialect == .ecmaScript: return .wordBoundary(isNegated: false)
+      case "B" where dialect == .ecmaScript: return .wordBoundary(isNegated: true)
       default:
         return Self.isLiteral(letter) ? .character([letter...letter], isNegated: false) : nil
       }
@@ -95,7 +110,7 @@ extension ModulePattern {
     /// Whether it stands for itself behind a backslash. Other letters and digits mean something that is not
     /// understood here.
     private static func isLiteral(_ letter: Unicode.Scalar) -> Bool {
-      letter == "_" || !word.contains { $0.contains(letter) }
+      letter == "_" || !unicodeWord.contains { $0.contains(letter) }
     }
 
     private mutating func set() -> Tree? {
@@ -103,6 +118,8 @@ extension ModulePattern {
       var ranges: [ClosedRange<Unicode.Scalar>] = []
       var isFirst = true
       while at < text.count, isFirst || text[at] != "]" {
+        // `[]` is a class of nothing in C++, and `[[:alpha:]]` a class by name.
+        if dialect == .ecmaScript, isFirst && text[at] == "]" || text[at] == "[" { return nil }
         isFirst = false
         if let known = knownClass() {
           ranges += known
@@ -122,7 +139,7 @@ extension ModulePattern {
 
     private mutating func knownClass() -> [ClosedRange<Unicode.Scalar>]? {
       if take("\\d") { return Self.digits }
-      if take("\\w") { return Self.word }
+      if take("\\w") { return Self.word(dialect) }
       return take("\\s") ? Self.space : nil
     }
 
@@ -136,6 +153,7 @@ extension ModulePattern {
     }
 
     private mutating func quantified(_ item: Tree) -> Tree? {
+      if dialect == .ecmaScript, item.isAssertion { return at < text.count && isQuantifier(text[at]) ? nil : item }
       var result = item
       if take("*") {
         result = .repeated(item, 0, nil)
@@ -149,15 +167,18 @@ extension ModulePattern {
       } else {
         return item
       }
-      // Lazy or not, the same paths match. A second quantifier is an error in Python too.
+      // Lazy or not, the same paths match. A second quantifier is an error in Python.
       _ = take("?")
-      return at < text.count && "*+?{".unicodeScalars.contains(text[at]) ? nil : result
+      return at < text.count && isQuantifier(text[at]) ? nil : result
     }
 
-    /// `{3}`, `{3,}`, `{,5}`, `{3,5}`.
+    private func isQuantifier(_ character: Unicode.Scalar) -> Bool { "*+?{".unicodeScalars.contains(character) }
+
+    /// `{3}`, `{3,}`, `{3,5}`, and Python's `{,5}`.
     private mutating func counts() -> (Int, Int?)? {
       guard take("{") else { return nil }
       let least = number()
+      if dialect == .ecmaScript, least == nil { return nil }
       guard take(",") else {
         guard let least, take("}") else { return nil }
         return (least, least)

@@ -1,0 +1,102 @@
+public import Bytes
+import GGUF
+import JSON
+import Tensors
+
+/// `nibble quantize SOURCE -o x.gguf --scheme q4_k_m`: a Hugging Face model, or one in GGUF, becomes a GGUF file in
+/// blocks of a few bits.
+public struct QuantizeToGGUF: Sendable {
+  public var choice: TypeChoice
+  /// A file of importance, in either form of `llama-imatrix`.
+  public var importance: String?
+  /// Quantize once more what has been quantized before.
+  public var forcesRequantization = false
+  public var run = RunOptions()
+
+  /// Far beyond any mean of squares that was measured, and small enough for sums in 32 bits.
+  private static let importanceLimit: Float = 1e10
+
+  public init(_ scheme: GGUFScheme) { choice = TypeChoice(scheme) }
+
+  /// - Parameters:
+  ///   - announce: is given each warning before any data is read.
+  /// - Throws: `unsupported` for an architecture that is not known and for a source that is already quantized;
+  ///   `malformed` for a weight that is not finite, naming tensor and index.
+  public func callAsFunction(
+    _ source: String, output: String, announce: (String) -> Void
+  ) throws(Failure) -> RunReport {
+    let input = try GGUFInput(path: source, isExact: true)
+    do throws(Failure) {
+      let matrix = try importance.map { path throws(Failure) in
+        try ImportanceMatrix(InputFile(path: path, name: fileName(of: path)))
+      }
+      let (plan, warnings) = try prepare(input, matrix, name: fileName(of: output))
+      return try GGUFRun(
+        plan: plan, operation: "quantize", activity: "quantizing", recorded: recorded,
+        warnings: input.warnings + warnings, options: run, identities: input.identities,
+        checkUnchanged: input.checkUnchanged
+      ).run(into: output, announce: announce)
+    } catch { throw input.located(error) }
+  }
+
+  private func prepare(
+    _ input: GGUFInput, _ matrix: ImportanceMatrix?, name: String
+  ) throws(Failure) -> (plan: GGUFPlan, warnings: [String]) {
+    var choice = choice
+    choice.hasImportance = matrix != nil
+    let order = input.tensors.quantizationOrder
+    let tensors = order.map { input.tensors[$0] }
+    var (types, warnings) = try choice(tensors, metadata: input.metadata)
+    if input.isQuantized, !forcesRequantization {
+      // A 4-bit source has been read as F32: nothing in its tensors' types tells.
+      throw Failure(
+        .unsupported,
+        "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
+          + "'nibble convert' turns it back into 16 bits", file: input.path)
+    }
+    try TypeChoice.checkSource(tensors, types: types, allowsRequantization: forcesRequantization)
+    var plan = try GGUFPlan(
+      source: SortedSource(input.source, order: order), types: types, origins: order, stored: input.stored,
+      metadata: input.metadata.quantized(to: choice.scheme, importance: matrix), name: name,
+      maxShardBytes: run.maxShardBytes)
+    if let matrix {
+      let found = try addImportance(matrix, to: &plan)
+      if found == 0 { warnings.append("none of the tensors is in the importance matrix '\(matrix.fileName)'") }
+    }
+    return (plan, warnings)
+  }
+
+  /// - Returns: how many tensors have some.
+  private func addImportance(_ matrix: ImportanceMatrix, to plan: inout GGUFPlan) throws(Failure) -> Int {
+    var found = 0
+    for (index, tensor) in plan.tensors.enumerated() {
+      guard tensor.type.isQuantized, plan.copies[index] == nil, let columns = tensor.shape.last else { continue }
+      let experts = tensor.shape.count > 2 ? tensor.shape[0] : 1
+      guard let weights = try matrix.weights(for: tensor.name.string, columns: columns, experts: experts) else {
+        continue
+      }
+      if let largest = weights.max(), largest > Self.importanceLimit {
+        throw Failure(
+          .malformed, "has the weight \(largest), allowed are \(Self.importanceLimit) at most", file: matrix.fileName,
+          tensor: tensor.name.string)
+      }
+      plan.importance[index] = weights
+      found += 1
+    }
+    return found
+  }
+
+  private var recorded: [(key: String, value: JSONValue)] {
+    [
+      ("scheme", .string(choice.scheme.rawValue)),
+      (
+        "tensorTypes",
+        .array(choice.overrides.map { .string("\($0.pattern)=\($0.type.name)") })
+      ),
+      ("outputType", choice.outputType.map { .string($0.name) } ?? .null),
+      ("embeddingType", choice.embeddingType.map { .string($0.name) } ?? .null), ("pure", .bool(choice.isPure)),
+      ("importance", importance.map { .string(fileName(of: $0)) } ?? .null),
+      ("maxShardSize", .number(run.maxShardBytes)),
+    ]
+  }
+}
