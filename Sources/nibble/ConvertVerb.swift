@@ -3,14 +3,23 @@ import Pipeline
 
 enum ConvertVerb: Verb {
   static let name = "convert"
-  static let summary = "other shards, another dtype, or 4-bit back to 16-bit"
+  static let summary = "to GGUF and back, other shards, another dtype, 4-bit to 16-bit"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes the same weights in new shards, in another dtype if asked. A 4-bit",
     "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, without a GPU, and",
     "loses its quantization_config.",
+    "",
+    "An OUT that ends in .gguf is a file for llama.cpp: names, order of rows,",
+    "hyper-parameters and tokenizer as its own converter writes them; vectors become",
+    "F32. A GGUF SOURCE becomes a directory for transformers, config.json and",
+    "tokenizer rebuilt, quantized blocks in bfloat16 unless --dtype says otherwise.",
   ]
-  static let example = ["nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16"]
+  static let example = [
+    "nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16",
+    "nibble convert CodeLlama-13b-hf -o CodeLlama-13b.gguf",
+    "nibble convert CodeLlama-13b.gguf -o CodeLlama-13b-hf",
+  ]
 
   private static let type = Option(
     "--dtype", value: "DTYPE", "keep, bfloat16, float16 or float32 (default:",
@@ -24,6 +33,8 @@ enum ConvertVerb: Verb {
     var convert = Convert()
     if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { convert.type = choice }
     convert.run = try RunOptions(arguments)
+    // One file, unless a size was named.
+    if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { convert.run.maxShardBytes = .max }
     let notices = Notices(arguments)
     try convert(source, output: output, announce: notices.warn).print(arguments, verb: name)
     return 0

@@ -1,6 +1,8 @@
 import Architectures
 public import Bytes
+import GGUF
 import JSON
+import Quantization
 import Safetensors
 import Tensors
 
@@ -18,9 +20,44 @@ public struct ModelSource: Sendable {
   static let configName = "config.json"
   static let configLimit = 16 << 20
 
-  /// Reads headers, index and configuration, no weights.
-  public init(path: String) throws(Failure) {
-    checkpoint = try openCheckpoint(path: path)
+  /// Files that go along and have to be made first.
+  let makeSideFiles: @Sendable () throws(Failure) -> [(name: String, contents: [UInt8])]
+
+  /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
+  /// made from.
+  public init(path: String) throws(Failure) { try self.init(path: path, blocksAs: .bf16) }
+
+  /// - Parameter blocksAs: what the block types of GGUF become.
+  init(path: String, blocksAs type: FloatType) throws(Failure) {
+    guard try GGUFCheckpoint.isGGUF(path: path) else {
+      try self.init(StoredSafetensors(path: path))
+      return
+    }
+    self.init(try GGUFModel(path: path, blockType: type))
+  }
+
+  private init(_ model: GGUFModel) {
+    checkpoint = model
+    logical = LogicalTensors(plain: model)
+    config = model.config
+    sideFiles = []
+    leftBehind = []
+    makeSideFiles = { () throws(Failure) in try model.tokenizerFiles() }
+  }
+
+  /// A GGUF model under its own names, without a configuration.
+  init(_ values: GGUFValues) {
+    checkpoint = values
+    logical = LogicalTensors(plain: values)
+    config = nil
+    sideFiles = []
+    leftBehind = []
+    makeSideFiles = { [] }
+  }
+
+  private init(_ checkpoint: StoredSafetensors) throws(Failure) {
+    self.checkpoint = checkpoint
+    makeSideFiles = { [] }
     logical = try LogicalTensors(checkpoint)
     guard let directory = checkpoint.directory else {
       config = nil

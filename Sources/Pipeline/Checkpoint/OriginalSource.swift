@@ -1,4 +1,6 @@
 import Bytes
+import GGUF
+import Quantization
 import Tensors
 
 /// The checkpoint that a quantized one is compared with.
@@ -9,8 +11,9 @@ struct OriginalSource: Sendable {
   /// square one the shape does not tell.
   let conv1D: Set<Int>
 
-  init(path: String) throws(Failure) {
-    model = try ModelSource(path: path)
+  /// - Parameter isRaw: a GGUF model is meant under its own names.
+  init(path: String, isRaw: Bool = false) throws(Failure) {
+    model = isRaw ? ModelSource(try GGUFValues(path: path)) : try ModelSource(path: path, blocksAs: .f32)
     values = DequantizedSource(model.logical)
     conv1D = model.transposedWeights
   }

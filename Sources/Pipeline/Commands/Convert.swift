@@ -20,7 +20,7 @@ public struct Convert: Sendable {
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
     if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
-    let model = try ModelSource(path: source)
+    let model = try ModelSource(path: source, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }

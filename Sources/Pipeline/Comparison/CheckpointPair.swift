@@ -17,8 +17,11 @@ struct CheckpointPair: Sendable {
   /// - Parameter pattern: of the names that count; nil for all.
   /// - Throws: what opening a checkpoint throws; `missing` when the pattern matches no name.
   init(_ aPath: String, _ bPath: String, matching pattern: Glob?) throws(Failure) {
-    let originalA = try ComparedCheckpoint.original(aPath)
-    let originalB = try ComparedCheckpoint.original(bPath)
+    // Two of one kind are compared under the names they share; otherwise the GGUF model takes the other's.
+    let areGGUF = (try ComparedCheckpoint.isGGUF(aPath), try ComparedCheckpoint.isGGUF(bPath))
+    let isRaw = areGGUF.0 && areGGUF.1
+    let originalA = try ComparedCheckpoint.original(aPath, isRaw: isRaw)
+    let originalB = try ComparedCheckpoint.original(bPath, isRaw: isRaw)
     func keys(_ original: OriginalSource) -> [TensorName?] {
       original.values.tensors.map { pattern?.matches($0.name.string) ?? true ? $0.name : nil }
     }

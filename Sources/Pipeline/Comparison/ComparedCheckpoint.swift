@@ -1,4 +1,5 @@
 import Bytes
+import GGUF
 import Quantization
 import Safetensors
 import Tensors
@@ -14,8 +15,13 @@ struct ComparedCheckpoint: Sendable {
 
   var checkpoint: any StoredCheckpoint { logical.checkpoint }
 
-  static func original(_ path: String) throws(Failure) -> OriginalSource {
-    do throws(Failure) { return try OriginalSource(path: path) } catch { throw located(error, path) }
+  static func isGGUF(_ path: String) throws(Failure) -> Bool {
+    do throws(Failure) { return try GGUFCheckpoint.isGGUF(path: path) } catch { throw located(error, path) }
+  }
+
+  /// - Parameter isRaw: a GGUF model is meant under its own names.
+  static func original(_ path: String, isRaw: Bool = false) throws(Failure) -> OriginalSource {
+    do throws(Failure) { return try OriginalSource(path: path, isRaw: isRaw) } catch { throw located(error, path) }
   }
 
   /// - Parameter turned: positions of matrices that lie the other way round in the other checkpoint.

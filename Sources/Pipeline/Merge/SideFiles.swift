@@ -8,6 +8,8 @@ struct SideFiles: Sendable {
   /// Names and the directories that hold them; sorted.
   private(set) var files: [(name: String, directory: InputDirectory)] = []
   private(set) var warnings: [String] = []
+  /// Those that lie nowhere.
+  private var made: [String: [UInt8]] = [:]
 
   static let fromAdapters: Set = [
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -20,11 +22,19 @@ struct SideFiles: Sendable {
     if let directory = model.checkpoint.directory {
       for name in model.sideFiles { chosen[name] = directory }
     }
+    do throws(Failure) {
+      for (name, contents) in try model.makeSideFiles() { made[name] = contents }
+    } catch {
+      warnings.append("the tokenizer is left out: \(error)")
+    }
     for adapter in adapters {
       let names = ((try? adapter.directory.names()) ?? []).filter(Self.fromAdapters.contains)
       if names.isEmpty { continue }
       let replaced = names.filter { chosen[$0] != nil }
-      for name in names { chosen[name] = adapter.directory }
+      for name in names {
+        chosen[name] = adapter.directory
+        made[name] = nil
+      }
       warnings.append(
         "from '\(adapter.path)', not from the base: \(ModelSource.list(names))"
           + (replaced.isEmpty ? " (the base has none)" : ""))
@@ -32,7 +42,15 @@ struct SideFiles: Sendable {
     files = chosen.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }.map { ($0.key, $0.value) }
   }
 
-  var names: [String] { files.map(\.name) }
+  var names: [String] { (files.map(\.name) + made.keys).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
+
+  /// Of a file that lies nowhere.
+  func contents(_ name: String) -> [UInt8]? { made[name] }
+
+  func size(_ name: String) throws(Failure) -> Int {
+    if let contents = made[name] { return contents.count }
+    return try open(name).size
+  }
 
   func open(_ name: String) throws(Failure) -> InputFile {
     guard let file = files.first(where: { $0.name == name }) else {

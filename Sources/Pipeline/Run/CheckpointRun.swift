@@ -100,7 +100,7 @@ struct CheckpointRun {
     // Index and manifest take some 200 bytes for each tensor.
     var needed = shards + (1 << 16) + (try plan.pieceDigestByteCount())
     for step in plan.steps { needed += 400 * (step.action == .copy ? 1 : 6) + 2 * plan.info(of: step).name.byteCount }
-    for name in sideFiles.names { needed += try sideFiles.open(name).size }
+    for name in sideFiles.names { needed += try sideFiles.size(name) }
     if let free, free < needed {
       throw Failure(
         .io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there",
@@ -137,8 +137,12 @@ struct CheckpointRun {
   }
 
   private func copy(_ name: String, into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
-    let source = try sideFiles.open(name)
     var file = HashedFile(try files.create(name), sha256: options.sha256)
+    if let contents = sideFiles.contents(name) {
+      try file.append(contents)
+      return try file.finish()
+    }
+    let source = try sideFiles.open(name)
     var position = 0
     while position < source.size {
       try Interruption.check()
