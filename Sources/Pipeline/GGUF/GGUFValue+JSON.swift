@@ -14,7 +14,9 @@ extension GGUFValue {
     // What is not UTF-8 is shown with replacement characters: JSON cannot hold it.
     case .string(let bytes): return .string(String(decoding: bytes, as: UTF8.self))
     case .array(let array):
-      guard array.count <= limit else { return ["type": .string(array.elementType.name), "count": .number(array.count)] }
+      guard array.count <= limit else {
+        return ["type": .string(array.elementType.name), "count": .number(array.count)]
+      }
       var elements: [JSONValue] = []
       for value in try array.values() { elements.append(try value.json(arrayLimit: limit)) }
       return .array(elements)

@@ -28,11 +28,12 @@ struct SideFiles: Sendable {
       warnings.append("the tokenizer is left out: \(error)")
     }
     for adapter in adapters {
-      let names = ((try? adapter.directory.names()) ?? []).filter(Self.fromAdapters.contains)
+      guard let directory = adapter.directory else { continue }
+      let names = ((try? directory.names()) ?? []).filter(Self.fromAdapters.contains)
       if names.isEmpty { continue }
       let replaced = names.filter { chosen[$0] != nil }
       for name in names {
-        chosen[name] = adapter.directory
+        chosen[name] = directory
         made[name] = nil
       }
       warnings.append(
