@@ -1,5 +1,6 @@
 """Small tokenizers, shaped as those that the families of models ship."""
 
+import functools
 import json
 import pathlib
 import random
@@ -83,6 +84,13 @@ BYTE_LEVEL = {
     ),
 }
 
+# The name that llama.cpp's converter has for each, known by its hash of what the real one makes of a sample text.
+PRE = {
+    "gpt2": "gpt-2", "qwen2": "qwen2", "qwen3-moe": "qwen2", "llama3": "llama-bpe", "smollm3": "smaug-bpe",
+    "olmo2": "dbrx", "phi4": "dbrx", "phi4-mini": "gpt-4o", "tekken": "tekken", "starcoder2": "starcoder",
+    "granite": "refact",
+}
+
 # Family: model_type, special tokens after the first three, ordinary ones, whether a text begins with a space.
 SENTENCE_PIECE = {
     "llama2": ("llama", [], [], True),
@@ -148,9 +156,10 @@ def added(number: int, content: str, special: bool, normalized: bool = False):
     }
 
 
-def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
-    """Writes the model; returns its added tokens."""
-    model_type, pre, members, special, ordinary, config = BYTE_LEVEL[family]
+@functools.cache
+def byte_level_files(family: str) -> tuple[list[str], int, dict]:
+    """The added tokens, the number of all tokens, and the files."""
+    _, pre, members, special, ordinary, config = BYTE_LEVEL[family]
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = tokenizers.Tokenizer.from_str(
         json.dumps({"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": pre})
@@ -181,8 +190,15 @@ def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
         key: contents[value] if isinstance(value, int) and key.endswith("_token") and not key.startswith("add_") else value
         for key, value in config.items()
     }
+    files = {"tokenizer.json": file, "tokenizer_config.json": config}
+    return contents, size + len(contents), {name: json.dumps(file, ensure_ascii=False) for name, file in files.items()}
+
+
+def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
+    """Writes the model; returns its added tokens."""
+    contents, size, files = byte_level_files(family)
     # Rows that no token has, as models round their vocabulary up.
-    save(directory, model_type, size + len(contents) + 5, {"tokenizer.json": file, "tokenizer_config.json": config})
+    save(directory, BYTE_LEVEL[family][0], size + 5, files)
     return contents
 
 
