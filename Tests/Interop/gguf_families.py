@@ -10,8 +10,8 @@ import pathlib
 import shutil
 
 import gguf_oracle
+import tokenizers_of_families
 from architectures import EXPERTS, F16, F32, VISION, Case, text
-from tokenizers_of_families import PRE, byte_level_files
 from tool import ROOT
 
 TOKENIZER = ROOT / "fixtures/sql-llama"
@@ -43,7 +43,7 @@ description: >-
 @dataclasses.dataclass(frozen=True)
 class Family(Case):
     """`card` and `generation` become README.md and generation_config.json; `remove` are keys config.json is without;
-    `directory` is the name of the model's directory; `tokenizer` is one of the byte-level ones, the fixture's if none."""
+    `directory` is the name of the model's; `tokenizer` is one of those of families, the fixture's if none."""
 
     card: str | None = None
     generation: dict | None = None
@@ -54,15 +54,18 @@ class Family(Case):
     @property
     def pre(self) -> str:
         """What llama.cpp's converter calls the tokenizer's way to cut words; it asks only about a byte-level one."""
-        return PRE[self.tokenizer] if self.tokenizer else "default"
+        return tokenizers_of_families.PRE.get(self.tokenizer, "default")
 
     def save(self, folder: pathlib.Path) -> pathlib.Path:
         """Makes the model in a directory of its own under `folder`."""
         out = folder / self.name / self.directory
         self.create().save_pretrained(out)
+        changed = {}
         if self.tokenizer:
-            for name, content in byte_level_files(self.tokenizer)[2].items():
-                (out / name).write_text(content)
+            for name, content in tokenizers_of_families.files(self.tokenizer).items():
+                (out / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+            for role, number in tokenizers_of_families.roles(self.tokenizer).items():
+                changed[f"{role}_token_id"] = number
         else:
             for name in TOKENIZER_FILES:
                 shutil.copyfile(TOKENIZER / name, out / name)
@@ -71,9 +74,8 @@ class Family(Case):
             (out / "README.md").write_text(self.card)
         if self.generation:
             (out / "generation_config.json").write_text(json.dumps(self.generation))
-        if self.remove:
-            config = json.loads((out / "config.json").read_text())
-            (out / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in self.remove}))
+        config = json.loads((out / "config.json").read_text()) | changed
+        (out / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k not in self.remove}))
         return out
 
 
@@ -111,20 +113,20 @@ FAMILIES = [
            generation={"temperature": 1, "top_k": 20, "repetition_penalty": 1.05, "min_p": None}),
     Family("qwen3-moe", "Qwen3MoeForCausalLM", sizes(**EXPERTS, head_dim=32, norm_topk_prob=True),
            tokenizer="qwen3-moe"),
-    Family("gemma", "GemmaForCausalLM", sizes(head_dim=16), F32),
-    Family("gemma2", "Gemma2ForCausalLM", sizes(head_dim=32, sliding_window=8)),
-    Family("gemma3", "Gemma3ForCausalLM", sizes(head_dim=32, sliding_window=8)),
+    Family("gemma", "GemmaForCausalLM", sizes(head_dim=16), F32, tokenizer="gemma"),
+    Family("gemma2", "Gemma2ForCausalLM", sizes(head_dim=32, sliding_window=8), tokenizer="gemma2"),
+    Family("gemma3", "Gemma3ForCausalLM", sizes(head_dim=32, sliding_window=8), tokenizer="gemma3"),
     Family("gemma3-scaled", "Gemma3ForCausalLM", sizes(
         head_dim=32, sliding_window=8, final_logit_softcapping=30.0, rope_parameters={
             "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0}})),
+            "sliding_attention": {"rope_type": "default", "rope_theta": 20000.0}}), tokenizer="gemma3"),
     Family("gemma3-vision", "Gemma3ForConditionalGeneration", {
         "text_config": sizes(head_dim=32, sliding_window=8), "vision_config": VISION, "mm_tokens_per_image": 4,
-        "image_token_index": 1000, "boi_token_index": 1001, "eoi_token_index": 1002}),
+        "image_token_index": 1000, "boi_token_index": 1001, "eoi_token_index": 1002}, tokenizer="gemma3"),
     Family("llama-headless", "LlamaModel", sizes()),
-    Family("phi3", "Phi3ForCausalLM", sizes()),
+    Family("phi3", "Phi3ForCausalLM", sizes(), tokenizer="phi3"),
     Family("phi3-long", "Phi3ForCausalLM", sizes(
-        original_max_position_embeddings=64, rope_parameters=LONG, sliding_window=32)),
+        original_max_position_embeddings=64, rope_parameters=LONG, sliding_window=32), tokenizer="phi3"),
     Family("starcoder2", "Starcoder2ForCausalLM", sizes(), tokenizer="starcoder2"),
     Family("gpt2", "GPT2LMHeadModel", GPT2, tokenizer="gpt2"),
     Family("granite", "GraniteForCausalLM", sizes(

@@ -18,7 +18,7 @@ def convert(nibble, tmp_path):
 
     def run(directory: pathlib.Path) -> pathlib.Path:
         out = tmp_path / "model.gguf"
-        nibble.run("convert", directory, out)
+        nibble.run("convert", directory, "-o", out)
         return out
 
     return run
@@ -49,5 +49,5 @@ def test_byte_level(family, convert, tmp_path):
 
 @pytest.mark.parametrize(("family", "keeps_model"), SENTENCE_PIECE)
 def test_sentence_piece(family, keeps_model, convert, tmp_path):
-    contents = families.make_sentence_piece(tmp_path / "model", family, tmp_path, keeps_model)
+    contents = families.make_sentence_piece(tmp_path / "model", family, keeps_model)
     assert differences(tmp_path / "model", convert(tmp_path / "model"), contents) == []

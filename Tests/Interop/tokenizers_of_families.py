@@ -1,6 +1,7 @@
 """Small tokenizers, shaped as those that the families of models ship."""
 
 import functools
+import io
 import json
 import pathlib
 import random
@@ -140,19 +141,13 @@ def save(directory: pathlib.Path, model_type: str, vocab_size: int, files: dict,
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
     for name, content in files.items():
-        if content is None:
-            continue
-        path = directory / name
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
+        (directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def added(number: int, content: str, special: bool, normalized: bool = False):
+def added(number: int, content: str, special: bool, strips: bool = False):
     return {
-        "id": number, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
-        "normalized": normalized, "special": special,
+        "id": number, "content": content, "single_word": False, "lstrip": False, "rstrip": strips,
+        "normalized": False, "special": special,
     }
 
 
@@ -202,21 +197,28 @@ def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
     return contents
 
 
-def make_sentence_piece(directory: pathlib.Path, family: str, scratch: pathlib.Path, keeps_model: bool) -> list[str]:
-    """Writes the model, with `tokenizer.model` or with tokenizer.json alone; returns its added tokens."""
-    model_type, special, ordinary, prefix = SENTENCE_PIECE[family]
+@functools.cache
+def sentence_piece_files(family: str) -> tuple[list[str], int, dict]:
+    """The added tokens, the number of all tokens, and the files."""
+    _, special, ordinary, prefix = SENTENCE_PIECE[family]
+    writer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_prefix=str(scratch / "piece"), vocab_size=700, model_type="bpe",
+        sentence_iterator=iter(corpus()), model_writer=writer, vocab_size=700, model_type="bpe",
         byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=prefix, remove_extra_whitespaces=False,
         character_coverage=1.0, split_digits=True, allow_whitespace_only_pieces=True, minloglevel=2,
     )
-    model = (scratch / "piece.model").read_bytes()
+    model = writer.getvalue()
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     size = processor.vocab_size()
     pieces = {processor.id_to_piece(number): number for number in range(size)}
     contents = special + ordinary
-    base = [added(number, processor.id_to_piece(number), True) for number in range(3)]
-    more = [added(size + n, content, n < len(special)) for n, content in enumerate(contents)]
+    # Phi-3's take the spaces after them, but for the three that other models have too.
+    strips = family == "phi3"
+    base = [added(number, processor.id_to_piece(number), True, strips and number == 2) for number in range(3)]
+    more = [
+        added(size + n, content, n < len(special), strips and content != "<|endoftext|>")
+        for n, content in enumerate(contents)
+    ]
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     normalizers = [{"type": "Prepend", "prepend": "▁"}, space] if prefix else [space]
     unspace = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
@@ -244,9 +246,33 @@ def make_sentence_piece(directory: pathlib.Path, family: str, scratch: pathlib.P
             str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in base + more
         },
     }
-    files = {"tokenizer.json": file, "tokenizer_config.json": config, "tokenizer.model": model if keeps_model else None}
-    save(directory, model_type, size + len(contents) + 3, files)
+    files = {name: json.dumps(file, ensure_ascii=False) for name, file in {
+        "tokenizer.json": file, "tokenizer_config.json": config}.items()}
+    return contents, size + len(contents), files | {"tokenizer.model": model}
+
+
+def make_sentence_piece(directory: pathlib.Path, family: str, keeps_model: bool) -> list[str]:
+    """Writes the model, with `tokenizer.model` or with tokenizer.json alone; returns its added tokens."""
+    contents, size, files = sentence_piece_files(family)
+    if not keeps_model:
+        files = {name: content for name, content in files.items() if name != "tokenizer.model"}
+    save(directory, SENTENCE_PIECE[family][0], size + 3, files)
     return contents
+
+
+def files(family: str) -> dict:
+    """The files of a tokenizer of either kind, by name."""
+    return (byte_level_files if family in BYTE_LEVEL else sentence_piece_files)(family)[2]
+
+
+def roles(family: str) -> dict[str, int | None]:
+    """The numbers of the tokens that begin, end and pad a text, as config.json has them."""
+    if family not in BYTE_LEVEL:
+        return {"bos": 1, "eos": 2, "pad": 0}
+    *_, special, ordinary, config = BYTE_LEVEL[family]
+    first = byte_level_files(family)[1] - len(special + ordinary)
+    numbers = {role: config.get(f"{role}_token") for role in ("bos", "eos", "pad")}
+    return {role: None if number is None else first + number for role, number in numbers.items()}
 
 
 def merges(processor, pieces) -> list[list[str]]:
