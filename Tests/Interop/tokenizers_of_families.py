@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import random
+import unicodedata
 
 import sentencepiece
 import tokenizers
@@ -92,6 +93,9 @@ PRE = {
     "granite": "refact",
 }
 
+# Those that compose characters.
+COMPOSES = {family for family, row in BYTE_LEVEL.items() if row[2].get("normalizer") == {"type": "NFC"}}
+
 # Family: model_type, special tokens after the first three, ordinary ones, whether a text begins with a space.
 SENTENCE_PIECE = {
     "llama2": ("llama", [], [], True),
@@ -128,6 +132,26 @@ def texts(count: int, extra: list[str]) -> list[str]:
     return made
 
 
+def wild(count: int, extra: list[str]) -> list[str]:
+    """Strings that no one writes: control characters, marks without a letter, characters of every plane."""
+    chooser = random.Random(5)
+    ranges = [
+        (0x01, 0x20), (0x20, 0x7F), (0x7F, 0x100), (0x100, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700),
+        (0x900, 0xE80), (0x2000, 0x2070), (0x2070, 0x2C00), (0x3000, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A4),
+        (0xE000, 0xE010), (0xFE00, 0xFE10), (0xFF00, 0xFFF0), (0x1F300, 0x1F650), (0x20000, 0x2A6D0), (0xE0100, 0xE0110),
+    ]
+
+    def piece() -> str:
+        if chooser.random() < 0.1:
+            return chooser.choice(extra + [" ", "\n", "\t\t", "  \n"])
+        first, last = chooser.choice(ranges)
+        characters = [chr(chooser.randrange(first, last)) for _ in range(chooser.randrange(1, 5))]
+        # What no version of Unicode has assigned is nothing to agree on.
+        return "".join(one for one in characters if unicodedata.category(one) != "Cn")
+
+    return ["".join(piece() for _ in range(chooser.randrange(1, 9))) for _ in range(count)]
+
+
 def save(directory: pathlib.Path, model_type: str, vocab_size: int, files: dict, **config):
     """A model of the family with weights as small as can be, and the tokenizer's files."""
     sizes = {
@@ -137,6 +161,8 @@ def save(directory: pathlib.Path, model_type: str, vocab_size: int, files: dict,
     }
     if model_type in ("qwen3_moe", "qwen2_moe", "mixtral"):
         sizes |= {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+    if model_type == "gpt2":
+        sizes["n_ctx"] = 64
     config = transformers.AutoConfig.for_model(model_type, **sizes)
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
