@@ -58,3 +58,11 @@ def bases(tmp_path_factory):
 
     with adapters.one_thread():
         yield adapters.Bases(tmp_path_factory.mktemp("bases"))
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory):
+    """The tiny models that have a GGUF form. Not to be changed."""
+    import gguf_families
+
+    return gguf_families.Models(tmp_path_factory.mktemp("families"))

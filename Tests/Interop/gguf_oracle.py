@@ -6,6 +6,7 @@ that holds `convert_hf_to_gguf.py`, named by $NIBBLE_LLAMA_CPP, is taken instead
 
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import subprocess
@@ -33,19 +34,33 @@ def build_wheel(*arguments):
     raise NotImplementedError
 '''
 
-# The converter knows a BPE tokenizer by the hash of what it makes of a sample text; tiny ones are unknown to it.
-WRAPPER = '''
+# One process for all models, because importing takes seconds: it reads a JSON list of arguments a line, answers each with
+# a line, and leaves what the converter says to stderr. The converter knows a BPE tokenizer by the hash of what it makes
+# of a sample text; tiny ones are unknown to it.
+WORKER = '''
+import json
+import os
 import runpy
 import sys
+import traceback
 
-folder, *arguments = sys.argv[1:]
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+folder = sys.argv[1]
 sys.path.insert(0, folder)
 sys.path.insert(1, folder + "/gguf-py")
 import conversion.base
 
-conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: "default"
-sys.argv = ["convert_hf_to_gguf.py", *arguments]
-runpy.run_path(folder + "/convert_hf_to_gguf.py", run_name="__main__")
+conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: PRE
+for line in sys.stdin:
+    PRE, *arguments = json.loads(line)
+    sys.argv = ["convert_hf_to_gguf.py", *arguments]
+    answer = None
+    try:
+        runpy.run_path(folder + "/convert_hf_to_gguf.py", run_name="__main__")
+    except (Exception, SystemExit):
+        answer = traceback.format_exc()
+    print(json.dumps(answer), file=answers, flush=True)
 '''
 
 
@@ -86,12 +101,26 @@ def converter() -> pathlib.Path:
     return folder
 
 
-def convert(model: pathlib.Path, out: pathlib.Path, outtype: str = "auto") -> dict:
-    """What the converter makes of a Hugging Face model's directory, as `read` returns it."""
-    command = [sys.executable, "-c", WRAPPER, str(converter()), str(model), "--outfile", str(out), "--outtype", outtype]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=os.environ | {"HF_HUB_OFFLINE": "1"})
-    assert result.returncode == 0, result.stdout + result.stderr
-    return read(out)
+@functools.cache
+def worker() -> subprocess.Popen:
+    """The process that converts; it ends when its input does, which is when this process does."""
+    with tempfile.TemporaryFile() as log:
+        return subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(converter())], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=log, text=True, env=os.environ | {"HF_HUB_OFFLINE": "1"})
+
+
+def convert(model: pathlib.Path, out: pathlib.Path, outtype: str = "auto", pre: str = "default") -> pathlib.Path:
+    """Has the converter make `out` of a Hugging Face model's directory. `pre` is the pre-tokenizer that a BPE tokenizer
+    is taken for."""
+    process = worker()
+    process.stdin.write(json.dumps([pre, str(model), "--outfile", str(out), "--outtype", outtype]) + "\n")
+    process.stdin.flush()
+    answer = process.stdout.readline()
+    assert answer, f"the converter ended with {process.wait()}"
+    failure = json.loads(answer)
+    assert failure is None, failure
+    return out
 
 
 def read(path: pathlib.Path) -> dict:

@@ -7,7 +7,6 @@ import pathlib
 import xllamacpp.xllamacpp
 
 
-
 class ModelParameters(ctypes.Structure):
     """llama_model_params, of which only one field is set."""
 

@@ -1,8 +1,11 @@
 """Small tokenizers, shaped as those that the families of models ship."""
 
+import functools
+import io
 import json
 import pathlib
 import random
+import unicodedata
 
 import sentencepiece
 import tokenizers
@@ -83,6 +86,16 @@ BYTE_LEVEL = {
     ),
 }
 
+# The name that llama.cpp's converter has for each, known by its hash of what the real one makes of a sample text.
+PRE = {
+    "gpt2": "gpt-2", "qwen2": "qwen2", "qwen3-moe": "qwen2", "llama3": "llama-bpe", "smollm3": "smaug-bpe",
+    "olmo2": "dbrx", "phi4": "dbrx", "phi4-mini": "gpt-4o", "tekken": "tekken", "starcoder2": "starcoder",
+    "granite": "refact",
+}
+
+# Those that compose characters.
+COMPOSES = {family for family, row in BYTE_LEVEL.items() if row[2].get("normalizer") == {"type": "NFC"}}
+
 # Family: model_type, special tokens after the first three, ordinary ones, whether a text begins with a space.
 SENTENCE_PIECE = {
     "llama2": ("llama", [], [], True),
@@ -119,6 +132,26 @@ def texts(count: int, extra: list[str]) -> list[str]:
     return made
 
 
+def wild(count: int, extra: list[str]) -> list[str]:
+    """Strings that no one writes: control characters, marks without a letter, characters of every plane."""
+    chooser = random.Random(5)
+    ranges = [
+        (0x01, 0x20), (0x20, 0x7F), (0x7F, 0x100), (0x100, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700),
+        (0x900, 0xE80), (0x2000, 0x2070), (0x2070, 0x2C00), (0x3000, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A4),
+        (0xE000, 0xE010), (0xFE00, 0xFE10), (0xFF00, 0xFFF0), (0x1F300, 0x1F650), (0x20000, 0x2A6D0), (0xE0100, 0xE0110),
+    ]
+
+    def piece() -> str:
+        if chooser.random() < 0.1:
+            return chooser.choice(extra + [" ", "\n", "\t\t", "  \n"])
+        first, last = chooser.choice(ranges)
+        characters = [chr(chooser.randrange(first, last)) for _ in range(chooser.randrange(1, 5))]
+        # What no version of Unicode has assigned is nothing to agree on.
+        return "".join(one for one in characters if unicodedata.category(one) != "Cn")
+
+    return ["".join(piece() for _ in range(chooser.randrange(1, 9))) for _ in range(count)]
+
+
 def save(directory: pathlib.Path, model_type: str, vocab_size: int, files: dict, **config):
     """A model of the family with weights as small as can be, and the tokenizer's files."""
     sizes = {
@@ -128,29 +161,26 @@ def save(directory: pathlib.Path, model_type: str, vocab_size: int, files: dict,
     }
     if model_type in ("qwen3_moe", "qwen2_moe", "mixtral"):
         sizes |= {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32}
+    if model_type == "gpt2":
+        sizes["n_ctx"] = 64
     config = transformers.AutoConfig.for_model(model_type, **sizes)
     model = transformers.AutoModelForCausalLM.from_config(config)
     model.save_pretrained(directory)
     for name, content in files.items():
-        if content is None:
-            continue
-        path = directory / name
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False))
+        (directory / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def added(number: int, content: str, special: bool, normalized: bool = False):
+def added(number: int, content: str, special: bool, strips: bool = False):
     return {
-        "id": number, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
-        "normalized": normalized, "special": special,
+        "id": number, "content": content, "single_word": False, "lstrip": False, "rstrip": strips,
+        "normalized": False, "special": special,
     }
 
 
-def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
-    """Writes the model; returns its added tokens."""
-    model_type, pre, members, special, ordinary, config = BYTE_LEVEL[family]
+@functools.cache
+def byte_level_files(family: str) -> tuple[list[str], int, dict]:
+    """The added tokens, the number of all tokens, and the files."""
+    _, pre, members, special, ordinary, config = BYTE_LEVEL[family]
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = tokenizers.Tokenizer.from_str(
         json.dumps({"model": {"type": "BPE", "vocab": {}, "merges": []}, "pre_tokenizer": pre})
@@ -181,26 +211,40 @@ def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
         key: contents[value] if isinstance(value, int) and key.endswith("_token") and not key.startswith("add_") else value
         for key, value in config.items()
     }
+    files = {"tokenizer.json": file, "tokenizer_config.json": config}
+    return contents, size + len(contents), {name: json.dumps(file, ensure_ascii=False) for name, file in files.items()}
+
+
+def make_byte_level(directory: pathlib.Path, family: str) -> list[str]:
+    """Writes the model; returns its added tokens."""
+    contents, size, files = byte_level_files(family)
     # Rows that no token has, as models round their vocabulary up.
-    save(directory, model_type, size + len(contents) + 5, {"tokenizer.json": file, "tokenizer_config.json": config})
+    save(directory, BYTE_LEVEL[family][0], size + 5, files)
     return contents
 
 
-def make_sentence_piece(directory: pathlib.Path, family: str, scratch: pathlib.Path, keeps_model: bool) -> list[str]:
-    """Writes the model, with `tokenizer.model` or with tokenizer.json alone; returns its added tokens."""
-    model_type, special, ordinary, prefix = SENTENCE_PIECE[family]
+@functools.cache
+def sentence_piece_files(family: str) -> tuple[list[str], int, dict]:
+    """The added tokens, the number of all tokens, and the files."""
+    _, special, ordinary, prefix = SENTENCE_PIECE[family]
+    writer = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(corpus()), model_prefix=str(scratch / "piece"), vocab_size=700, model_type="bpe",
+        sentence_iterator=iter(corpus()), model_writer=writer, vocab_size=700, model_type="bpe",
         byte_fallback=True, normalization_rule_name="identity", add_dummy_prefix=prefix, remove_extra_whitespaces=False,
         character_coverage=1.0, split_digits=True, allow_whitespace_only_pieces=True, minloglevel=2,
     )
-    model = (scratch / "piece.model").read_bytes()
+    model = writer.getvalue()
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     size = processor.vocab_size()
     pieces = {processor.id_to_piece(number): number for number in range(size)}
     contents = special + ordinary
-    base = [added(number, processor.id_to_piece(number), True) for number in range(3)]
-    more = [added(size + n, content, n < len(special)) for n, content in enumerate(contents)]
+    # Phi-3's take the spaces after them, but for the three that other models have too.
+    strips = family == "phi3"
+    base = [added(number, processor.id_to_piece(number), True, strips and number == 2) for number in range(3)]
+    more = [
+        added(size + n, content, n < len(special), strips and content != "<|endoftext|>")
+        for n, content in enumerate(contents)
+    ]
     space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     normalizers = [{"type": "Prepend", "prepend": "▁"}, space] if prefix else [space]
     unspace = {"type": "Replace", "pattern": {"String": "▁"}, "content": " "}
@@ -228,9 +272,33 @@ def make_sentence_piece(directory: pathlib.Path, family: str, scratch: pathlib.P
             str(token["id"]): {key: value for key, value in token.items() if key != "id"} for token in base + more
         },
     }
-    files = {"tokenizer.json": file, "tokenizer_config.json": config, "tokenizer.model": model if keeps_model else None}
-    save(directory, model_type, size + len(contents) + 3, files)
+    files = {name: json.dumps(file, ensure_ascii=False) for name, file in {
+        "tokenizer.json": file, "tokenizer_config.json": config}.items()}
+    return contents, size + len(contents), files | {"tokenizer.model": model}
+
+
+def make_sentence_piece(directory: pathlib.Path, family: str, keeps_model: bool) -> list[str]:
+    """Writes the model, with `tokenizer.model` or with tokenizer.json alone; returns its added tokens."""
+    contents, size, files = sentence_piece_files(family)
+    if not keeps_model:
+        files = {name: content for name, content in files.items() if name != "tokenizer.model"}
+    save(directory, SENTENCE_PIECE[family][0], size + 3, files)
     return contents
+
+
+def files(family: str) -> dict:
+    """The files of a tokenizer of either kind, by name."""
+    return (byte_level_files if family in BYTE_LEVEL else sentence_piece_files)(family)[2]
+
+
+def roles(family: str) -> dict[str, int | None]:
+    """The numbers of the tokens that begin, end and pad a text, as config.json has them."""
+    if family not in BYTE_LEVEL:
+        return {"bos": 1, "eos": 2, "pad": 0}
+    *_, special, ordinary, config = BYTE_LEVEL[family]
+    first = byte_level_files(family)[1] - len(special + ordinary)
+    numbers = {role: config.get(f"{role}_token") for role in ("bos", "eos", "pad")}
+    return {role: None if number is None else first + number for role, number in numbers.items()}
 
 
 def merges(processor, pieces) -> list[list[str]]:

@@ -12,6 +12,9 @@ struct StoredVocabulary {
   /// Nil where the file does not say.
   let beginsText: Bool?
   let endsText: Bool?
+  /// Whether a second text begins as the first does. The converter asks what stands between two, and says something of
+  /// it only where something does.
+  private let separatesTexts: Bool
 
   init(_ metadata: GGUFMetadata) throws(Failure) {
     guard let stored = try metadata.byteStrings("tokenizer.ggml.tokens") else {
@@ -39,6 +42,7 @@ struct StoredVocabulary {
     ids = try Self.ids(metadata, count: tokens.count)
     beginsText = try metadata.bool("tokenizer.ggml.add_bos_token")
     endsText = try metadata.bool("tokenizer.ggml.add_eos_token")
+    separatesTexts = try metadata.bool("tokenizer.ggml.add_sep_token") != nil
   }
 
   private static func types(_ metadata: GGUFMetadata, count: Int) throws(Failure) -> [TokenType] {
@@ -126,12 +130,18 @@ struct StoredVocabulary {
       tokens[self.text(id)] = ["id": text, "ids": [.number(id)], "tokens": [text]]
       return [["SpecialToken": ["id": text, "type_id": 0]]]
     }
+    func sequence(_ name: String, _ type: Int) -> JSONValue {
+      ["Sequence": ["id": .string(name), "type_id": .number(type)]]
+    }
     func around(_ name: String, _ type: Int) -> [JSONValue] {
-      special(before) + [["Sequence": ["id": .string(name), "type_id": .number(type)]]] + special(after)
+      special(before) + [sequence(name, type)] + special(after)
     }
     let single = around("A", 0)
+    let pair =
+      separatesTexts
+      ? single + around("B", 1) : special(before) + [sequence("A", 0), sequence("B", 1)] + special(after)
     return [
-      "type": "TemplateProcessing", "single": .array(single), "pair": .array(single + around("B", 1)),
+      "type": "TemplateProcessing", "single": .array(single), "pair": .array(pair),
       "special_tokens": .object(tokens),
     ]
   }

@@ -7,15 +7,19 @@ import Tensors
 struct FourBitPreparation {
   private let base: any TensorSource
   private let origin: (Int) -> Step.Origin
+  private let copiedF32: FloatType?
   var steps: [Step] = []
   private var narrowed = 0
   private var widened = 0
   private var conversions: [Int: FloatType] = [:]
   private var transposed: Set<Int> = []
 
-  /// - Parameter origin: which stored tensors a tensor of `base` comes from.
-  init(_ base: any TensorSource, origin: @escaping (Int) -> Step.Origin) {
+  /// - Parameters:
+  ///   - copiedF32: what F32 becomes where it is not quantized, unless the model class wants it; nil to keep it.
+  ///   - origin: which stored tensors a tensor of `base` comes from.
+  init(_ base: any TensorSource, copiedF32: FloatType? = nil, origin: @escaping (Int) -> Step.Origin) {
     self.base = base
+    self.copiedF32 = copiedF32
     self.origin = origin
   }
 
@@ -32,6 +36,11 @@ struct FourBitPreparation {
       // of a quantized one as they are stored.
       conversions[index] = .f32
       widened += 1
+      origin = .derived([stored])
+    } else if case .keep(let reason) = disposition, reason != .fp32Module, info.type == .f32, let copiedF32,
+      copiedF32 != .f32, let stored = origin.single
+    {
+      conversions[index] = copiedF32
       origin = .derived([stored])
     }
     guard disposition == .quantize || disposition == .quantizeTransposed else {

@@ -127,6 +127,14 @@ public struct ModelSource: Sendable {
   /// What decides which weights are linear layers.
   var configuration: ModelConfiguration { config.map(ModelConfiguration.init) ?? ModelConfiguration() }
 
+  /// What a loader casts vectors to; nil where they lie in a type of their own choice.
+  ///
+  /// GGUF has them in F32 only. A loader takes those of a quantized checkpoint as they are, and cannot multiply what a
+  /// norm in F32 gives out with the 16 bits of the output embedding.
+  var vectorType: FloatType? {
+    checkpoint is GGUFModel ? config?["dtype"]?.string.flatMap(FloatType.init(torchName:)) : nil
+  }
+
   /// Positions of the weights of `Conv1D`, which lie transposed in a plain checkpoint.
   var transposedWeights: Set<Int> {
     let plan = planWeights(

@@ -70,7 +70,8 @@ public struct Quantize: Sendable {
       dequantized.tensors, configuration: model.configuration,
       target: target == .transformers5 ? .transformers5 : .transformers4, keep: keep.map(Keep.init))
     if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
-    var preparation = FourBitPreparation(dequantized, origin: dequantized.origin)
+    var preparation = FourBitPreparation(
+      dequantized, copiedF32: model.vectorType, origin: dequantized.origin)
     for (index, disposition) in weights.dispositions.enumerated() {
       // A weight that is in 4 bits already was transposed when it was quantized.
       try preparation.add(index, disposition, isOriented: dequantized.isFourBit(index))

@@ -59,7 +59,7 @@ public struct QuantizeToGGUF: Sendable {
       source: SortedSource(input.source, order: order), types: types,
       origins: order.map { $0 < input.origins.count ? input.origins[$0] : nil }, stored: input.stored,
       metadata: input.metadata.quantized(to: choice.scheme, importance: matrix), name: name,
-      maxShardBytes: run.maxShardBytes)
+      maxShardBytes: run.maxShardBytes, isFlat: true)
     if let matrix {
       let found = try addImportance(matrix, to: &plan)
       if found == 0 { warnings.append("none of the tensors is in the importance matrix '\(matrix.fileName)'") }

@@ -18,10 +18,11 @@ struct GGUFPlan {
   /// - Parameters:
   ///   - origins: for each tensor its position in `stored`, when it has the very same values.
   ///   - name: of the file; the files of a split get numbers.
+  ///   - isFlat: shapes are written without dimensions of 1 in front, as ggml does, which has always four of them.
   /// - Throws: `unsupported` for a type that cannot be made of another.
   init(
     source: any TensorSource, types: [GGMLType], origins: [Int?], stored: GGUFCheckpoint?, metadata: GGUFMetadata,
-    name: String, maxShardBytes: Int
+    name: String, maxShardBytes: Int, isFlat: Bool = false
   ) throws(Failure) {
     var tensors: [GGUFTensor] = []
     for (index, (info, type)) in zip(source.tensors, types).enumerated() {
@@ -32,7 +33,8 @@ struct GGUFPlan {
           .unsupported, "is \(info.type.name), which cannot be written as \(type.name.uppercased())",
           tensor: info.name.string)
       }
-      tensors.append(try GGUFTensor(name: info.name, type: type, shape: info.shape))
+      let leading = isFlat ? info.shape.dropLast().prefix { $0 == 1 }.count : 0
+      tensors.append(try GGUFTensor(name: info.name, type: type, shape: Array(info.shape.dropFirst(leading))))
     }
     self.source = source
     self.stored = stored
