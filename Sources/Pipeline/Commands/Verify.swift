@@ -45,6 +45,9 @@ public struct Verify: Sendable {
     var result = Result()
     let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
     let sidecar = manifest == nil ? try GGUFSidecar(path: path) : nil
+    if HeaderJournal.isThere(for: path) {
+      result.add(file: fileName(of: path), "an edit of it was interrupted; 'nibble edit' on the file repairs it")
+    }
     let hasManifest = try checkDigests(path, sidecar?.directory ?? directory, sidecar, &result)
     var logical: LogicalTensors?
     do throws(Failure) {
