@@ -6,7 +6,7 @@ import Tensors
 
 /// `nibble verify`: is the checkpoint what its manifest says, and what the trainers' loaders expect?
 public struct Verify: Sendable {
-  /// A manifest that lies elsewhere.
+  /// A manifest that lies elsewhere, or what `llama-gguf-hash` printed.
   public var manifest: String?
   /// The checkpoint it was made from: quantize again and compare.
   public var against: String?
@@ -65,6 +65,10 @@ public struct Verify: Sendable {
   private func checkDigests(
     _ path: String, _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
   ) throws(Failure) -> Bool {
+    if let hashes = try readHashes() {
+      try HashCheck(manifest: hashes, style: progress).run(path, &result)
+      return true
+    }
     guard let manifest = try readManifest(directory, sidecar, &result) else {
       let name = sidecar?.name ?? ManifestWriter.name
       result.notChecked.append("digests: there is no \(name) that says what they should be")
@@ -73,6 +77,13 @@ public struct Verify: Sendable {
     try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(
       path, directory, isWhole: sidecar == nil, &result)
     return true
+  }
+
+  /// What another tool has listed; nil for a manifest of Nibble, or none.
+  private func readHashes() throws(Failure) -> HashManifest? {
+    guard let manifest else { return nil }
+    let file = try InputFile(path: manifest)
+    return try HashManifest.isLikely(file) ? HashManifest(file) : nil
   }
 
   private func readManifest(
