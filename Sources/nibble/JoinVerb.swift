@@ -12,7 +12,7 @@ enum JoinVerb: Verb {
   ]
   static let example = [
     "nibble join CodeLlama-13b-00001-of-00003.gguf -o CodeLlama-13b.gguf",
-    "nibble join CodeLlama-13b-nf4-shards -o CodeLlama-13b-nf4",
+    "nibble join CodeLlama-nf4-shards -o CodeLlama-13b-nf4",
   ]
 
   static let options = [SplitVerb.output] + Option.writing

@@ -13,7 +13,7 @@ enum SplitVerb: Verb {
   ]
   static let example = [
     "nibble split CodeLlama-13b.gguf -o CodeLlama-13b --max-shard-size 4GB",
-    "nibble split CodeLlama-13b-nf4 -o CodeLlama-13b-nf4-shards --max-shard-size 1GB",
+    "nibble split CodeLlama-13b-nf4 -o CodeLlama-nf4-shards --max-shard-size 1GB",
   ]
 
   static let output = Option("--output", short: "-o", value: "OUT", "directory, or GGUF name, to create (required)")

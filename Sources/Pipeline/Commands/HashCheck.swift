@@ -66,7 +66,8 @@ struct HashCheck {
     if names.count > 1 {
       guard names.contains(path) else {
         throw Failure(
-          .malformed, "speaks of several files named '\(file)'; name it as one of these lines does", file: manifest.name)
+          .malformed, "speaks of several files named '\(file)'; name it as one of these lines does", file: manifest.name
+        )
       }
       used.formUnion(matches.map(\.entry))
       matches.removeAll { $0.file != path }
@@ -147,7 +148,9 @@ struct HashCheck {
       }
       result.bytesChecked += tensor.byteCount
       result.tensorsChecked += 1
-      Self.compare(wanted, &own) { result.add(file: file.name, tensor: tensor.name, "\($0), \(manifest.name) says \($1)") }
+      Self.compare(wanted, &own) {
+        result.add(file: file.name, tensor: tensor.name, "\($0), \(manifest.name) says \($1)")
+      }
     }
     Self.compare(expected.whole, &whole) {
       result.add(file: file.name, "of all tensor data, \($0), \(manifest.name) says \($1)")

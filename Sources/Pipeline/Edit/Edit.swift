@@ -38,7 +38,8 @@ public struct Edit: Sendable {
     if HeaderJournal.isThere(for: path) {
       guard !isDryRun else {
         throw Failure(
-          .malformed, "an edit of it was interrupted; 'nibble edit' without --dry-run puts its header right", file: name)
+          .malformed, "an edit of it was interrupted; 'nibble edit' without --dry-run puts its header right", file: name
+        )
       }
       warnings.append("\(name): \(try Recovery(path: path, name: name).run())")
       announce(warnings[0])
@@ -123,7 +124,7 @@ extension Edit.Report {
       }
     }
     if bytes == 0 { return text + "\(path.printable()): nothing to write\n" }
-    let what = isHeaderOnly ? "the header in place" : "a new file, as the header's length changes"
+    let what = isHeaderOnly ? "the header in place" : "a whole new file"
     text += "\(path.printable()): \(isDryRun ? "would write" : "wrote") \(what) (\(byteText(bytes)))"
     if let manifest { text += ", \(isDryRun ? "and" : "updated") \(manifest.printable())" }
     return text + "\n"

@@ -41,7 +41,8 @@ struct HeaderRewrite {
     }
     try file.checkUnchanged()
     try Interruption.check()
-    try HeaderJournal(fileSize: file.size, newDigest: digests?.xxh128, old: header.old, new: header.new).write(for: path)
+    try HeaderJournal(fileSize: file.size, newDigest: digests?.xxh128, old: header.old, new: header.new).write(
+      for: path)
     do throws(Failure) { try target.replaceBeginning(header.new) } catch {
       // As it was, if the device still takes it.
       do throws(Failure) { try target.replaceBeginning(header.old) } catch { throw unfinished(error) }
