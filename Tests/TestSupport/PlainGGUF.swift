@@ -1,8 +1,16 @@
 /// A small GGUF file written field by field, without the code under test.
 public struct PlainGGUF: Sendable {
   public enum Value: Sendable {
-    case u8(UInt8), u16(UInt16), u32(UInt32), i32(Int32), u64(UInt64), f32(Float), bool(Bool), text(String)
-    case texts([String]), i32s([Int32])
+    case u8(UInt8)
+    case u16(UInt16)
+    case u32(UInt32)
+    case i32(Int32)
+    case u64(UInt64)
+    case f32(Float)
+    case bool(Bool)
+    case text(String)
+    case texts([String])
+    case i32s([Int32])
   }
 
   public struct Tensor: Sendable {
@@ -13,7 +21,7 @@ public struct PlainGGUF: Sendable {
     public var shape: [Int]
     public var data: [UInt8]
 
-    public init(_ name: String, _ type: UInt32 = 0, _ shape: [Int], _ data: [UInt8]) {
+    public init(_ name: String, type: UInt32 = 0, _ shape: [Int], _ data: [UInt8]) {
       (self.name, self.type, self.shape, self.data) = (name, type, shape, data)
     }
   }
@@ -28,7 +36,7 @@ public struct PlainGGUF: Sendable {
     self.tensors = tensors
   }
 
-  /// Two metadata pairs and four tensors whose bytes follow from their positions.
+  /// Six metadata pairs and four tensors whose bytes follow from their positions.
   public static let small = PlainGGUF(
     [
       ("general.architecture", .text("llama")), ("general.name", .text("tiny")), ("llama.context_length", .u32(128)),
@@ -37,7 +45,7 @@ public struct PlainGGUF: Sendable {
     ],
     [
       Tensor("token_embd.weight", [3, 32], ramp(384, 1)), Tensor("blk.0.attn_norm.weight", [5], ramp(20, 2)),
-      Tensor("blk.0.attn_q.weight", 8, [2, 32], ramp(68, 3)), Tensor("output.weight", [3, 32], ramp(384, 4)),
+      Tensor("blk.0.attn_q.weight", type: 8, [2, 32], ramp(68, 3)), Tensor("output.weight", [3, 32], ramp(384, 4)),
     ])
 
   /// Bytes that differ from tensor to tensor.
