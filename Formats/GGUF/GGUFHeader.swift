@@ -49,6 +49,14 @@ public struct GGUFHeader: Sendable {
     } catch { throw error.located(file: file.name) }
   }
 
+  /// Everything that stands before the data, with other metadata: the tensors and their places in the data section
+  /// stay, the section itself may begin elsewhere.
+  ///
+  /// - Precondition: `metadata` has the alignment of this header.
+  public func encoded(metadata: GGUFMetadata) throws(Failure) -> [UInt8] {
+    try GGUFLayout.encode(metadata, tensors[...], begins, alignment, version: version)
+  }
+
   /// Where a tensor's bytes are, counted from the file's first byte.
   public func range(of index: Int) -> Range<Int> {
     let start = dataStart + begins[index]

@@ -139,6 +139,18 @@ public struct GGUFArray: Sendable {
     self.init(.string, count: byteStrings.count, .bytes(bytes))
   }
 
+  /// - Throws: `internal` when an element is of another type.
+  public init(_ elementType: GGUFValueType, of values: [GGUFValue]) throws(Failure) {
+    var bytes: [UInt8] = []
+    for value in values {
+      guard value.type == elementType else {
+        throw Failure(.internal, "\(value.type.name) in an array of \(elementType.name)")
+      }
+      try bytes.append(value)
+    }
+    self.init(elementType, count: values.count, .bytes(bytes))
+  }
+
   public init(int32s values: [Int32]) { self.init(.int32, values.map { UInt32(bitPattern: $0) }) }
   public init(uint32s values: [UInt32]) { self.init(.uint32, values) }
   public init(float32s values: [Float]) { self.init(.float32, values.map(\.bitPattern)) }

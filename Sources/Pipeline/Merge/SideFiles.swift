@@ -45,6 +45,9 @@ struct SideFiles: Sendable {
 
   var names: [String] { (files.map(\.name) + made.keys).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
 
+  /// One more file of the model's directory, unchanged.
+  mutating func add(_ name: String, in directory: InputDirectory) { files.append((name, directory)) }
+
   /// Of a file that lies nowhere.
   func contents(_ name: String) -> [UInt8]? { made[name] }
 
