@@ -61,7 +61,7 @@ extension HostileGGUF {
         $0.tail = []
         $0.pairs = [GGUFBuilder.Pair("k", .string(String(repeating: "x", count: 64)))]
       },
-      row("a pair too many", "") { $0.pairCount = 7 },
+      row("a pair too many", "a tensor's name has 562949953421312 bytes, allowed are 64") { $0.pairCount = 7 },
     ]
 
   private static let absurd: [UInt64] = [.max, 1 << 63, 1 << 63 - 1, 1 << 60, 1 << 32, 1_000_000, 1]

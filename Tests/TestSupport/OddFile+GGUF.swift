@@ -55,7 +55,7 @@ extension OddFile {
       odd("empty tensors before, between and after", tensors: ["x", "a", "y", "b", "z"], of: .one) {
         $0.tensors.insert(.init("x", 8, [32, 0], []), at: 0)
         $0.tensors += [
-          .init("y", 2, [0], []), .init("b", 24, [1], [1]), .init("z", 0, [1 << 40, 0, 1 << 20], []),
+          .init("y", 2, [0], []), .init("b", 24, [1], [1]), .init("z", 0, [1 << 30, 0, 1 << 20], []),
         ]
       },
     ]
