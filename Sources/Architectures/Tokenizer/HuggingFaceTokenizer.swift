@@ -35,7 +35,8 @@ public func huggingFaceTokenizer(
   var map = JSONObject()
   for (key, token) in vocabulary.namedTokens { map[key] = .string(token) }
   files.append((TokenizerFiles.specialTokensFile, Array(JSONValue.object(map).text(.indented).utf8)))
-  files.append(("generation_config.json", Array(vocabulary.generationConfiguration.text(.indented).utf8)))
+  let generation = try vocabulary.generationConfiguration(metadata)
+  files.append((SamplingMetadata.file, Array(generation.text(.indented).utf8)))
   return try files + chatTemplates(metadata)
 }
 

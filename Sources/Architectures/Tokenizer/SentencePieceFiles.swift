@@ -10,6 +10,9 @@ struct SentencePieceFiles {
   private let added: [AddedToken]
   let configuration: JSONValue
 
+  /// Of a token that came to the pieces from another file.
+  private static let addedScore: Float = -1000
+
   private struct Merge {
     let score: Float
     let result: Int
@@ -31,7 +34,10 @@ struct SentencePieceFiles {
     // Nothing in the file says so; llama.cpp goes by the name too.
     let isPhi = try metadata.text("general.architecture") == "phi3"
     added = vocabulary.addedTokens { isPhi && !["<unk>", "<s>", "<|endoftext|>"].contains($0) }
-    var configuration = try vocabulary.configuration(added, metadata)
+    // Whatever stands in `added_tokens_decoder` is given this score and loses its own. `tokenizer.model` has the rest.
+    let scores = scores
+    var configuration = try vocabulary.configuration(
+      added.filter { scores[$0.id] == Self.addedScore && vocabulary.types[$0.id] != .unknown }, metadata)
     if let value = try metadata.bool("tokenizer.ggml.add_space_prefix") {
       configuration["add_prefix_space"] = .bool(value)
     }
@@ -147,7 +153,7 @@ struct SentencePieceFiles {
     while count > unknown + 1 {
       let last = count - 1
       let type = vocabulary.types[last]
-      let isAdded = scores[last] == -1000 && (type == .control || type == .userDefined)
+      let isAdded = scores[last] == Self.addedScore && (type == .control || type == .userDefined)
       guard vocabulary.isPadding(last) || isAdded else { break }
       count -= 1
     }

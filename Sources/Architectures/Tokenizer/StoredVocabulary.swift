@@ -88,7 +88,9 @@ struct StoredVocabulary {
   }
 
   /// Generation stops at the end of a turn too.
-  var generationConfiguration: JSONValue {
+  ///
+  /// - Throws: `malformed` for a recommendation for sampling of another type than its key has.
+  func generationConfiguration(_ metadata: GGUFMetadata) throws(Failure) -> JSONValue {
     var object = JSONObject()
     if let id = id("bos") { object["bos_token_id"] = .number(id) }
     var ends: [Int] = []
@@ -97,6 +99,7 @@ struct StoredVocabulary {
       object["eos_token_id"] = ends.count == 1 ? .number(first) : .array(ends.map { .number($0) })
     }
     if let id = id("pad") { object["pad_token_id"] = .number(id) }
+    for (key, value) in try SamplingMetadata.configuration(metadata).members { object[key] = value }
     return .object(object)
   }
 
