@@ -107,8 +107,9 @@ public struct GGUFLayout: Sendable {
       end = next
     }
     let header = try encode(metadata, tensors[range], begins, alignment)
-    return File(
-      name: name, tensors: range, header: header, offsets: begins.map { $0 + header.count }, size: header.count + end)
+    let (size, overflowed) = header.count.addingReportingOverflow(end)
+    if overflowed, let last = tensors[range].last { throw tooLarge(last) }
+    return File(name: name, tensors: range, header: header, offsets: begins.map { $0 + header.count }, size: size)
   }
 
   /// Everything that stands before the data, with its padding.

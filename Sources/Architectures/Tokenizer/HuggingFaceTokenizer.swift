@@ -45,7 +45,7 @@ private func chatTemplates(_ metadata: GGUFMetadata) throws(Failure) -> [(name: 
   var files: [(name: String, contents: [UInt8])] = []
   if let text = try metadata.text(key) { files.append((ChatTemplate.file, Array(text.utf8))) }
   for pair in metadata.pairs where pair.key.hasBytes(prefix: key + ".") {
-    let name = String(pair.key.dropFirst(key.count + 1))
+    let name = String(decoding: pair.key.utf8.dropFirst(key.utf8.count + 1), as: UTF8.self)
     // It becomes the name of a file.
     guard !name.isEmpty, name.utf8.count <= 64,
       name.unicodeScalars.allSatisfy({ $0 == "_" || ChatTemplate.isNameLetter($0) })

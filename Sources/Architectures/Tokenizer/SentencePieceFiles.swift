@@ -23,9 +23,11 @@ struct SentencePieceFiles {
   init(_ vocabulary: StoredVocabulary, _ metadata: GGUFMetadata) throws(Failure) {
     self.vocabulary = vocabulary
     let count = vocabulary.tokens.count
-    let stored = try metadata.numbers("tokenizer.ggml.scores") ?? [Double](repeating: 0, count: count)
-    guard stored.count == count, stored.allSatisfy({ !$0.isNaN }) else {
-      throw Failure(.malformed, "metadata 'tokenizer.ggml.scores' has not one number for each of \(count) tokens")
+    let key = "tokenizer.ggml.scores"
+    let isOfEach = try metadata.array(key).map { $0.count == count } ?? true
+    let stored = isOfEach ? try metadata.numbers(key) ?? [Double](repeating: 0, count: count) : []
+    guard isOfEach, stored.allSatisfy({ !$0.isNaN }) else {
+      throw Failure(.malformed, "metadata '\(key)' has not one number for each of \(count) tokens")
     }
     scores = stored.map { Float($0) }
     prependsSpace = try metadata.bool("tokenizer.ggml.add_space_prefix") ?? true

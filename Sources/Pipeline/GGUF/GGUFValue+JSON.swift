@@ -37,7 +37,7 @@ extension GGUFValue {
     let shown = 8
     guard array.count > shown else { return try json(arrayLimit: shown).text(.line) }
     var elements: [String] = []
-    for value in try array.values().prefix(shown) { elements.append(try value.json(arrayLimit: shown).text(.line)) }
+    for value in try array.values(first: shown) { elements.append(try value.json(arrayLimit: shown).text(.line)) }
     return "[\(elements.joined(separator: ", ")), …]"
   }
 
