@@ -311,3 +311,15 @@ def test_file_is_that_of_llama_quantize(name, scheme, llama_quantize, source, ni
         out = tmp_path / f"from-{origin.name}.gguf"
         nibble.quantize(origin, out, "--scheme", scheme)
         assert out.read_bytes() == theirs, origin.name
+
+
+@pytest.mark.parametrize("scheme", ["q2_k", "q3_k_m", "q4_k_m", "q6_k", "iq4_xs", "iq4_nl"])
+@pytest.mark.parametrize("name", ["sql-llama", "mixtral-256"])
+def test_file_with_importance_is_that_of_llama_quantize(name, scheme, llama_quantize, source, nibble: Nibble, tmp_path):
+    """Named by where it lies: llama-quantize writes down the path that it is given, Nibble the name."""
+    directory, file, values = source(name)
+    write_gguf(tmp_path / "importance.gguf", made_up_importance(values))
+    command = [os.path.abspath(llama_quantize), "--imatrix", "importance.gguf", file, "theirs.gguf", scheme]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    nibble.quantize(directory, tmp_path / "mine.gguf", "--scheme", scheme, "--imatrix", tmp_path / "importance.gguf")
+    assert (tmp_path / "mine.gguf").read_bytes() == (tmp_path / "theirs.gguf").read_bytes()
