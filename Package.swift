@@ -88,6 +88,7 @@ let package = Package(
     tests("JSON", ["JSON", "Bytes"]),
     tests("Tensors", ["Tensors", "Bytes"]),
     tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
+    tests("GGUF", ["GGUF", "Tensors", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
     tests("Patterns", ["Patterns"]),
     tests("Adapters", ["Adapters", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),

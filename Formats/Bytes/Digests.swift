@@ -111,7 +111,8 @@ package enum XXH3Implementation {
 }
 
 extension UInt64 {
-  fileprivate var hexadecimal: String {
+  /// 16 digits.
+  var hexadecimal: String {
     let digits = String(self, radix: 16)
     return String(repeating: "0", count: 16 - digits.utf8.count) + digits
   }

@@ -19,6 +19,11 @@ public final class InputFile: Sendable {
 
   var descriptorNumber: Int32 { descriptor.number }
 
+  /// Names that the file has.
+  public var linkCount: Int { descriptor.status.map { Int($0.st_nlink) } ?? 1 }
+
+  var permissions: mode_t? { descriptor.status.map { $0.st_mode & 0o777 } }
+
   /// Opens what the user named; a symbolic link is followed.
   ///
   /// - Throws: `missing` when there is no such file or it cannot be read; `malformed` when it is a

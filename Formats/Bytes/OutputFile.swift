@@ -91,6 +91,12 @@ public final class OutputFile {
     if let failure { throw failure }
   }
 
+  /// Gives the file the permissions of another, which it is to replace. Where that is not allowed it keeps its own.
+  public func takePermissions(of file: InputFile) {
+    guard let mode = file.permissions else { return }
+    _ = SystemCall.succeeds { fchmod(descriptor.number, mode) }
+  }
+
   /// Makes the contents durable. A failed fsync is final: the kernel may have dropped the pages.
   public func finish() throws(Failure) {
     guard nibble_full_sync(descriptor.number) == 0 else {

@@ -52,7 +52,14 @@
         unsafe nettle_sha256_digest(context, 32, start)
       #endif
     }
+    return digest.hexadecimal
+  }
+}
+
+extension [UInt8] {
+  /// Two lower-case digits for each byte.
+  var hexadecimal: String {
     let digits = Array("0123456789abcdef".utf8)
-    return String(decoding: digest.flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
+    return String(decoding: flatMap { [digits[Int($0 >> 4)], digits[Int($0 & 15)]] }, as: UTF8.self)
   }
 }

@@ -54,7 +54,14 @@ struct GGUFDecoder {
       throw Failure(.malformed, "an array's elements are cut short")
     }
     let start = position
-    for _ in 0..<count { _ = try value(of: type, depth: depth + 1) }
+    if let width = type.byteCount {
+      guard count <= (bytes.count - position) / width else {
+        throw Failure(.malformed, "an array's elements are cut short")
+      }
+      position += count * width
+    } else {
+      for _ in 0..<count { _ = try value(of: type, depth: depth + 1) }
+    }
     return GGUFArray(type, count: count, .bytes(Array(bytes[start..<position])))
   }
 }

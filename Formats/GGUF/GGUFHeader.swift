@@ -11,8 +11,10 @@ public struct GGUFHeader: Sendable {
   public static let metadataLimit = 1_000_000
   /// Bytes of a key, as the specification has it.
   public static let keyLimit = 65_535
-  /// Bytes of one string that is not in an array.
+  /// Bytes of one string.
   public static let stringLimit = 64 << 20
+  /// Bytes of one array, those in it included: what is read at once when its elements are asked for.
+  public static let arrayLimit = 1 << 30
   public static let alignmentKey = "general.alignment"
   public static let defaultAlignment = 32
   public static let alignmentLimit = 1 << 20
@@ -47,6 +49,14 @@ public struct GGUFHeader: Sendable {
       dataStart = parser.dataStart
       warnings = parser.warnings
     } catch { throw error.located(file: file.name) }
+  }
+
+  /// Everything that stands before the data, with other metadata: the tensors and their places in the data section
+  /// stay, the section itself may begin elsewhere.
+  ///
+  /// - Precondition: `metadata` has the alignment of this header.
+  public func encoded(metadata: GGUFMetadata) throws(Failure) -> [UInt8] {
+    try GGUFLayout.encode(metadata, tensors[...], begins, alignment, version: version)
   }
 
   /// Where a tensor's bytes are, counted from the file's first byte.

@@ -157,14 +157,16 @@ struct GGUFHeaderParser {
     return length
   }
 
-  private mutating func string() throws(Failure) -> [UInt8] {
+  private mutating func stringLength() throws(Failure) -> Int {
     let length = try length("a string")
     guard length <= GGUFHeader.stringLimit else {
       throw Failure(
         .malformed, "a string has \(length) bytes, allowed are \(GGUFHeader.stringLimit)", offset: cursor.position - 8)
     }
-    return try cursor.bytes(length, "a string")
+    return length
   }
+
+  private mutating func string() throws(Failure) -> [UInt8] { try cursor.bytes(stringLength(), "a string") }
 
   /// Walks over the elements and keeps where they are.
   private mutating func array(depth: Int) throws(Failure) -> GGUFArray {
@@ -177,18 +179,36 @@ struct GGUFHeaderParser {
     let count = try length("an array")
     let start = cursor.position
     switch elementType {
-    case .bool: for _ in 0..<count { _ = try bool() }
-    case .string: for _ in 0..<count { try cursor.skip(try length("a string"), "a string") }
-    case .array: for _ in 0..<count { _ = try array(depth: depth + 1) }
+    case .bool:
+      try checkArray(count, start)
+      for _ in 0..<count { _ = try bool() }
+    case .string:
+      for _ in 0..<count {
+        try cursor.skip(stringLength(), "a string")
+        try checkArray(cursor.position - start, start)
+      }
+    case .array:
+      for _ in 0..<count {
+        _ = try array(depth: depth + 1)
+        try checkArray(cursor.position - start, start)
+      }
     default:
       let (bytes, overflowed) = count.multipliedReportingOverflow(by: elementType.byteCount ?? 1)
       guard !overflowed, bytes <= cursor.remaining else {
         throw Failure(
           .malformed, "an array of \(count) \(elementType.name), only \(cursor.remaining) bytes remain", offset: start)
       }
+      try checkArray(bytes, start)
       try cursor.skip(bytes, "an array")
     }
     return GGUFArray(elementType, count: count, .file(cursor.file, start..<cursor.position))
+  }
+
+  private func checkArray(_ byteCount: Int, _ start: Int) throws(Failure) {
+    guard byteCount <= GGUFHeader.arrayLimit else {
+      throw Failure(
+        .malformed, "an array has \(byteCount) bytes, allowed are \(GGUFHeader.arrayLimit)", offset: start)
+    }
   }
 
   private mutating func parseAlignment() throws(Failure) {

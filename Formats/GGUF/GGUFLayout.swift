@@ -42,9 +42,10 @@ public struct GGUFLayout: Sendable {
         guard let position = UInt16(exactly: number), let count = UInt16(exactly: ranges.count) else {
           throw Failure(.usage, "would take \(ranges.count) files, GGUF allows \(GGUFSplit.countLimit)")
         }
+        // In the order of llama-gguf-split, whose files are the same byte for byte.
         own[GGUFSplit.numberKey] = .uint16(position)
-        own[GGUFSplit.countKey] = .uint16(count)
         own[GGUFSplit.tensorCountKey] = .int32(Int32(clamping: tensors.count))
+        own[GGUFSplit.countKey] = .uint16(count)
       }
       if number > 0, alignment != GGUFHeader.defaultAlignment {
         own[GGUFHeader.alignmentKey] = .uint32(UInt32(alignment))
@@ -106,15 +107,17 @@ public struct GGUFLayout: Sendable {
       end = next
     }
     let header = try encode(metadata, tensors[range], begins, alignment)
-    return File(
-      name: name, tensors: range, header: header, offsets: begins.map { $0 + header.count }, size: header.count + end)
+    let (size, overflowed) = header.count.addingReportingOverflow(end)
+    if overflowed, let last = tensors[range].last { throw tooLarge(last) }
+    return File(name: name, tensors: range, header: header, offsets: begins.map { $0 + header.count }, size: size)
   }
 
-  private static func encode(
-    _ metadata: GGUFMetadata, _ tensors: ArraySlice<GGUFTensor>, _ begins: [Int], _ alignment: Int
+  /// Everything that stands before the data, with its padding.
+  static func encode(
+    _ metadata: GGUFMetadata, _ tensors: ArraySlice<GGUFTensor>, _ begins: [Int], _ alignment: Int, version: UInt32 = 3
   ) throws(Failure) -> [UInt8] {
     var bytes = Array("GGUF".utf8)
-    bytes.append(littleEndian: UInt32(3))
+    bytes.append(littleEndian: version)
     bytes.append(littleEndian: UInt64(tensors.count))
     bytes.append(littleEndian: UInt64(metadata.pairs.count))
     for (key, value) in metadata.pairs {
@@ -140,7 +143,8 @@ extension [UInt8] {
     self += string
   }
 
-  fileprivate mutating func append(_ value: GGUFValue) throws(Failure) {
+  /// The value as it stands in a file, without its type.
+  mutating func append(_ value: GGUFValue) throws(Failure) {
     switch value {
     case .uint8(let value): append(littleEndian: value)
     case .int8(let value): append(littleEndian: value)

@@ -113,15 +113,20 @@ public struct GGUFFileName: Equatable, Sendable {
   public init?(_ name: String) {
     guard name.hasSuffix(".gguf") else { return nil }
     let parts = name.dropLast(5).split(separator: "-", omittingEmptySubsequences: false)
-    guard parts.count >= 4, parts[parts.count - 2] == "of", parts[parts.count - 1].utf8.count == 5,
-      parts[parts.count - 3].utf8.count == 5, let total = Int(parts[parts.count - 1]),
-      let number = Int(parts[parts.count - 3]), (1...max(1, total)).contains(number)
+    guard parts.count >= 4, parts[parts.count - 2] == "of", let total = Self.number(parts[parts.count - 1]),
+      let number = Self.number(parts[parts.count - 3]), number >= 1, number <= total
     else { return nil }
     self.init(stem: parts.dropLast(3).joined(separator: "-"), number: number, total: total)
   }
 
   public var text: String {
     total == 1 ? "\(stem).gguf" : "\(stem)-\(Self.five(number))-of-\(Self.five(total)).gguf"
+  }
+
+  /// Five digits and nothing else: `Int` takes a sign too.
+  private static func number(_ text: Substring) -> Int? {
+    guard text.utf8.count == 5, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }) else { return nil }
+    return Int(text)
   }
 
   static func five(_ value: Int) -> String {

@@ -139,6 +139,18 @@ public struct GGUFArray: Sendable {
     self.init(.string, count: byteStrings.count, .bytes(bytes))
   }
 
+  /// - Throws: `internal` when an element is of another type.
+  public init(_ elementType: GGUFValueType, of values: [GGUFValue]) throws(Failure) {
+    var bytes: [UInt8] = []
+    for value in values {
+      guard value.type == elementType else {
+        throw Failure(.internal, "\(value.type.name) in an array of \(elementType.name)")
+      }
+      try bytes.append(value)
+    }
+    self.init(elementType, count: values.count, .bytes(bytes))
+  }
+
   public init(int32s values: [Int32]) { self.init(.int32, values.map { UInt32(bitPattern: $0) }) }
   public init(uint32s values: [UInt32]) { self.init(.uint32, values) }
   public init(float32s values: [Float]) { self.init(.float32, values.map(\.bitPattern)) }
@@ -168,12 +180,30 @@ public struct GGUFArray: Sendable {
   }
 
   /// The elements one by one, in order.
-  public func values() throws(Failure) -> [GGUFValue] {
-    var decoder = GGUFDecoder(try encodedElements())
+  ///
+  /// - Parameter limit: how many are wanted; the others are not decoded, and not read unless they are arrays.
+  public func values(first limit: Int = .max) throws(Failure) -> [GGUFValue] {
+    let wanted = min(limit, count)
+    var decoder = GGUFDecoder(try encodedElements(first: wanted))
     var values: [GGUFValue] = []
-    values.reserveCapacity(count)
-    for _ in 0..<count { values.append(try decoder.value(of: elementType)) }
+    values.reserveCapacity(wanted)
+    for _ in 0..<wanted { values.append(try decoder.value(of: elementType)) }
     return values
+  }
+
+  private func encodedElements(first wanted: Int) throws(Failure) -> [UInt8] {
+    guard wanted < count, case .file(let file, let range) = storage else { return try encodedElements() }
+    if let width = elementType.byteCount {
+      return try file.bytes(in: range.lowerBound..<range.lowerBound + wanted * width)
+    }
+    guard elementType == .string else { return try encodedElements() }
+    var cursor = GGUFCursor(file)
+    try cursor.skip(range.lowerBound, "a header")
+    for _ in 0..<wanted {
+      let length = try cursor.integer(UInt64.self, "the length of a string")
+      try cursor.skip(Int(clamping: length), "a string")
+    }
+    return try file.bytes(in: range.lowerBound..<cursor.position)
   }
 
   /// The byte strings of an array of strings; nil for an array of something else.
@@ -192,9 +222,11 @@ public struct GGUFArray: Sendable {
     case .string, .array, .float32, .float64, .bool: return nil
     default: break
     }
+    var decoder = GGUFDecoder(try encodedElements())
     var integers: [Int] = []
-    for value in try values() {
-      guard let integer = value.integer else { return nil }
+    integers.reserveCapacity(count)
+    for _ in 0..<count {
+      guard let integer = try decoder.value(of: elementType).integer else { return nil }
       integers.append(integer)
     }
     return integers
@@ -203,7 +235,14 @@ public struct GGUFArray: Sendable {
   /// The numbers of an array of floats; nil for an array of something else.
   public func numbers() throws(Failure) -> [Double]? {
     guard elementType == .float32 || elementType == .float64 else { return nil }
-    return try values().compactMap(\.number)
+    var decoder = GGUFDecoder(try encodedElements())
+    var numbers: [Double] = []
+    numbers.reserveCapacity(count)
+    for _ in 0..<count {
+      guard let number = try decoder.value(of: elementType).number else { return nil }
+      numbers.append(number)
+    }
+    return numbers
   }
 }
 

@@ -7,6 +7,9 @@ enum OtherFormat {
     func starts(with text: StaticString) -> Bool { beginning.starts(with: text.description.utf8) }
     let expected = "expected a safetensors file"
     if starts(with: "GGUF") { return Failure(.unsupported, "is a GGUF file, \(expected)") }
+    if ["GGML", "lmgg", "GGMF", "fmgg", "GGJT", "tjgg", "ggml", "ggjt"].contains(where: { starts(with: $0) }) {
+      return Failure(.unsupported, "is a model in the format before GGUF (GGML), \(expected)")
+    }
     if starts(with: "PK\u{3}\u{4}") {
       return Failure(.unsupported, "is a ZIP archive (a PyTorch checkpoint?), \(expected)")
     }

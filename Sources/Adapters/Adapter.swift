@@ -1,18 +1,21 @@
 public import Bytes
 import JSON
-public import Safetensors
-import Tensors
+import Safetensors
+public import Tensors
 
-/// A PEFT adapter as it lies on disk: `adapter_config.json` and `adapter_model.safetensors`. Opening reads
-/// configuration and header, no data.
+/// A LoRA adapter: configuration and tensors under the names that PEFT gives them. Opening reads configuration and
+/// headers, no data.
 public final class Adapter: Sendable {
   /// As the user named it.
   public let path: String
   /// The last component of the path, to call it by.
   public let name: String
   public let configuration: AdapterConfiguration
-  public let file: SafetensorsFile
-  public let directory: InputDirectory
+  public let source: any TensorSource
+  /// Of `adapter_config.json` and what lies beside it; nil for an adapter in another form.
+  public let directory: InputDirectory?
+  /// Those that hold the weights.
+  public let files: [InputFile]
   public let warnings: [String]
 
   /// Everything that adapts one parameter.
@@ -48,29 +51,50 @@ public final class Adapter: Sendable {
   public static let weightsName = "adapter_model.safetensors"
   static let pickleName = "adapter_model.bin"
 
+  /// Opens the directory that PEFT saved: `adapter_config.json` and `adapter_model.safetensors`.
+  ///
   /// - Throws: `missing` when a file is not there, `malformed` for an adapter that contradicts itself,
   ///   `unsupported` for one that cannot be merged.
-  public init(path: String) throws(Failure) {
+  public convenience init(path: String) throws(Failure) {
     guard InputDirectory.exists(at: path) else {
       throw try Self.notADirectory(path)
     }
-    directory = try InputDirectory(path: path)
-    self.path = path
-    name = path.split(separator: "/").last.map(String.init) ?? path
+    let directory = try InputDirectory(path: path)
     let names = try directory.names()
     try Self.check(names, path)
     let shown = "\(path)/\(Self.configName)"
     let bytes = try directory.open(Self.configName, as: shown).contents(limit: AdapterConfiguration.sizeLimit)
-    configuration = try AdapterConfiguration(parsing: bytes, file: shown)
+    let configuration = try AdapterConfiguration(parsing: bytes, file: shown)
     let input = try directory.open(Self.weightsName, as: "\(path)/\(Self.weightsName)")
-    file = try SafetensorsFile(input)
+    let file = try SafetensorsFile(input)
     var warnings = file.header.warnings
     if names.contains(Self.pickleName) {
       warnings.append("\(path): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
     }
     if configuration.alpha == 0 { warnings.append("\(path): lora_alpha is 0: the adapter's deltas are zero") }
-    var sorter = Sorter(file)
-    do throws(Failure) { try sorter.sort() } catch { throw error.located(file: "\(path)/\(Self.weightsName)") }
+    try self.init(
+      path: path, configuration: configuration, source: file, directory: directory, files: [input], warnings: warnings)
+  }
+
+  /// An adapter in a form of its own.
+  ///
+  /// - Parameters:
+  ///   - source: its tensors, under the names that PEFT would give them.
+  ///   - files: those that they are read from.
+  /// - Throws: as opening a directory does.
+  public init(
+    path: String, configuration: AdapterConfiguration, source: any TensorSource, directory: InputDirectory? = nil,
+    files: [InputFile], warnings: [String]
+  ) throws(Failure) {
+    self.path = path
+    name = path.split(separator: "/").last.map(String.init) ?? path
+    self.configuration = configuration
+    self.source = source
+    self.directory = directory
+    self.files = files
+    let weightsPath = Self.weightsPath(path, directory)
+    var sorter = Sorter(source.tensors)
+    do throws(Failure) { try sorter.sort() } catch { throw error.located(file: weightsPath) }
     modules = sorter.modules
     replacements = sorter.replacements
     tokenRows = sorter.tokenRows
@@ -105,18 +129,30 @@ public final class Adapter: Sendable {
       .malformed, "is a file; an adapter is the directory with '\(configName)' and '\(weightsName)'", file: file.name)
   }
 
-  var tensors: [TensorInfo] { file.tensors }
+  var tensors: [TensorInfo] { source.tensors }
 
-  /// The digest of the weights' file, to know the adapter again.
+  /// What may not be the output of anything.
+  public var identities: [FileIdentity] { directory.map { [$0.identity] } ?? files.map(\.identity) }
+
+  /// The file of the weights, for messages.
+  var weightsPath: String { Self.weightsPath(path, directory) }
+
+  private static func weightsPath(_ path: String, _ directory: InputDirectory?) -> String {
+    directory == nil ? path : "\(path)/\(weightsName)"
+  }
+
+  /// The digest of the weights' files, to know the adapter again.
   public func digest() throws(Failure) -> XXH128Digest {
     var hasher = XXH3Hasher()
-    var position = 0
-    while position < file.file.size {
-      try Interruption.check()
-      let end = min(position + (1 << 20), file.file.size)
-      let bytes = try file.file.bytes(in: position..<end)
-      unsafe bytes.withUnsafeBytes { unsafe hasher.update($0) }
-      position = end
+    for file in files {
+      var position = 0
+      while position < file.size {
+        try Interruption.check()
+        let end = min(position + (1 << 20), file.size)
+        let bytes = try file.bytes(in: position..<end)
+        unsafe bytes.withUnsafeBytes { unsafe hasher.update($0) }
+        position = end
+      }
     }
     return hasher.digest128
   }
@@ -130,8 +166,8 @@ public final class Adapter: Sendable {
     while position < tensors[one].byteCount {
       try Interruption.check()
       let count = min(1 << 20, tensors[one].byteCount - position)
-      let left = try ScratchBuffer(file, one, at: position, count: count)
-      let right = try ScratchBuffer(adapter.file, other, at: position, count: count)
+      let left = try ScratchBuffer(source, one, at: position, count: count)
+      let right = try ScratchBuffer(adapter.source, other, at: position, count: count)
       defer {
         extendLifetime(left)
         extendLifetime(right)
@@ -144,13 +180,13 @@ public final class Adapter: Sendable {
 
   /// A failure of one of the adapter's tensors, with its place.
   func failure(_ message: String, tensor: Int) -> Failure {
-    Failure(.malformed, message, file: "\(path)/\(Self.weightsName)", tensor: tensors[tensor].name.string)
+    Failure(.malformed, message, file: weightsPath, tensor: tensors[tensor].name.string)
   }
 }
 
 /// Sorts the tensors of an adapter into what they do.
 private struct Sorter {
-  let file: SafetensorsFile
+  let tensors: [TensorInfo]
   var modules: [Adapter.Module] = []
   var replacements: [Adapter.Replacement] = []
   var tokenRows: [Adapter.TokenRows] = []
@@ -158,11 +194,11 @@ private struct Sorter {
   var repeated: [(Int, Int)] = []
   private var places: [String: Int] = [:]
 
-  init(_ file: SafetensorsFile) { self.file = file }
+  init(_ tensors: [TensorInfo]) { self.tensors = tensors }
 
   mutating func sort() throws(Failure) {
-    guard !file.tensors.isEmpty else { throw Failure(.malformed, "holds no tensor") }
-    for (index, info) in file.tensors.enumerated() {
+    guard !tensors.isEmpty else { throw Failure(.malformed, "holds no tensor") }
+    for (index, info) in tensors.enumerated() {
       let key = AdapterKey(info.name.string)
       guard key.hasPrefix else {
         throw Failure(
@@ -210,7 +246,7 @@ private struct Sorter {
     func set(_ field: inout Int?) throws(Failure) {
       if let other = field {
         throw Failure(
-          .malformed, "means the same as '\(file.tensors[other].name.string)'", tensor: file.tensors[index].name.string)
+          .malformed, "means the same as '\(tensors[other].name.string)'", tensor: tensors[index].name.string)
       }
       field = index
     }
@@ -231,14 +267,14 @@ private struct Sorter {
     guard let a = module.a, let b = module.b else {
       let missing = module.a == nil ? "A" : "B"
       throw Failure(
-        .malformed, "has no lora_\(missing) beside it in module '\(module.path)'", tensor: file.tensors[any].name.string
+        .malformed, "has no lora_\(missing) beside it in module '\(module.path)'", tensor: tensors[any].name.string
       )
     }
-    let isEmbedding = AdapterKey(file.tensors[a].name.string).role == .embeddingA
-    guard isEmbedding == (AdapterKey(file.tensors[b].name.string).role == .embeddingB) else {
+    let isEmbedding = AdapterKey(tensors[a].name.string).role == .embeddingA
+    guard isEmbedding == (AdapterKey(tensors[b].name.string).role == .embeddingB) else {
       throw Failure(
         .malformed, "has no \(isEmbedding ? "lora_embedding_B" : "lora_B") beside it in module '\(module.path)'",
-        tensor: file.tensors[a].name.string)
+        tensor: tensors[a].name.string)
     }
   }
 

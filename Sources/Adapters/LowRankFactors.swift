@@ -1,4 +1,4 @@
-import Bytes
+package import Bytes
 import COpenBLAS
 import Quantization
 import Tensors
@@ -15,8 +15,8 @@ final class LowRankFactors: Sendable {
   }
 
   let shape: Shape
-  private let a: [Float]
-  private let b: [Float]
+  let a: [Float]
+  let b: [Float]
 
   /// - Parameters:
   ///   - a: `[experts][rank][inputs]`.
@@ -151,12 +151,12 @@ extension Adapter {
   /// All values of a tensor in 32 bits.
   ///
   /// - Throws: `malformed` for the first that is not finite.
-  func floats(of index: Int) throws(Failure) -> [Float] {
+  package func floats(of index: Int) throws(Failure) -> [Float] {
     let info = tensors[index]
     guard let type = FloatType(elementType: info.type) else {
       throw failure("is \(info.type.name), expected F32, BF16 or F16", tensor: index)
     }
-    let stored = try ScratchBuffer(file, index, at: 0, count: info.byteCount)
+    let stored = try ScratchBuffer(source, index, at: 0, count: info.byteCount)
     defer { extendLifetime(stored) }
     let values = unsafe [Float](unsafeUninitializedCapacity: info.elementCount) { room, count in
       // Nothing is too large for 32 bits.

@@ -31,7 +31,7 @@ extension MergePlanner {
     for key in order {
       do throws(Failure) { try place(groups[key] ?? []) } catch {
         let adapter = adapters[groups[key]?.first?.adapter ?? 0]
-        throw error.located(file: "\(adapter.path)/\(Adapter.weightsName)")
+        throw error.located(file: adapter.weightsPath)
       }
     }
   }

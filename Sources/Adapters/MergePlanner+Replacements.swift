@@ -23,7 +23,7 @@ extension MergePlanner {
     guard isWeight || replacement.parameter == "bias" || home(replacement.path, replacement.parameter) != nil else {
       throw Failure(
         .unsupported, "belongs to no kind of adapter that can be merged",
-        file: "\(adapter.path)/\(Adapter.weightsName)",
+        file: adapter.weightsPath,
         tensor: info.name.string)
     }
     guard

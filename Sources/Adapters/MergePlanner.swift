@@ -133,7 +133,7 @@ struct MergePlanner {
     }.joined(separator: ", ")
     if own.count > 4 { text += " and \(own.count - 4) more" }
     throw Failure(
-      .malformed, text, file: "\(adapter.path)/\(Adapter.weightsName)",
+      .malformed, text, file: adapter.weightsPath,
       tensor: adapter.tensors[first.tensor].name.string)
   }
 

@@ -57,7 +57,7 @@ public struct MergedSource: TracingSource {
   func origin(of item: MergedTensor) -> (source: any TensorSource, index: Int) {
     switch item.origin {
     case .base(let index): (base, index)
-    case .adapter(let adapter, let index): (adapter.file, index)
+    case .adapter(let adapter, let index): (adapter.source, index)
     }
   }
 
@@ -196,7 +196,7 @@ public struct MergedSource: TracingSource {
     let width = destination.count / elements.count
     guard let to = FloatType(elementType: item.info.type) else { return }
     for replacement in item.rows {
-      let source = replacement.adapter.file
+      let source = replacement.adapter.source
       for row in elements.lowerBound / length...(elements.upperBound - 1) / length {
         guard let own = replacement.rowOf[row] else { continue }
         let part = (row * length..<(row + 1) * length).clamped(to: elements)

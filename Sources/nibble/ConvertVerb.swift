@@ -14,24 +14,31 @@ enum ConvertVerb: Verb {
     "hyper-parameters and tokenizer as its own converter writes them; vectors become",
     "F32. A GGUF SOURCE becomes a directory for transformers, config.json and",
     "tokenizer rebuilt, quantized blocks in bfloat16 unless --dtype says otherwise.",
+    "",
+    "With --base SOURCE is a LoRA adapter, of PEFT or in GGUF, and becomes the other.",
   ]
   static let example = [
     "nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16",
     "nibble convert CodeLlama-13b-hf -o CodeLlama-13b.gguf",
     "nibble convert CodeLlama-13b.gguf -o CodeLlama-13b-hf",
+    "nibble convert sql-adapter -o sql-adapter.gguf --base CodeLlama-13b-hf",
   ]
 
   private static let type = Option(
     "--dtype", value: "DTYPE", "keep, bfloat16, float16 or float32 (default:",
     "keep); a value too large for float16 is an error")
 
-  static let options = [Option.output, type, .maxShardSize] + Option.writing
+  private static let base = Option(
+    "--base", value: "MODEL", "what an adapter was trained on: its names and", "shapes are read, no weights")
+
+  static let options = [Option.output, type, base, .maxShardSize] + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let output = try arguments.required(.output, verb: name)
     var convert = Convert()
     if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { convert.type = choice }
+    convert.base = arguments.text(base)
     convert.run = try RunOptions(arguments)
     // One file, unless a size was named.
     if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { convert.run.maxShardBytes = .max }

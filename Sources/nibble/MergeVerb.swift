@@ -8,9 +8,11 @@ enum MergeVerb: Verb {
   static let operands = "BASE ADAPTER… -o OUT [options]"
   static let description = [
     "Writes the model that PEFT's merge_and_unload() would give, in a few hundred",
-    "MiB of memory. ADAPTER is a PEFT directory; every tensor in it is used or the",
-    "merge is refused. A 4-bit BASE becomes 16-bit: the adapter is added to the",
-    "weights that the codes stand for, which is what it was trained on.",
+    "MiB of memory. ADAPTER is a PEFT directory or a GGUF file; every tensor in it",
+    "is used or the merge is refused. A 4-bit BASE becomes 16-bit: the adapter is",
+    "added to the weights that the codes stand for, which is what it was trained on.",
+    "An OUT that ends in .gguf is a file for llama.cpp; a BASE in GGUF keeps there",
+    "its metadata, the types of its tensors, and whatever no adapter touches.",
   ]
   static let example = [
     "nibble merge CodeLlama-13b-nf4 sql-adapter -o CodeLlama-13b-sql",
@@ -27,7 +29,8 @@ enum MergeVerb: Verb {
   private static let rounding = Option(
     "--rounding", value: "KIND", "peft (default), once, or peft-safe: as with", "safe_merge=True")
   private static let scheme = Option(
-    "--scheme", value: "NAME", "quantize the result, to nf4 or fp4, in the", "same pass")
+    "--scheme", value: "NAME", "quantize the result in the same pass: nf4, fp4,",
+    "or q4_k_m and the like for a GGUF file")
   private static let trainedAs = Option(
     "--base-as-trained", value: "NAME", "nf4 or fp4: merge onto what this quantization",
     "leaves of a 16-bit BASE, as QLoRA trained on it")
@@ -51,10 +54,16 @@ enum MergeVerb: Verb {
     let output = try arguments.required(.output, verb: name)
     var merge = Merge()
     merge.settings = try settings(arguments, adapters: adapters.count)
-    if let choice = try arguments.choice(scheme, Quantize.Code.self) { merge.scheme = choice }
+    if output.hasSuffix(".gguf") {
+      merge.ggufScheme = try arguments.choice(scheme, GGUFScheme.self)
+    } else if let choice = try arguments.choice(scheme, Quantize.Code.self) {
+      merge.scheme = choice
+    }
     if let choice = try arguments.choice(trainedAs, Quantize.Code.self) { merge.trainedAs = choice }
     if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { merge.type = choice }
     merge.run = try RunOptions(arguments)
+    // One file, unless a size was named.
+    if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { merge.run.maxShardBytes = .max }
     let notices = Notices(arguments)
     let report = try merge(base, adapters: adapters, output: output, announce: notices.warn)
     if !arguments.has(.json), !arguments.has(.quiet) { try StandardStream.output.write(report.changesTable) }

@@ -7,14 +7,11 @@ enum QuantizeVerb: Verb {
   static let summary = "16-bit weights to 4 bits: NF4 for training, GGUF for llama.cpp"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
-    "Writes a directory that transformers loads as it is, in 4 bits: every linear",
-    "layer that transformers and bitsandbytes would quantize, bit for bit, with",
-    "checksums of every tensor and file. SOURCE is a checkpoint directory, one",
-    "safetensors file, or a GGUF file.",
-    "",
-    "With a scheme of llama.cpp OUT is a GGUF file: each tensor gets the type that",
-    "llama-quantize would give it, tokenizer and hyper-parameters go along, and an",
-    "NF4 SOURCE is dequantized on the way.",
+    "Writes a directory that transformers loads in 4 bits: each linear layer that",
+    "transformers and bitsandbytes would quantize, bit for bit, with checksums.",
+    "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
+    "included; each tensor has the type that llama-quantize would give it. SOURCE is",
+    "a checkpoint directory, a safetensors file, or a GGUF file.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
@@ -22,14 +19,14 @@ enum QuantizeVerb: Verb {
   ]
 
   private static let scheme = Option(
-    "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for GGUF q4_k_m,", "q8_0, q6_k, iq4_xs and others of llama-quantize")
+    "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for GGUF q4_k_m,",
+    "q8_0, q6_k, iq4_xs and others of llama-quantize")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
   private static let quantStorage = Option(
-    "--quant-storage", value: "DTYPE", "uint8, bfloat16, float16 or float32: what the",
-    "packed codes are stored as (default: uint8);",
-    "FSDP wants the dtype of training")
+    "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
+    "float16, float32; FSDP wants the dtype of training")
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader",
     "computes in (default: bfloat16)")
@@ -44,12 +41,12 @@ enum QuantizeVerb: Verb {
     "--force-requantize", "accept a 4-bit SOURCE: dequantize it first")
 
   private static let tensorType = Option(
-    "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type for tensors in whose names REGEX", "is found")
+    "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type where the name has a match")
   private static let outputType = Option("--output-type", value: "TYPE", "GGUF: of output.weight")
   private static let embeddingType = Option("--embedding-type", value: "TYPE", "GGUF: of token_embd.weight")
   private static let pure = Option("--pure", "GGUF: the scheme's own type for every matrix")
   private static let imatrix = Option(
-    "--imatrix", value: "FILE", "GGUF: how much each column matters, as", "llama-imatrix has measured it")
+    "--imatrix", value: "FILE", "GGUF: weights of columns, from llama-imatrix")
 
   private static let forTraining = [blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target]
   private static let forGGUF = [tensorType, outputType, embeddingType, pure, imatrix]
@@ -91,11 +88,13 @@ enum QuantizeVerb: Verb {
     let isForTraining = name.map { Quantize.Code(rawValue: $0) != nil } ?? true
     if isFile, isForTraining {
       throw Failure(
-        .usage, "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; nf4 and fp4 are written as a directory")
+        .usage,
+        "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; nf4 and fp4 are written as a directory")
     }
     let excluded = isFile ? forTraining : forGGUF
     if let option = excluded.first(where: arguments.has) {
-      throw Failure(.usage, "option '\(option.name)' is for \(isFile ? "NF4 and FP4" : "a GGUF file"), not for this output")
+      throw Failure(
+        .usage, "option '\(option.name)' is for \(isFile ? "NF4 and FP4" : "a GGUF file"), not for this output")
     }
     guard !isForTraining, let name else { return false }
     guard GGUFScheme(named: name) != nil else {

@@ -43,7 +43,7 @@ enum Tool {
   static var verbs: [any Verb.Type] {
     [
       QuantizeVerb.self, MergeVerb.self, ExtractVerb.self, InspectVerb.self, VerifyVerb.self, DiffVerb.self,
-      ConvertVerb.self, FitVerb.self,
+      ConvertVerb.self, EditVerb.self, SplitVerb.self, JoinVerb.self, FitVerb.self,
     ]
   }
 

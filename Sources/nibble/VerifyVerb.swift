@@ -9,16 +9,18 @@ enum VerifyVerb: Verb {
     "Reads every byte and compares it with nibble-manifest.json: a flipped bit names",
     "its tensor and, in a large one, the range of bytes; a missing, extra or swapped",
     "file is found. Without a manifest it checks what it can and says what it could",
-    "not. Exit code 1 for a difference.",
+    "not. For a GGUF model FILE may be the output of llama-gguf-hash: xxh64, sha1,",
+    "sha256 or uuid of tensors and files. Exit code 1 for a difference.",
   ]
   static let example = [
     "nibble verify CodeLlama-13b-nf4",
     "nibble verify CodeLlama-13b-nf4 --against CodeLlama-13b-hf",
+    "nibble verify CodeLlama-13b.gguf --manifest CodeLlama-13b.gguf.manifest",
   ]
 
   private static let against = Option(
     "--against", value: "SOURCE", "quantize this checkpoint again and compare")
-  private static let manifest = Option("--manifest", value: "FILE", "a manifest that lies elsewhere")
+  private static let manifest = Option("--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
 
   static let options = [against, manifest, .jobs, .quiet, .json, .help]
 

@@ -147,13 +147,16 @@ extension HostileDirectory {
     HostileDirectory("index: \(name)", message, sharded(indexName, .file { Array(text.utf8) }))
   }
 
+  /// Holds no safetensors file; a GGUF model, which the tool reads.
+  public static let gguf = HostileDirectory(
+    "GGUF only", exitCode: 69, "only weights of another kind", [("m.gguf", .file { GGUFBuilder().bytes })])
+
   /// Directories in which it is not clear what the checkpoint is.
   static let choices: [HostileDirectory] = [
     HostileDirectory("nothing", exitCode: 66, "holds no safetensors file", [("config.json", text("{}"))]),
     HostileDirectory(
       "PyTorch only", exitCode: 69, "only weights of another kind ('pytorch_model.bin')",
       [("pytorch_model.bin", text("x"))]),
-    HostileDirectory("GGUF only", exitCode: 69, "only weights of another kind", [("m.gguf", text("GGUF"))]),
     HostileDirectory(
       "two files, no index", "holds 2 safetensors files ('x.safetensors', 'y.safetensors')",
       [("x.safetensors", shard("a")), ("y.safetensors", shard("b"))]),

@@ -15,6 +15,7 @@ import Testing
 
   @Test(arguments: [
     [], ["quantize"], ["inspect"], ["verify"], ["diff"], ["convert"], ["merge"], ["extract-lora"], ["fit"],
+    ["edit"], ["split"], ["join"],
   ])
   func helpFitsATerminal(_ verb: [String]) throws {
     let run = try Tool.run(verb + ["--help"])
@@ -39,6 +40,7 @@ import Testing
       ]
     ),
     ("convert", ["--dtype", "--max-shard-size", "--jobs"]),
+    ("split", ["--max-shard-size", "--jobs"]), ("join", ["--jobs"]),
     (
       "merge",
       [

@@ -39,9 +39,15 @@ import Testing
 
   @Test func wrongKind() throws {
     let good = try TestModel(layers: 1).write(to: directory)
-    let gguf = try directory.write("m.gguf", Array("GGUF".utf8) + [3, 0, 0, 0] + [UInt8](repeating: 0, count: 64))
+    // Beside a Hugging Face model, a GGUF file is one too.
+    let gguf = try directory.write("m.gguf", GGUFBuilder.small.bytes)
     let run = try Tool.run("diff", good, gguf, "--json")
-    Refusal(status: 69, message: "is a GGUF file, expected a safetensors file", file: gguf).check(run, "diff")
+    Refusal(status: 69, message: "architecture 'test' has no Hugging Face form", file: gguf).check(run, "diff")
+    let bare = try directory.write("bare.gguf", GGUFBuilder().bytes)
+    for paths in [[good, bare], [bare, good]] {
+      let run = try Tool.run(["diff", "--json"] + paths)
+      Refusal(status: 65, message: "metadata 'general.architecture' is missing", file: bare).check(run, "diff")
+    }
     let device = try Tool.run("diff", "/dev/null", good, "--json")
     Refusal(status: 65, message: "is a device", file: "/dev/null").check(device, "diff")
   }

@@ -43,6 +43,21 @@ import Testing
     }
   }
 
+  /// In the place of a shard a GGUF file is refused for what it is; named itself it is read as that, whatever it is
+  /// called, and has to be a model to become one.
+  @Test func ggufInItsPlace() throws {
+    try directory.write("model/model.safetensors", making: HostileFile.gguf.bytes())
+    let model = directory.path("model")
+    try Refusal(status: 69, message: "is a GGUF file, expected a safetensors file").check(model, in: directory)
+    let file = model + "/model.safetensors"
+    #expect(try Tool.run("inspect", file).status == 0 && Tool.run("verify", file).status == 0)
+    let noModel = Refusal(status: 65, message: "metadata 'general.architecture' is missing", file: "model.safetensors")
+    try noModel.check(file, in: directory, verbs: ["convert", "quantize"])
+    let only = try HostileDirectory.gguf.make(in: directory.makeDirectory("only"))
+    #expect(try Tool.run("inspect", only).status == 0)
+    try Refusal(status: 65, message: noModel.message).check(only, in: directory, verbs: ["convert", "quantize"])
+  }
+
   /// Cut anywhere, a file is refused by every verb in the same way (a few cuts here, all of them in the library's tests).
   @Test func truncation() throws {
     let whole = SafetensorsBuilder.small.bytes

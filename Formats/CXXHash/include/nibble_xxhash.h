@@ -33,6 +33,14 @@ int nibble_xxh3_implementation_count(void);
 const char *nibble_xxh3_implementation_name(int index);
 void nibble_xxh3_select(int index);
 
+// XXH64 with seed 0, as a stream.
+typedef struct nibble_xxh64_state nibble_xxh64_state;
+nibble_xxh64_state *nibble_xxh64_create(void);
+void nibble_xxh64_destroy(nibble_xxh64_state *state);
+void nibble_xxh64_reset(nibble_xxh64_state *state);
+void nibble_xxh64_update(nibble_xxh64_state *state, const void *bytes, size_t count);
+uint64_t nibble_xxh64_digest(const nibble_xxh64_state *state);
+
 #ifdef __cplusplus
 }
 #endif

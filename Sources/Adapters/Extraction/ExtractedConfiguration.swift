@@ -16,6 +16,11 @@ package struct ExtractedConfiguration: Sendable {
   package var hasBiases = false
   package var tiesWeights = false
   package var taskType: String?
+  /// What the rank divides. An extracted adapter has its singular values in the factors: the scale is α/r = 1.
+  package var alpha: JSONValue
+  /// Ranks and alphas of modules that differ, by a pattern of their path.
+  package var ranks = JSONObject()
+  package var alphas = JSONObject()
 
   package enum Targets: Sendable {
     case list([String])
@@ -26,9 +31,9 @@ package struct ExtractedConfiguration: Sendable {
     self.rank = rank
     self.base = base
     self.targets = targets
+    alpha = .number(rank)
   }
 
-  /// The scale is α/r = 1: the singular values are in the factors.
   package var json: JSONValue {
     let targets: JSONValue =
       switch self.targets {
@@ -36,16 +41,16 @@ package struct ExtractedConfiguration: Sendable {
       case .pattern(let pattern): .string(pattern)
       }
     return [
-      "alora_invocation_tokens": nil, "alpha_pattern": [:], "arrow_config": nil, "auto_mapping": nil,
+      "alora_invocation_tokens": nil, "alpha_pattern": .object(alphas), "arrow_config": nil, "auto_mapping": nil,
       "base_model_name_or_path": .string(base), "bias": .string(hasBiases ? "all" : "none"), "corda_config": nil,
       "ensure_weight_tying": .bool(tiesWeights), "eva_config": nil, "exclude_modules": nil,
       "fan_in_fan_out": .bool(isTransposed), "inference_mode": true, "init_lora_weights": true, "kasa_config": nil,
       "layer_replication": nil, "layers_pattern": nil, "layers_to_transform": nil, "loftq_config": [:],
-      "lora_alpha": .number(rank), "lora_bias": false, "lora_dropout": 0, "lora_ga_config": nil,
+      "lora_alpha": alpha, "lora_bias": false, "lora_dropout": 0, "lora_ga_config": nil,
       "megatron_config": nil, "megatron_core": "megatron.core",
       "modules_to_save": modulesToSave.isEmpty ? nil : .array(modulesToSave.map(JSONValue.string)),
       "monteclora_config": nil, "peft_type": "LORA", "peft_version": .string(Self.peftVersion),
-      "qalora_group_size": 16, "r": .number(rank), "rank_pattern": [:], "revision": nil, "target_modules": targets,
+      "qalora_group_size": 16, "r": .number(rank), "rank_pattern": .object(ranks), "revision": nil, "target_modules": targets,
       "target_parameters": nil, "task_type": taskType.map(JSONValue.string) ?? nil, "trainable_token_indices": nil,
       "use_bdlora": nil, "use_dora": false, "use_qalora": false, "use_rslora": false, "velora_config": nil,
     ]

@@ -6,7 +6,7 @@ import JSON
 /// order are those of gguf-py 0.19's `Metadata`.
 struct GeneralMetadata {
   /// What is told of the model itself, of a model it was made from, or of a data set.
-  private struct Origin {
+  struct Origin {
     var values: [String: String] = [:]
 
     /// In the order they are written.
@@ -21,7 +21,7 @@ struct GeneralMetadata {
   private var languages: [String]?
 
   /// Keys of a model card and what they tell; the first that is there counts.
-  private static let cardKeys: [(key: String, names: [String])] = [
+  static let cardKeys: [(key: String, names: [String])] = [
     ("name", ["name", "model_name"]), ("author", ["author", "model_author", "model_creator"]),
     ("version", ["version", "model_version"]), ("organization", ["organization", "model_organization"]),
     ("description", ["description", "model_description"]), ("finetune", ["finetune", "model_finetune"]),
@@ -129,7 +129,7 @@ struct GeneralMetadata {
   }
 
   /// Of `owner/name`, or of an address.
-  private static func origin(_ text: String, _ total: Int) -> Origin {
+  static func origin(_ text: String, _ total: Int) -> Origin {
     var origin = Origin()
     var identifier = text
     if ["http://", "https://", "ssh://"].contains(where: { text.hasPrefix($0) }) {

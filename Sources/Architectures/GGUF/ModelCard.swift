@@ -166,17 +166,21 @@ struct ModelCard {
 
   private static func doubleQuoted(_ text: String) -> String {
     var result = ""
-    var isEscaped = false
-    for character in text.dropFirst() {
-      if isEscaped {
-        result.append(character == "n" ? "\n" : character == "t" ? "\t" : character)
-        isEscaped = false
-      } else if character == "\\" {
-        isEscaped = true
-      } else if character == "\"" {
-        break
-      } else {
-        result.append(character)
+    var rest = text.unicodeScalars.dropFirst()
+    while let scalar = rest.popFirst(), scalar != "\"" {
+      guard scalar == "\\" else {
+        result.unicodeScalars.append(scalar)
+        continue
+      }
+      switch rest.popFirst() {
+      case "n": result += "\n"
+      case "t": result += "\t"
+      case "x":
+        let digits = String(String.UnicodeScalarView(rest.prefix(2)))
+        rest = rest.dropFirst(2)
+        if let value = UInt8(digits, radix: 16) { result.unicodeScalars.append(Unicode.Scalar(value)) }
+      case let other?: result.unicodeScalars.append(other)
+      case nil: break
       }
     }
     return result

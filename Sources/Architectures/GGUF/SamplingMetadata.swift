@@ -18,6 +18,27 @@ struct SamplingMetadata {
     ("mirostat_tau", ["mirostat_tau"], .number), ("mirostat_eta", ["mirostat_eta"], .number),
   ]
 
+  /// What a file recommends, under the names of transformers.
+  static func configuration(_ metadata: GGUFMetadata) throws(Failure) -> JSONObject {
+    var object = JSONObject()
+    for (key, names, form) in rows {
+      let key = "general.sampling." + key
+      guard metadata[key] != nil, let name = names.last else { continue }
+      switch form {
+      case .text: if let text = try metadata.text(key) { object[name] = .string(text) }
+      case .integer: if let integer = try metadata.integer(key) { object[name] = .number(integer) }
+      case .number:
+        // In the fewest digits that are the same number in 32 bits.
+        guard let number = try metadata.number(key) else { continue }
+        guard let short = Double(String(Float(number))).flatMap(JSONNumber.init) else {
+          throw Failure(.malformed, "metadata '\(key)' is \(number), expected a finite number")
+        }
+        object[name] = .number(short)
+      }
+    }
+    return object
+  }
+
   private let config: JSONValue
 
   /// Nil, with a warning, for a file that is not JSON: some models have none that is.

@@ -23,9 +23,13 @@ struct ByteLevelFiles {
     self.pre = pre
     added = vocabulary.addedTokens()
     configuration = .object(try vocabulary.configuration(added, metadata))
-    guard let stored = try metadata.byteStrings("tokenizer.ggml.merges") else {
-      throw Failure(.missing, "metadata 'tokenizer.ggml.merges' is absent")
+    let key = "tokenizer.ggml.merges"
+    guard let count = try metadata.array(key)?.count else { throw Failure(.missing, "metadata '\(key)' is absent") }
+    guard count <= VocabularySize.limit else {
+      throw Failure(
+        .malformed, "metadata '\(key)' has \(count) merges, allowed are \(VocabularySize.limit) at most")
     }
+    let stored = try metadata.byteStrings(key) ?? []
     for (position, merge) in stored.enumerated() {
       func rejected(_ what: String) -> Failure {
         let shown = String(decoding: merge, as: UTF8.self).printable(limit: 128)

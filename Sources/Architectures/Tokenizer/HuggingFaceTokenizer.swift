@@ -35,7 +35,8 @@ public func huggingFaceTokenizer(
   var map = JSONObject()
   for (key, token) in vocabulary.namedTokens { map[key] = .string(token) }
   files.append((TokenizerFiles.specialTokensFile, Array(JSONValue.object(map).text(.indented).utf8)))
-  files.append(("generation_config.json", Array(vocabulary.generationConfiguration.text(.indented).utf8)))
+  let generation = try vocabulary.generationConfiguration(metadata)
+  files.append((SamplingMetadata.file, Array(generation.text(.indented).utf8)))
   return try files + chatTemplates(metadata)
 }
 
@@ -44,7 +45,7 @@ private func chatTemplates(_ metadata: GGUFMetadata) throws(Failure) -> [(name: 
   var files: [(name: String, contents: [UInt8])] = []
   if let text = try metadata.text(key) { files.append((ChatTemplate.file, Array(text.utf8))) }
   for pair in metadata.pairs where pair.key.hasBytes(prefix: key + ".") {
-    let name = String(pair.key.dropFirst(key.count + 1))
+    let name = String(decoding: pair.key.utf8.dropFirst(key.utf8.count + 1), as: UTF8.self)
     // It becomes the name of a file.
     guard !name.isEmpty, name.utf8.count <= 64,
       name.unicodeScalars.allSatisfy({ $0 == "_" || ChatTemplate.isNameLetter($0) })

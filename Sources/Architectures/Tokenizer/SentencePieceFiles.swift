@@ -10,6 +10,9 @@ struct SentencePieceFiles {
   private let added: [AddedToken]
   let configuration: JSONValue
 
+  /// Of a token that came to the pieces from another file.
+  private static let addedScore: Float = -1000
+
   private struct Merge {
     let score: Float
     let result: Int
@@ -20,16 +23,21 @@ struct SentencePieceFiles {
   init(_ vocabulary: StoredVocabulary, _ metadata: GGUFMetadata) throws(Failure) {
     self.vocabulary = vocabulary
     let count = vocabulary.tokens.count
-    let stored = try metadata.numbers("tokenizer.ggml.scores") ?? [Double](repeating: 0, count: count)
-    guard stored.count == count, stored.allSatisfy({ !$0.isNaN }) else {
-      throw Failure(.malformed, "metadata 'tokenizer.ggml.scores' has not one number for each of \(count) tokens")
+    let key = "tokenizer.ggml.scores"
+    let isOfEach = try metadata.array(key).map { $0.count == count } ?? true
+    let stored = isOfEach ? try metadata.numbers(key) ?? [Double](repeating: 0, count: count) : []
+    guard isOfEach, stored.allSatisfy({ !$0.isNaN }) else {
+      throw Failure(.malformed, "metadata '\(key)' has not one number for each of \(count) tokens")
     }
     scores = stored.map { Float($0) }
     prependsSpace = try metadata.bool("tokenizer.ggml.add_space_prefix") ?? true
     // Nothing in the file says so; llama.cpp goes by the name too.
     let isPhi = try metadata.text("general.architecture") == "phi3"
     added = vocabulary.addedTokens { isPhi && !["<unk>", "<s>", "<|endoftext|>"].contains($0) }
-    var configuration = try vocabulary.configuration(added, metadata)
+    // Whatever stands in `added_tokens_decoder` is given this score and loses its own. `tokenizer.model` has the rest.
+    let scores = scores
+    var configuration = try vocabulary.configuration(
+      added.filter { scores[$0.id] == Self.addedScore && vocabulary.types[$0.id] != .unknown }, metadata)
     if let value = try metadata.bool("tokenizer.ggml.add_space_prefix") {
       configuration["add_prefix_space"] = .bool(value)
     }
@@ -145,7 +153,7 @@ struct SentencePieceFiles {
     while count > unknown + 1 {
       let last = count - 1
       let type = vocabulary.types[last]
-      let isAdded = scores[last] == -1000 && (type == .control || type == .userDefined)
+      let isAdded = scores[last] == Self.addedScore && (type == .control || type == .userDefined)
       guard vocabulary.isPadding(last) || isAdded else { break }
       count -= 1
     }

@@ -17,15 +17,16 @@ struct StoredVocabulary {
   private let separatesTexts: Bool
 
   init(_ metadata: GGUFMetadata) throws(Failure) {
-    guard let stored = try metadata.byteStrings("tokenizer.ggml.tokens") else {
-      throw Failure(.missing, "metadata 'tokenizer.ggml.tokens' is absent: the file has no vocabulary")
+    let key = "tokenizer.ggml.tokens"
+    guard let count = try metadata.array(key)?.count else {
+      throw Failure(.missing, "metadata '\(key)' is absent: the file has no vocabulary")
     }
-    guard (1...VocabularySize.limit).contains(stored.count) else {
+    // Before they are read.
+    guard (1...VocabularySize.limit).contains(count) else {
       throw Failure(
-        .malformed,
-        "metadata 'tokenizer.ggml.tokens' has \(stored.count) tokens, allowed are 1 to "
-          + "\(VocabularySize.limit)")
+        .malformed, "metadata '\(key)' has \(count) tokens, allowed are 1 to \(VocabularySize.limit)")
     }
+    let stored = try metadata.byteStrings(key) ?? []
     var tokens = ByteStrings()
     for (id, token) in stored.enumerated() {
       guard !token.isEmpty, String(validating: token, as: UTF8.self) != nil else {
@@ -47,10 +48,11 @@ struct StoredVocabulary {
 
   private static func types(_ metadata: GGUFMetadata, count: Int) throws(Failure) -> [TokenType] {
     let key = "tokenizer.ggml.token_type"
-    guard let stored = try metadata.integers(key) else { return [TokenType](repeating: .normal, count: count) }
-    guard stored.count == count else {
-      throw Failure(.malformed, "metadata '\(key)' has \(stored.count) elements for \(count) tokens")
+    guard let found = try metadata.array(key)?.count else { return [TokenType](repeating: .normal, count: count) }
+    guard found == count else {
+      throw Failure(.malformed, "metadata '\(key)' has \(found) elements for \(count) tokens")
     }
+    let stored = try metadata.integers(key) ?? []
     var types: [TokenType] = []
     types.reserveCapacity(count)
     for (id, number) in stored.enumerated() {
@@ -90,7 +92,9 @@ struct StoredVocabulary {
   }
 
   /// Generation stops at the end of a turn too.
-  var generationConfiguration: JSONValue {
+  ///
+  /// - Throws: `malformed` for a recommendation for sampling of another type than its key has.
+  func generationConfiguration(_ metadata: GGUFMetadata) throws(Failure) -> JSONValue {
     var object = JSONObject()
     if let id = id("bos") { object["bos_token_id"] = .number(id) }
     var ends: [Int] = []
@@ -99,6 +103,7 @@ struct StoredVocabulary {
       object["eos_token_id"] = ends.count == 1 ? .number(first) : .array(ends.map { .number($0) })
     }
     if let id = id("pad") { object["pad_token_id"] = .number(id) }
+    for (key, value) in try SamplingMetadata.configuration(metadata).members { object[key] = value }
     return .object(object)
   }
 

@@ -42,7 +42,7 @@ public struct ModelSource: Sendable {
     config = model.config
     sideFiles = []
     leftBehind = []
-    makeSideFiles = { () throws(Failure) in try model.tokenizerFiles() }
+    makeSideFiles = { () throws(Failure) in try model.sideFiles() }
   }
 
   /// A GGUF model under its own names, without a configuration.

@@ -11,6 +11,8 @@ public struct Convert: Sendable {
   }
 
   public var type = ElementTypeChoice.keep
+  /// The model that an adapter was trained on.
+  public var base: String?
   public var run = RunOptions()
 
   public init() {}
@@ -19,6 +21,7 @@ public struct Convert: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
+    if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
     if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
     let model = try ModelSource(path: source, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
     do throws(Failure) {

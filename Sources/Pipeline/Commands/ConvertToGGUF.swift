@@ -9,24 +9,31 @@ extension Convert {
   func convertToGGUF(
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
-    let target = FloatType(torchName: type.rawValue).flatMap { GGMLType($0.elementType) }
+    let target = FloatType(torchName: type.rawValue)
     let input = try GGUFInput(path: source, isExact: target != nil)
-    var types = input.tensors.map(\.type)
-    var metadata = input.metadata
-    if let target {
-      for index in types.indices where !input.fixed.contains(index) { types[index] = target }
-      if let fileType = target.fileType { metadata[GGUFInput.fileTypeKey] = .uint32(fileType) }
-    }
     do throws(Failure) {
-      let plan = try GGUFPlan(
-        source: input.source, types: types, origins: Array(input.tensors.indices), stored: input.stored,
-        metadata: metadata, name: fileName(of: output), maxShardBytes: run.maxShardBytes)
+      let plan = try input.plan(as: target, name: fileName(of: output), maxShardBytes: run.maxShardBytes)
       return try GGUFRun(
         plan: plan, operation: "convert", activity: "converting",
         recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
         warnings: input.warnings, options: run, identities: input.identities, checkUnchanged: input.checkUnchanged
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }
+  }
+}
+
+extension GGUFInput {
+  /// - Parameter target: what matrices are written in; nil keeps the type of each.
+  func plan(as target: FloatType?, name: String, maxShardBytes: Int) throws(Failure) -> GGUFPlan {
+    var types = tensors.map(\.type)
+    var metadata = metadata
+    if let target = target.flatMap({ GGMLType($0.elementType) }) {
+      for index in types.indices where !fixed.contains(index) { types[index] = target }
+      if let fileType = target.fileType { metadata[Self.fileTypeKey] = .uint32(fileType) }
+    }
+    return try GGUFPlan(
+      source: source, types: types, origins: origins, stored: stored, metadata: metadata, name: name,
+      maxShardBytes: maxShardBytes)
   }
 }
 

@@ -58,7 +58,7 @@ public struct ExtractLoRA: Sendable {
     let type = FloatType(torchName: precision.rawValue) ?? .f32
     let layout = try AdapterLayout(
       modules: modules, saved: rest.saved, pair: pair.tensors, rank: rank, type: type.elementType)
-    let output = try layout.plan(fileName: Adapter.weightsName)
+    let output = try OutputPlan(file: Adapter.weightsName, of: layout)
     var size = output.dataByteCount
     for shard in output.shards { size = size.addingSaturated(try output.header(of: shard).count) }
     try checkSpace(size.addingSaturated(output.pieceDigestByteCount()), directory.files.freeBytes(), directory.path)

@@ -73,7 +73,8 @@ public struct Inspect: Sendable {
       try addStatistics(to: &rows, items, logical)
     }
     var result = Result(
-      path: path, container: checkpoint.container, metadata: try checkpoint.metadata(isWhole: wantsMetadata), rows: rows,
+      path: path, container: checkpoint.container, metadata: try checkpoint.metadata(isWhole: wantsMetadata),
+      rows: rows,
       warnings: warnings)
     do throws(Failure) { result.adapter = try AdapterSummary(checkpoint.directory) } catch {
       // Its tensors can be looked at whether it can be merged or not.

@@ -13,6 +13,8 @@ public struct Merge: Sendable {
   public var type = Convert.ElementTypeChoice.keep
   /// Quantize the merged weights in the same pass.
   public var scheme: Quantize.Code?
+  /// The same for a GGUF file.
+  public var ggufScheme: GGUFScheme?
   /// Merge onto what quantization leaves of the base's weights: an adapter trained with QLoRA saw those.
   public var trainedAs: Quantize.Code?
   public var run = RunOptions()
@@ -25,11 +27,12 @@ public struct Merge: Sendable {
   public func callAsFunction(
     _ base: String, adapters: [String], output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
+    if output.hasSuffix(".gguf") {
+      return try mergeToGGUF(base, adapters: adapters, output: output, announce: announce)
+    }
     let model = try ModelSource(path: base)
     do throws(Failure) {
-      var opened: [Adapter] = []
-      for path in adapters { opened.append(try Adapter(path: path)) }
-      return try prepare(model, opened).run(into: output, announce: announce)
+      return try prepare(model, open(adapters, for: model)).run(into: output, announce: announce)
     } catch { throw model.located(error) }
   }
 
@@ -65,11 +68,11 @@ public struct Merge: Sendable {
     return CheckpointRun(
       model: model, plan: plan, config: config, operation: "merge", activity: "merging",
       recorded: recorded(provenance), warnings: warnings, options: run, sideFiles: side,
-      identities: adapters.map(\.directory.identity), otherInputs: adapters.map(\.file.file),
+      identities: adapters.flatMap(\.identities), otherInputs: adapters.flatMap(\.files),
       changes: { MergeReport.changes(merged) })
   }
 
-  private func check(_ model: ModelSource) throws(Failure) {
+  func check(_ model: ModelSource) throws(Failure) {
     let path = model.checkpoint.path
     if model.checkpoint.tensors.first?.name.string.hasPrefix("base_model.model.") == true {
       throw Failure(.malformed, "is an adapter; the first path is that of the model that it was trained on", file: path)
@@ -89,12 +92,12 @@ public struct Merge: Sendable {
         "is quantized (\(method)); merge into the original 16-bit checkpoint, or one in 4 bits "
           + "(bitsandbytes)", file: path)
     }
-    if scheme != nil, type != .keep {
+    if scheme != nil || ggufScheme != nil, type != .keep {
       throw Failure(.usage, "options '--scheme' and '--dtype' exclude each other")
     }
   }
 
-  private func config(
+  func config(
     of model: ModelSource, _ base: MergeBase, _ merged: MergePlan, _ target: FloatType?
   ) -> JSONValue? {
     guard var config = model.config else { return nil }
@@ -124,11 +127,11 @@ public struct Merge: Sendable {
     return config
   }
 
-  private func recorded(_ provenance: MergeProvenance) -> [(key: String, value: JSONValue)] {
+  func recorded(_ provenance: MergeProvenance) -> [(key: String, value: JSONValue)] {
     var options: [(key: String, value: JSONValue)] = [
       ("adapters", provenance.json), ("combine", .string(settings.combination.rawValue)),
       ("rounding", .string(settings.rounding.rawValue)), ("dtype", .string(type.rawValue)),
-      ("scheme", scheme.map { .string($0.rawValue) } ?? .null),
+      ("scheme", (scheme?.rawValue ?? ggufScheme?.rawValue).map(JSONValue.string) ?? .null),
       ("baseAsTrained", trainedAs.map { .string($0.rawValue) } ?? .null),
       ("expertLayout", .string(settings.expertLayout.rawValue)), ("maxShardSize", .number(run.maxShardBytes)),
     ]

@@ -39,7 +39,7 @@ public struct QuantizeToGGUF: Sendable {
     } catch { throw input.located(error) }
   }
 
-  private func prepare(
+  func prepare(
     _ input: GGUFInput, _ matrix: ImportanceMatrix?, name: String
   ) throws(Failure) -> (plan: GGUFPlan, warnings: [String]) {
     var choice = choice
@@ -56,7 +56,8 @@ public struct QuantizeToGGUF: Sendable {
     }
     try TypeChoice.checkSource(tensors, types: types, allowsRequantization: forcesRequantization)
     var plan = try GGUFPlan(
-      source: SortedSource(input.source, order: order), types: types, origins: order, stored: input.stored,
+      source: SortedSource(input.source, order: order), types: types,
+      origins: order.map { $0 < input.origins.count ? input.origins[$0] : nil }, stored: input.stored,
       metadata: input.metadata.quantized(to: choice.scheme, importance: matrix), name: name,
       maxShardBytes: run.maxShardBytes, isFlat: true)
     if let matrix {

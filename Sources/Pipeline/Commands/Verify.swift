@@ -6,7 +6,7 @@ import Tensors
 
 /// `nibble verify`: is the checkpoint what its manifest says, and what the trainers' loaders expect?
 public struct Verify: Sendable {
-  /// A manifest that lies elsewhere.
+  /// A manifest that lies elsewhere, or what `llama-gguf-hash` printed.
   public var manifest: String?
   /// The checkpoint it was made from: quantize again and compare.
   public var against: String?
@@ -45,6 +45,9 @@ public struct Verify: Sendable {
     var result = Result()
     let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
     let sidecar = manifest == nil ? try GGUFSidecar(path: path) : nil
+    if HeaderJournal.isThere(for: path) {
+      result.add(file: fileName(of: path), "an edit of it was interrupted; 'nibble edit' on the file repairs it")
+    }
     let hasManifest = try checkDigests(path, sidecar?.directory ?? directory, sidecar, &result)
     var logical: LogicalTensors?
     do throws(Failure) {
@@ -62,6 +65,10 @@ public struct Verify: Sendable {
   private func checkDigests(
     _ path: String, _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
   ) throws(Failure) -> Bool {
+    if let hashes = try readHashes() {
+      try HashCheck(manifest: hashes, style: progress).run(path, &result)
+      return true
+    }
     guard let manifest = try readManifest(directory, sidecar, &result) else {
       let name = sidecar?.name ?? ManifestWriter.name
       result.notChecked.append("digests: there is no \(name) that says what they should be")
@@ -70,6 +77,13 @@ public struct Verify: Sendable {
     try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(
       path, directory, isWhole: sidecar == nil, &result)
     return true
+  }
+
+  /// What another tool has listed; nil for a manifest of Nibble, or none.
+  private func readHashes() throws(Failure) -> HashManifest? {
+    guard let manifest else { return nil }
+    let file = try InputFile(path: manifest)
+    return try HashManifest.isLikely(file) ? HashManifest(file) : nil
   }
 
   private func readManifest(

@@ -40,31 +40,8 @@ struct AdapterLayout: TensorSource {
     contents = sorted.map(\.content)
   }
 
-  /// What the manifest and the header of the file are made from.
-  func plan(fileName: String) throws(Failure) -> OutputPlan {
-    var total = 0
-    for tensor in tensors {
-      let (next, overflowed) = total.addingReportingOverflow(tensor.byteCount)
-      if overflowed { throw Failure(.malformed, "the adapter's tensors together exceed 2^63 bytes") }
-      total = next
-    }
-    let steps = tensors.indices.map { Step(tensor: $0, action: .copy, origin: .derived([])) }
-    return OutputPlan(
-      source: self, stored: NoTensors(), scheme: nil, steps: steps,
-      shards: [OutputPlan.Shard(name: fileName, steps: 0..<steps.count, dataByteCount: total)])
-  }
-
   /// - Throws: always; the factors are made while they are written.
   func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
     throw Failure(.internal, "an adapter's plan has no data", tensor: tensors[index].name.string)
-  }
-
-  /// The sources are two models, whose digests the manifest has no place for.
-  private struct NoTensors: TensorSource {
-    let tensors: [TensorInfo] = []
-
-    func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-      throw Failure(.internal, "no tensor \(index)")
-    }
   }
 }

@@ -21,7 +21,7 @@ struct ExtractRun {
   func write(
     into files: StagedDirectory.Files
   ) throws(Failure) -> (modules: [ExtractReport.Module], tensors: [TensorDigests], file: FileDigests) {
-    let plan = try layout.plan(fileName: Adapter.weightsName)
+    let plan = try OutputPlan(file: Adapter.weightsName, of: layout)
     var file = HashedFile(try files.create(Adapter.weightsName), sha256: options.sha256)
     for shard in plan.shards { try file.append(try plan.header(of: shard)) }
     var reports: [ExtractReport.Module] = []

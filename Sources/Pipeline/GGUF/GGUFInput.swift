@@ -14,8 +14,9 @@ struct GGUFInput {
   /// Positions of tensors that keep their type whatever the others are written in: vectors and routers.
   let fixed: Set<Int>
   let metadata: GGUFMetadata
-  /// A GGUF model that `source` is; its tensors are in the same order.
+  /// A GGUF model that some of the tensors are in as they are, and where in it.
   let stored: GGUFCheckpoint?
+  let origins: [Int?]
   let warnings: [String]
   let path: String
   let identities: [FileIdentity]
@@ -26,7 +27,10 @@ struct GGUFInput {
   let located: (Failure) -> Failure
 
   static let fileTypeKey = "general.file_type"
+  static let sideFileLimit = 256 << 20
+}
 
+extension GGUFInput {
   /// - Parameter isExact: weights that are in 4 bits are read as F32, for what is to be rounded again.
   init(path: String, isExact: Bool) throws(Failure) {
     if try GGUFCheckpoint.isGGUF(path: path) {
@@ -43,6 +47,7 @@ struct GGUFInput {
     fixed = Set(tensors.indices.filter { tensors[$0].shape.count < 2 || !tensors[$0].type.isReal })
     metadata = values.checkpoint.metadata
     stored = values.checkpoint
+    origins = Array(tensors.indices)
     warnings = values.warnings
     path = values.path
     identities = values.identities
@@ -60,32 +65,34 @@ struct GGUFInput {
     }
     if case .other(let method) = model.quantizationMethod {
       throw Failure(
-        .unsupported, "is quantized (\(method)); start from the original 16-bit checkpoint", file: model.checkpoint.path)
+        .unsupported, "is quantized (\(method)); start from the original 16-bit checkpoint", file: model.checkpoint.path
+      )
     }
     let values = isExact ? try DequantizedSource(model.logical, for: .f32) : DequantizedSource(model.logical)
     // 4-bit weights of `Conv1D` are [out, in]; the plan expects them as a plain checkpoint has them.
     let turned = model.transposedWeights.filter(values.isFourBit)
     let whole: any TensorSource = turned.isEmpty ? values : try TransposedSource(values, turned)
-    let base = SortedSource(whole, order: model.converterOrder)
-    func sideFile(_ name: String) throws(Failure) -> [UInt8]? {
+    var plain = config
+    plain["quantization_config"] = nil
+    try self.init(model, SortedSource(whole, order: model.converterOrder), config: plain) { (name) throws(Failure) in
       guard model.sideFiles.contains(name) else { return nil }
       return try model.sideFile(name).contents(limit: Self.sideFileLimit)
     }
-    var plain = config
-    plain["quantization_config"] = nil
+  }
+
+  /// - Parameters:
+  ///   - base: the model's tensors, or what has been made of them, in the order of llama.cpp's converter.
+  ///   - sideFile: the content of a file that goes along with the model, nil when there is none.
+  init(
+    _ model: ModelSource, _ base: any TensorSource, config: JSONValue,
+    sideFile: (String) throws(Failure) -> [UInt8]?
+  ) throws(Failure) {
     let plan = try planGGUF(
-      config: plain, tensors: base.tensors, directoryName: model.directoryName, sideFile: sideFile)
+      config: config, tensors: base.tensors, directoryName: model.directoryName, sideFile: sideFile)
     let tokenizer = try ggufTokenizer(
-      modelType: plain["model_type"]?.string ?? plan.family.name, config: plain, sideFile: sideFile)
+      modelType: config["model_type"]?.string ?? plan.family.name, config: config, sideFile: sideFile)
     let source = try PlannedSource(base, plan.weights)
-    var tensors: [GGUFTensor] = []
-    for (weight, info) in zip(plan.weights, source.tensors) {
-      let isVector = weight.isAlwaysF32 || info.shape.count < 2
-      guard let type = isVector || info.type == .f64 ? .f32 : GGMLType(info.type) else {
-        throw Failure(.unsupported, "is \(info.type.name), which GGUF does not have", tensor: info.name.string)
-      }
-      tensors.append(try GGUFTensor(name: info.name, type: type, shape: info.shape))
-    }
+    let tensors = try Self.tensors(of: source)
     var pairs = plan.metadata
     let fileType = GGUFInput.prevailingType(of: tensors).fileType ?? 0
     pairs.insert((Self.fileTypeKey, .uint32(fileType)), at: min(plan.fileTypePosition, pairs.count))
@@ -98,6 +105,7 @@ struct GGUFInput {
       })
     metadata = GGUFMetadata(pairs + tokenizer.pairs)
     stored = nil
+    origins = []
     warnings = model.checkpoint.warnings + plan.warnings + tokenizer.warnings
     path = model.checkpoint.path
     identities = model.checkpoint.identities
@@ -106,7 +114,18 @@ struct GGUFInput {
     located = { model.located($0) }
   }
 
-  private static let sideFileLimit = 256 << 20
+  /// In the types that they have in GGUF with nothing quantized.
+  static func tensors(of source: PlannedSource) throws(Failure) -> [GGUFTensor] {
+    var tensors: [GGUFTensor] = []
+    for (weight, info) in zip(source.weights, source.tensors) {
+      let isVector = weight.isAlwaysF32 || info.shape.count < 2
+      guard let type = isVector || info.type == .f64 ? .f32 : GGMLType(info.type) else {
+        throw Failure(.unsupported, "is \(info.type.name), which GGUF does not have", tensor: info.name.string)
+      }
+      tensors.append(try GGUFTensor(name: info.name, type: type, shape: info.shape))
+    }
+    return tensors
+  }
 
   /// What most of the matrices' values are in.
   private static func prevailingType(of tensors: [GGUFTensor]) -> GGMLType {

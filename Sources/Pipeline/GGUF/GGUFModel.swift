@@ -55,9 +55,11 @@ struct GGUFModel: StoredCheckpoint {
     return counts.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key ?? .f32
   }
 
-  /// The files of its tokenizer, rebuilt.
-  func tokenizerFiles() throws(Failure) -> [(name: String, contents: [UInt8])] {
-    try huggingFaceTokenizer(values.checkpoint.metadata)
+  /// The files of its tokenizer and its model card, rebuilt.
+  func sideFiles() throws(Failure) -> [(name: String, contents: [UInt8])] {
+    let metadata = values.checkpoint.metadata
+    let card = try modelCard(metadata).map { [(name: "README.md", contents: $0)] } ?? []
+    return try huggingFaceTokenizer(metadata) + card
   }
 
   var container: String { "gguf" }

@@ -24,8 +24,7 @@ struct GGUFRun {
   /// - Parameter announce: is given each warning before any data is read.
   /// - Throws: what reading, planning or writing throws; nothing is left behind then.
   func run(into path: String, announce: (String) -> Void) throws(Failure) -> RunReport {
-    let name = fileName(of: path)
-    let manifest = GGUFSidecar.name(for: name)
+    let manifest = GGUFSidecar.name(for: plan.layout.files[0].name)
     let names = plan.layout.files.map(\.name) + [manifest]
     if options.isDryRun {
       for warning in warnings { announce(warning) }

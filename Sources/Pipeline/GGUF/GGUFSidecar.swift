@@ -6,7 +6,8 @@ struct GGUFSidecar {
   static let suffix = ".nibble-manifest.json"
 
   let directory: InputDirectory
-  /// `MODEL.gguf.nibble-manifest.json`, whether the model is split or not.
+  /// `MODEL.gguf.nibble-manifest.json`, of a split model `MODEL-00001-of-000NN.gguf.nibble-manifest.json`: the model
+  /// and its split may lie side by side.
   let name: String
 
   /// - Returns: nil when the path is not that of a GGUF model.
@@ -25,5 +26,9 @@ struct GGUFSidecar {
   }
 
   /// - Parameter file: the model's, or one of its split.
-  static func name(for file: String) -> String { (GGUFFileName(file).map { $0.stem + ".gguf" } ?? file) + suffix }
+  static func name(for file: String) -> String {
+    guard var first = GGUFFileName(file), first.total > 1 else { return file + suffix }
+    first.number = 1
+    return first.text + suffix
+  }
 }

@@ -14,7 +14,9 @@ extension GGUFValue {
     // What is not UTF-8 is shown with replacement characters: JSON cannot hold it.
     case .string(let bytes): return .string(String(decoding: bytes, as: UTF8.self))
     case .array(let array):
-      guard array.count <= limit else { return ["type": .string(array.elementType.name), "count": .number(array.count)] }
+      guard array.count <= limit else {
+        return ["type": .string(array.elementType.name), "count": .number(array.count)]
+      }
       var elements: [JSONValue] = []
       for value in try array.values() { elements.append(try value.json(arrayLimit: limit)) }
       return .array(elements)
@@ -35,7 +37,7 @@ extension GGUFValue {
     let shown = 8
     guard array.count > shown else { return try json(arrayLimit: shown).text(.line) }
     var elements: [String] = []
-    for value in try array.values().prefix(shown) { elements.append(try value.json(arrayLimit: shown).text(.line)) }
+    for value in try array.values(first: shown) { elements.append(try value.json(arrayLimit: shown).text(.line)) }
     return "[\(elements.joined(separator: ", ")), …]"
   }
 

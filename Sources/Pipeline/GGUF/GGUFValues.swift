@@ -38,11 +38,14 @@ struct GGUFValues: StoredCheckpoint {
     for (key, value) in checkpoint.metadata.pairs {
       entries.append(
         MetadataEntry(
-          key: key, json: try value.json(arrayLimit: isWhole ? .max : 64), type: value.typeName,
+          key: key, json: try value.json(arrayLimit: isWhole ? Self.shownElements : 64), type: value.typeName,
           text: try value.summary()))
     }
     return entries
   }
+
+  /// Beyond any vocabulary; of a longer array only type and count are told.
+  private static let shownElements = 1 << 22
 
   func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
 

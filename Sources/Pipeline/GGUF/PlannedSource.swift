@@ -41,7 +41,9 @@ struct PlannedSource: TensorSource {
     case .stored(let index), .part(of: let index, index: _): return base.tensors[index].type
     case .values: return .f32
     case .stacked(let indices):
-      guard let first = indices.first else { throw Failure(.internal, "a stack of nothing", tensor: weight.name.string) }
+      guard let first = indices.first else {
+        throw Failure(.internal, "a stack of nothing", tensor: weight.name.string)
+      }
       let type = base.tensors[first].type
       if let other = indices.first(where: { base.tensors[$0].type != type }) {
         throw Failure(

@@ -39,8 +39,12 @@ struct MergeProvenance {
 
   /// What the base's own manifest tells; nothing when it has none or it cannot be read.
   private static func earlier(_ model: ModelSource) throws(Failure) -> [JSONValue] {
-    guard let directory = model.checkpoint.directory, directory.contains(ManifestWriter.name) else { return [] }
-    let bytes = try directory.open(ManifestWriter.name).contents(limit: Manifest.sizeLimit)
+    let place =
+      if let sidecar = try GGUFSidecar(path: model.checkpoint.path) { (sidecar.directory, sidecar.name) } else {
+        model.checkpoint.directory.map { ($0, ManifestWriter.name) }
+      }
+    guard let (directory, name) = place, directory.contains(name) else { return [] }
+    let bytes = try directory.open(name).contents(limit: Manifest.sizeLimit)
     var reader = JSONReader(bytes)
     do throws(Failure) {
       try reader.enterObject()

@@ -28,11 +28,12 @@ struct SideFiles: Sendable {
       warnings.append("the tokenizer is left out: \(error)")
     }
     for adapter in adapters {
-      let names = ((try? adapter.directory.names()) ?? []).filter(Self.fromAdapters.contains)
+      guard let directory = adapter.directory else { continue }
+      let names = ((try? directory.names()) ?? []).filter(Self.fromAdapters.contains)
       if names.isEmpty { continue }
       let replaced = names.filter { chosen[$0] != nil }
       for name in names {
-        chosen[name] = adapter.directory
+        chosen[name] = directory
         made[name] = nil
       }
       warnings.append(
@@ -43,6 +44,9 @@ struct SideFiles: Sendable {
   }
 
   var names: [String] { (files.map(\.name) + made.keys).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) } }
+
+  /// One more file of the model's directory, unchanged.
+  mutating func add(_ name: String, in directory: InputDirectory) { files.append((name, directory)) }
 
   /// Of a file that lies nowhere.
   func contents(_ name: String) -> [UInt8]? { made[name] }

@@ -23,6 +23,8 @@ struct CheckpointRun {
   var identities: [FileIdentity] = []
   /// Files beside the model's that are read while it runs.
   var otherInputs: [InputFile] = []
+  /// Logical ones, where the plan's tensors are but their parts.
+  var parameters: Int?
   /// What adapters did, asked for when the weights have been written.
   var changes: (@Sendable () -> [MergeChange])?
 
@@ -70,7 +72,7 @@ struct CheckpointRun {
     for step in plan.steps { tensors += try plan.outputs(of: step).count }
     return RunReport(
       output: path, files: files.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }, tensors: tensors,
-      parameters: parameterCount, bytesIn: plan.inputByteCount, bytesOut: bytesOut, seconds: seconds,
+      parameters: parameters ?? parameterCount, bytesIn: plan.inputByteCount, bytesOut: bytesOut, seconds: seconds,
       warnings: warnings, changes: changes?())
   }
 

@@ -50,6 +50,8 @@ struct OutputPlan: Sendable {
   let steps: [Step]
   /// Consecutive ranges of `steps`; one file each.
   let shards: [Shard]
+  /// Of every file.
+  var metadata: [(key: String, value: String)] = [("format", "pt")]
 
   struct Shard: Sendable {
     var name: String
@@ -88,7 +90,7 @@ struct OutputPlan: Sendable {
   /// Everything of a shard's file that stands before its data.
   func header(of shard: Shard) throws(Failure) -> [UInt8] {
     do throws(Failure) {
-      return try SafetensorsHeader.encode(outputs(of: shard), metadata: [("format", "pt")])
+      return try SafetensorsHeader.encode(outputs(of: shard), metadata: metadata)
     } catch { throw error.located(file: shard.name) }
   }
 

@@ -10,7 +10,10 @@ import Tensors
 struct StepLayout {
   let maxShardBytes: Int
   /// A header grows with the number of tensors; no shard may get more than this many.
-  static let maxTensorsPerShard = 50_000
+  var maxTensorsPerShard = 50_000
+  /// Copies that stand right behind that of a tensor, in the same shard, by its position in the source: those of the
+  /// statistics of a weight that is in 4 bits already.
+  var followers: [Int: [Step]] = [:]
 
   /// - Throws: what `OutputPlan.outputs` throws.
   func plan(
@@ -19,14 +22,14 @@ struct StepLayout {
     let draft = OutputPlan(source: source, stored: stored, scheme: scheme, steps: steps, shards: [])
     var ordered: [Step] = []
     ordered.reserveCapacity(steps.count)
-    var packer = ShardPacker(limit: ShardPacker.Size(bytes: maxShardBytes, tensors: Self.maxTensorsPerShard))
+    var packer = ShardPacker(limit: ShardPacker.Size(bytes: maxShardBytes, tensors: maxTensorsPerShard))
     var shards: [OutputPlan.Shard] = []
     var current: [Step] = []
     var bytes = 0
 
     func close() {
       let start = ordered.count
-      ordered += aligned(current, draft)
+      for step in aligned(current, draft) { ordered += group(step) }
       shards.append(OutputPlan.Shard(name: "", steps: start..<ordered.count, dataByteCount: bytes))
       current = []
       bytes = 0
@@ -35,8 +38,13 @@ struct StepLayout {
     for layer in layers(steps, draft) {
       var sizes: [ShardPacker.Size] = []
       for step in layer {
-        let outputs = try draft.outputs(of: step)
-        sizes.append(ShardPacker.Size(bytes: outputs.reduce(0) { $0 + $1.byteCount }, tensors: outputs.count))
+        var size = ShardPacker.Size(bytes: 0, tensors: 0)
+        for member in group(step) {
+          let outputs = try draft.outputs(of: member)
+          size.bytes += outputs.reduce(0) { $0 + $1.byteCount }
+          size.tensors += outputs.count
+        }
+        sizes.append(size)
       }
       let begins = try packer.add(sizes)
       for (position, step) in layer.enumerated() {
@@ -46,10 +54,12 @@ struct StepLayout {
       }
     }
     close()
-    try checkTotals(steps, shards, source)
+    try checkTotals(ordered, shards, source)
     for index in shards.indices { shards[index].name = ShardLayout.shardName(index, of: shards.count) }
     return OutputPlan(source: source, stored: stored, scheme: scheme, steps: ordered, shards: shards)
   }
+
+  private func group(_ step: Step) -> [Step] { [step] + (followers[step.tensor] ?? []) }
 
   /// Everything that adds these up later may do so without a check.
   private func checkTotals(_ steps: [Step], _ shards: [OutputPlan.Shard], _ source: any TensorSource) throws(Failure) {
@@ -84,7 +94,8 @@ struct StepLayout {
     keys.sort { ($0.stack, $0.number) < ($1.stack, $1.number) }
     return keys.map { entry in
       let group = groups[entry.key] ?? []
-      return group.filter { $0.action != .copy } + group.filter { $0.action == .copy }
+      func isQuantized(_ step: Step) -> Bool { step.action != .copy || followers[step.tensor] != nil }
+      return group.filter(isQuantized) + group.filter { !isQuantized($0) }
     }
   }
 
@@ -105,7 +116,8 @@ struct StepLayout {
 
   private func aligned(_ steps: [Step], _ draft: OutputPlan) -> [Step] {
     func isOdd(_ step: Step) -> Bool {
-      step.action == .copy && draft.info(of: step).byteCount % FourBitScheme.alignment != 0
+      let bytes = group(step).reduce(0) { $0.addingSaturated(draft.info(of: $1).byteCount) }
+      return step.action == .copy && bytes % FourBitScheme.alignment != 0
     }
     let odd = steps.filter(isOdd)
     if odd.isEmpty { return steps }

@@ -1,0 +1,81 @@
+import CSystem
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// A file whose first bytes are replaced where they are.
+///
+/// Neither a power failure nor another reader sees the old bytes or the new ones only: who needs that writes both down
+/// elsewhere first.
+public struct EditedFile: ~Copyable {
+  /// As the user would recognise it.
+  public let name: String
+  /// Taken when the file was opened.
+  public let identity: FileIdentity
+  /// Names that the file has.
+  public let linkCount: Int
+  private let descriptor: Descriptor
+
+  /// - Throws: `cannotCreate` for a link, and for a file that may not be written.
+  public init(path: String, name: String) throws(Failure) {
+    guard let descriptor = Descriptor(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW) else {
+      throw .output("cannot open it for writing", file: name)
+    }
+    guard let status = descriptor.status else { throw .input("cannot examine", file: name) }
+    guard status.kind == S_IFREG else {
+      throw Failure(.malformed, "is \(status.kindName), expected a regular file", file: name)
+    }
+    self.name = name
+    identity = FileIdentity(status)
+    linkCount = Int(status.st_nlink)
+    self.descriptor = descriptor
+  }
+
+  /// Writes the file's first bytes anew and makes them durable.
+  ///
+  /// - Throws: `io` when the device fails; some of the bytes may have been written.
+  public borrowing func replaceBeginning(_ bytes: [UInt8]) throws(Failure) {
+    var done = 0
+    while done < bytes.count {
+      let count = unsafe bytes.withUnsafeBytes { buffer in
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: buffer[done...])
+        return SystemCall.value { unsafe pwrite(descriptor.number, rest.baseAddress, rest.count, off_t(done)) }
+      }
+      guard let count else { throw Failure(.io, "cannot write: \(errorText())", file: name, offset: done) }
+      done += count
+    }
+    guard nibble_full_sync(descriptor.number) == 0 else {
+      throw Failure(.io, "cannot make it durable (fsync): \(errorText())", file: name)
+    }
+  }
+}
+
+/// Names in directories.
+public enum FileName {
+  /// Where a symbolic link leads, every link on the way followed; nil for anything that is no link.
+  public static func target(of path: String) -> String? {
+    var status = stat()
+    guard SystemCall.succeeds({ unsafe lstat(path, &status) }), status.kind == S_IFLNK else { return nil }
+    return real(path) ?? "a file that is not there"
+  }
+
+  /// The path without links; nil when there is nothing.
+  public static func real(_ path: String) -> String? {
+    guard let resolved = unsafe realpath(path, nil) else { return nil }
+    defer { unsafe free(resolved) }
+    return unsafe String(cString: resolved)
+  }
+
+  /// Removes a file and makes that durable.
+  public static func remove(_ path: String) throws(Failure) {
+    guard SystemCall.succeeds({ unsafe unlink(path) }) else { throw .output("cannot remove it", file: path) }
+    let name = path.split(separator: "/").last ?? ""
+    let parent = path.dropLast(name.count)
+    guard let directory = Descriptor(parent.isEmpty ? "." : String(parent), O_RDONLY | O_DIRECTORY),
+      nibble_full_sync(directory.number) == 0
+    else { throw Failure(.io, "cannot make its removal durable (fsync): \(errorText())", file: path) }
+  }
+}

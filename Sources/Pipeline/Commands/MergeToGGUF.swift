@@ -1,0 +1,72 @@
+import Adapters
+import Bytes
+import GGUF
+import Quantization
+import Tensors
+
+extension Merge {
+  /// Into a file for llama.cpp: a base in GGUF keeps its metadata and the type of every tensor, one of transformers is
+  /// converted on the way.
+  func mergeToGGUF(
+    _ base: String, adapters paths: [String], output: String, announce: (String) -> Void
+  ) throws(Failure) -> RunReport {
+    // Values that are to be rounded again are not rounded before.
+    let model = try ModelSource(path: base, blocksAs: .f32)
+    do throws(Failure) {
+      try check(model)
+      let adapters = try open(paths, for: model)
+      return try prepareGGUF(model, adapters, name: fileName(of: output)).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
+  }
+
+  private func prepareGGUF(
+    _ model: ModelSource, _ adapters: [Adapter], name: String
+  ) throws(Failure) -> GGUFRun {
+    let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: false)
+    let target = FloatType(torchName: type.rawValue)
+    let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
+    let provenance = try MergeProvenance(model, adapters, settings)
+    guard let config = config(of: model, base, merged, target) else {
+      throw Failure(
+        .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
+    }
+    let side = SideFiles(of: model, adapters: adapters)
+    let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
+    var warnings = input.warnings + merged.warnings
+    let plan: GGUFPlan
+    if let ggufScheme {
+      var quantize = QuantizeToGGUF(ggufScheme)
+      // Whatever the base was in, its values have changed.
+      quantize.forcesRequantization = true
+      quantize.run = run
+      let prepared = try quantize.prepare(input, nil, name: name)
+      plan = prepared.plan
+      warnings += prepared.warnings
+    } else {
+      plan = try input.plan(as: target, name: name, maxShardBytes: run.maxShardBytes)
+    }
+    return GGUFRun(
+      plan: plan, operation: "merge", activity: "merging", recorded: recorded(provenance), warnings: warnings,
+      options: run, identities: input.identities + adapters.flatMap(\.identities),
+      checkUnchanged: { () throws(Failure) in
+        try input.checkUnchanged()
+        for adapter in adapters { for file in adapter.files { try file.checkUnchanged() } }
+      }, changes: { MergeReport.changes(merged) })
+  }
+
+  /// Adapters of PEFT, which are directories, and of llama.cpp, which are files.
+  func open(_ paths: [String], for model: ModelSource) throws(Failure) -> [Adapter] {
+    var adapters: [Adapter] = []
+    var base: AdapterBase?
+    for path in paths {
+      if !InputDirectory.exists(at: path), try GGUFCheckpoint.isGGUF(path: path) {
+        let known = if let base { base } else { try AdapterBase(model) }
+        base = known
+        adapters.append(try GGUFAdapter(path: path, base: known).adapter)
+      } else {
+        adapters.append(try Adapter(path: path))
+      }
+    }
+    return adapters
+  }
+}

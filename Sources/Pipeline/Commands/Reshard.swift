@@ -1,0 +1,85 @@
+public import Bytes
+import GGUF
+import JSON
+import Safetensors
+import Tensors
+
+/// `nibble split` and `nibble join`: the same tensors, byte for byte, in other files.
+public struct Reshard: Sendable {
+  public enum Operation: String, Sendable {
+    case split, join
+  }
+
+  public var operation: Operation
+  public var run = RunOptions()
+
+  public init(_ operation: Operation) { self.operation = operation }
+
+  /// - Parameter output: a directory; of a GGUF model the name of its files, with or without `.gguf`.
+  public func callAsFunction(
+    _ source: String, output: String, announce: (String) -> Void
+  ) throws(Failure) -> RunReport {
+    if try GGUFCheckpoint.isGGUF(path: source) {
+      return try gguf(source, output: output.hasSuffix(".gguf") ? output : output + ".gguf", announce: announce)
+    }
+    guard !output.hasSuffix(".gguf") else {
+      throw Failure(.usage, "'\(source)' is no GGUF model; 'nibble convert' makes one of it")
+    }
+    let model = try ModelSource(path: source)
+    do throws(Failure) {
+      return try prepare(model).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
+  }
+
+  private var maxShardBytes: Int { operation == .join ? .max : run.maxShardBytes }
+
+  private var recorded: [(key: String, value: JSONValue)] {
+    operation == .join ? [] : [("maxShardSize", .number(maxShardBytes))]
+  }
+
+  private func warnings(_ warnings: [String], fileCount: Int) -> [String] {
+    guard operation == .split, fileCount == 1 else { return warnings }
+    return warnings + ["everything fits into one file of \(byteText(maxShardBytes))"]
+  }
+
+  // MARK: - GGUF
+
+  private func gguf(_ source: String, output: String, announce: (String) -> Void) throws(Failure) -> RunReport {
+    let input = try GGUFInput(GGUFValues(path: source))
+    let plan = try GGUFPlan(
+      source: input.source, types: input.tensors.map(\.type), origins: Array(input.tensors.indices),
+      stored: input.stored, metadata: input.metadata, name: fileName(of: output), maxShardBytes: maxShardBytes)
+    return try GGUFRun(
+      plan: plan, operation: operation.rawValue, activity: "copying", recorded: recorded,
+      warnings: warnings(input.warnings, fileCount: plan.layout.files.count), options: run,
+      identities: input.identities, checkUnchanged: input.checkUnchanged
+    ).run(into: output, announce: announce)
+  }
+
+  // MARK: - Safetensors
+
+  private func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+    var steps: [Step] = []
+    var layout = StepLayout(maxShardBytes: maxShardBytes)
+    if operation == .join { layout.maxTensorsPerShard = .max }
+    func copy(_ index: Int) -> Step { Step(tensor: index, action: .copy, origin: .stored(index)) }
+    for item in model.logical.items {
+      switch item {
+      case .plain(let index): steps.append(copy(index))
+      case .fourBit(let weight):
+        steps.append(copy(weight.codes))
+        layout.followers[weight.codes] = weight.parts.filter { $0 != weight.codes }.sorted().map(copy)
+      }
+    }
+    var plan = try layout.plan(steps, source: model.checkpoint, stored: model.checkpoint, scheme: nil)
+    if let checkpoint = model.checkpoint as? StoredSafetensors { plan.metadata = checkpoint.checkpoint.metadata }
+    var sideFiles = SideFiles(of: model)
+    if model.config != nil, let directory = model.checkpoint.directory {
+      sideFiles.add(ModelSource.configName, in: directory)
+    }
+    return CheckpointRun(
+      model: model, plan: plan, config: nil, operation: operation.rawValue, activity: "copying", recorded: recorded,
+      warnings: warnings(model.warnings, fileCount: plan.shards.count), options: run, sideFiles: sideFiles,
+      parameters: model.parameterCount)
+  }
+}

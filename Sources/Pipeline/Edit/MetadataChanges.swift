@@ -1,0 +1,73 @@
+import Bytes
+import GGUF
+import Tensors
+
+/// What is to be changed about a file's metadata, as it was asked for.
+///
+/// Every key is named once at most, as old or as new: so the order of the options means nothing.
+struct MetadataChanges {
+  private(set) var settings: [(key: String, text: String)] = []
+  private(set) var removals: [String] = []
+  private(set) var renames: [(old: String, new: String)] = []
+
+  /// - Throws: `usage` for what is no `KEY=VALUE`, and for a key that is named twice.
+  init(settings: [String], removals: [String], renames: [String]) throws(Failure) {
+    for text in settings {
+      let (key, value) = try Self.pair(text, "--set", "KEY=VALUE")
+      self.settings.append((key, value))
+    }
+    self.removals = removals
+    for text in renames {
+      let (old, new) = try Self.pair(text, "--rename", "OLD=NEW")
+      guard !new.isEmpty else { throw Failure(.usage, "option '--rename': '\(text)' names no new key") }
+      self.renames.append((old, new))
+    }
+    var seen: Set<TensorName> = []
+    for key in self.settings.map(\.key) + removals + self.renames.flatMap({ [$0.old, $0.new] }) {
+      guard seen.insert(TensorName(key)).inserted else { throw Failure(.usage, "the key '\(key)' is named twice") }
+    }
+  }
+
+  var isEmpty: Bool { settings.isEmpty && removals.isEmpty && renames.isEmpty }
+
+  /// Every key that is to be changed, or to appear.
+  var keys: [String] { settings.map(\.key) + removals + renames.flatMap { [$0.old, $0.new] } }
+
+  private static func pair(_ text: String, _ option: String, _ form: String) throws(Failure) -> (String, String) {
+    let parts = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
+    guard parts.count == 2, !parts[0].isEmpty else {
+      throw Failure(.usage, "option '\(option)': '\(text)' is not \(form)")
+    }
+    return (parts[0], parts[1])
+  }
+
+  /// - Parameter present: the keys that are there.
+  /// - Throws: `usage` when one that should be there is not, or the other way round.
+  func check(_ present: [String]) throws(Failure) {
+    let known = Set(present.map { TensorName($0) })
+    for key in removals + renames.map(\.old) where !known.contains(TensorName(key)) {
+      let hint = nearest(to: key, among: present).map { "; did you mean '\($0)'?" } ?? ""
+      throw Failure(.usage, "there is no key '\(key)'\(hint)")
+    }
+    for (old, new) in renames where known.contains(TensorName(new)) {
+      throw Failure(.usage, "'\(old)' cannot become '\(new)': there is such a key already")
+    }
+  }
+}
+
+/// One key that was changed.
+public struct MetadataChange: Sendable {
+  public struct Value: Sendable {
+    /// In a format that has types.
+    public var type: String?
+    public var text: String
+  }
+
+  public var key: String
+  /// nil unless it was renamed.
+  public var newKey: String?
+  /// nil when there was none.
+  public var before: Value?
+  /// nil when it was removed.
+  public var after: Value?
+}

@@ -1,0 +1,204 @@
+import Foundation
+import JSON
+import TestSupport
+import Testing
+
+#if canImport(Glibc)
+  import Glibc
+#else
+  import Darwin
+#endif
+
+/// `nibble edit` as a process: what it prints, and what is left when it is stopped anywhere.
+@Suite struct EditTests {
+  let directory: TemporaryDirectory
+  let path: String
+
+  init() throws {
+    directory = try TemporaryDirectory()
+    path = try directory.write("m.gguf", PlainGGUF.small.bytes)
+  }
+
+  private static func named(_ name: String) -> [UInt8] {
+    var model = PlainGGUF.small
+    model["general.name"] = .text(name)
+    return model.bytes
+  }
+
+  /// As long as the old one, and longer.
+  static let names = ["tuny", "a name that is longer than all the padding there is"]
+
+  // MARK: - What it says
+
+  @Test func text() throws {
+    let dry = try Tool.run("edit", path, "--set", "general.name=tuny", "--remove", "llama.rope.freq_base", "--dry-run")
+    #expect(dry.status == 0 && dry.error == "")
+    #expect(dry.output.contains("general.name: string 'tiny' -> string 'tuny'\n"), "\(dry.output)")
+    #expect(dry.output.contains("llama.rope.freq_base: removed, was float32 '10000.0'\n"))
+    #expect(dry.output.hasSuffix("would write a whole new file (1.1 kB)\n"), "\(dry.output)")
+    #expect(try directory.read("m.gguf") == PlainGGUF.small.bytes)
+    let run = try Tool.run(
+      "edit", path, "--set", "general.name=tuny", "--rename=llama.context_length=llama.ctx_length_")
+    #expect(run.status == 0 && run.output.contains("llama.context_length is now llama.ctx_length_\n"))
+    #expect(run.output.hasSuffix("m.gguf: wrote the header in place (\(PlainGGUF.small.header.count) B)\n"))
+  }
+
+  @Test func json() throws {
+    let run = try Tool.run("edit", path, "--set=general.architecture=qwen2", "--set", "a\u{1b}=u8:1", "--json")
+    #expect(run.status == 0 && run.warnings.count == 1)
+    let json = try #require(parse(run.output))
+    #expect(
+      json.object?.keys == ["path", "container", "changes", "headerOnly", "bytesOut", "manifest", "warnings"])
+    #expect(json["container"]?.string == "gguf" && json["headerOnly"]?.bool == false)
+    let changes = try #require(json["changes"]?.array)
+    #expect(changes.map { $0["key"]?.string } == ["general.architecture", "a\u{1b}"])
+    #expect(changes[0]["before"]?["value"]?.string == "llama" && changes[0]["after"]?["type"]?.string == "string")
+    #expect(changes[1]["before"]?.isNull == true && changes[1]["newKey"]?.isNull == true)
+    expectPrintable(run.output)
+    expectPrintable(run.error)
+  }
+
+  @Test(arguments: [
+    (["m.gguf"], Int32(2), "nothing to do: --set, --remove or --rename is missing"),
+    (["m.gguf", "--remove", "general.nam"], 2, "there is no key 'general.nam'; did you mean 'general.name'?"),
+    (["m.gguf", "--set", "split.count=2"], 2, "'split.count' cannot be edited"),
+    (["missing.gguf", "--set", "a=b"], 66, "missing.gguf: cannot open: No such file or directory"),
+    (["empty", "--set", "a=b"], 65, "empty: is a directory, expected a regular file"),
+    (["cut.gguf", "--set", "a=b"], 65, "cut.gguf: tensor 'output.weight': data is cut short"),
+    (["link.gguf", "--set", "a=b"], 73, "name that file itself"),
+  ])
+  func refused(_ words: [String], _ status: Int32, _ message: String) throws {
+    _ = try directory.makeDirectory("empty")
+    try directory.write("cut.gguf", Array(PlainGGUF.small.bytes.dropLast(40)))
+    try FileManager.default.createSymbolicLink(atPath: directory.path("link.gguf"), withDestinationPath: "m.gguf")
+    let before = try Snapshot(directory.path)
+    let run = try Tool.run(["edit", directory.path(words[0])] + words.dropFirst() + ["--json"])
+    Refusal(status: status, message: message).check(run, "edit")
+    #expect(try Snapshot(directory.path) == before)
+  }
+
+  /// Whoever may not write the file may not replace it either.
+  @Test(.enabled(if: Machine.canBeNobody, "\(Machine.needsOtherUser)"), arguments: names)
+  func readOnly(_ name: String) throws {
+    #expect(chmod(path, 0o444) == 0 && chmod(directory.path, 0o777) == 0)
+    let run = try Tool.run(["edit", path, "--set", "general.name=\(name)", "--json"], through: Machine.asNobody)
+    Refusal(status: 73, message: "cannot open it for writing: Permission denied").check(run, "edit")
+    #expect(try directory.read("m.gguf") == PlainGGUF.small.bytes)
+  }
+
+  // MARK: - Stopped anywhere
+
+  /// Killed at each call that changes something: the file is the old one or the new one, or the next edit makes it so.
+  @Test(
+    .enabled(if: Machine.canTrace, "\(Machine.needsStrace)"), arguments: names,
+    ["fsync", "pwrite64", "unlink,unlinkat", "linkat", "renameat"])
+  func killed(_ name: String, _ call: String) throws {
+    let join = try Tool.run("join", path, "-o", directory.path("j.gguf"))
+    try #require(join.status == 0, "\(join.error)")
+    let manifest = try directory.read("j.gguf.nibble-manifest.json")
+    for count in 1..<30 {
+      try directory.write("j.gguf", PlainGGUF.small.bytes)
+      try directory.write("j.gguf.nibble-manifest.json", manifest)
+      let run = try ToolProcess(
+        Strace.injecting("\(call):signal=SIGKILL:when=\(count)")
+          + [Tool.path, "edit", directory.path("j.gguf"), "--set", "general.name=\(name)", "--quiet"],
+        output: .captured, error: .captured
+      ).wait(allowsKill: true)
+      if try directory.names.contains("j.gguf.nibble-header") {
+        let repaired = try Tool.run("edit", directory.path("j.gguf"))
+        #expect(repaired.status == 0 && repaired.warnings.count == 1, "\(repaired.error)")
+      }
+      let bytes = try directory.read("j.gguf")
+      #expect(bytes == Self.named(name) || bytes == PlainGGUF.small.bytes, "\(call) \(count)")
+      if name == "tuny" {
+        #expect(try Tool.run("verify", directory.path("j.gguf")).status == 0, "\(call) \(count)")
+      }
+      if run.status == 0 {
+        #expect(bytes == Self.named(name))
+        #expect(try directory.names == ["j.gguf", "j.gguf.nibble-manifest.json", "m.gguf"])
+        return
+      }
+    }
+    Issue.record("more than 30 calls")
+  }
+
+  /// A call that fails leaves everything as it was.
+  @Test(
+    .enabled(if: Machine.canTrace, "\(Machine.needsStrace)"), arguments: names,
+    ["fsync", "pwrite64", "linkat", "renameat", "write", "pread64"])
+  func failed(_ name: String, _ call: String) throws {
+    let skipped = try Strace.count(call, of: ["--version"], butWrites: true)
+    for count in 1..<30 {
+      try directory.write("m.gguf", PlainGGUF.small.bytes)
+      let run = try Tool.run(
+        ["edit", path, "--set", "general.name=\(name)", "--quiet"],
+        through: Strace.injecting("\(call):error=EIO:when=\(skipped + count)"))
+      let bytes = try directory.read("m.gguf")
+      if run.status == 0 { return #expect(bytes == Self.named(name)) }
+      let isLate = ["standard output", "new name durable", "removal durable"].contains { run.error.contains($0) }
+      #expect(run.status == 74 && run.errorLines.count == 1, "\(call) \(count): \(run.error)")
+      #expect(bytes == (isLate ? Self.named(name) : PlainGGUF.small.bytes), "\(call) \(count): \(run.error)")
+      #expect(try directory.names == ["m.gguf"], "\(call) \(count)")
+    }
+    Issue.record("more than 30 calls")
+  }
+
+  /// 100 MB that take no room on the disk.
+  private func large() throws -> String {
+    var model = PlainGGUF.small
+    model.tensors = [PlainGGUF.Tensor("w", [25_000_000], [])]
+    return try directory.writeSparse("large.gguf", model.header, size: model.header.count + 100_000_000)
+  }
+
+  private func startAndPause(_ path: String, in place: String) throws -> ToolProcess {
+    let process = try ToolProcess(
+      [Tool.path, "edit", path, "--set", "general.name=\(Self.names[1])", "--json", "--quiet"], output: .captured,
+      error: .captured)
+    let isPaused = process.pause {
+      var status = stat()
+      return stat(place + "/.large.gguf.nibble-partial/large.gguf", &status) == 0 && status.st_size > 1 << 20
+    }
+    try #require(isPaused)
+    return process
+  }
+
+  @Test func interrupted() throws {
+    let path = try large()
+    let before = try Snapshot(directory.path)
+    let process = try startAndPause(path, in: directory.path)
+    // Nor does a second edit come between.
+    let second = try Tool.run("edit", path, "--set", "general.name=tuny", "--json")
+    Refusal(status: 75, message: "another run is writing it").check(second, "edit")
+    process.signal(SIGINT)
+    process.signal(SIGCONT)
+    Refusal(status: 130, message: "nothing was left behind").check(try process.wait(), "edit")
+    #expect(try Snapshot(directory.path) == before)
+  }
+
+  @Test func changedMeanwhile() throws {
+    let path = try large()
+    let process = try startAndPause(path, in: directory.path)
+    let file = try FileHandle(forUpdating: URL(fileURLWithPath: path))
+    try file.truncate(atOffset: 50_000_000)
+    try file.close()
+    process.signal(SIGCONT)
+    Refusal(status: 74, message: "changed").check(try process.wait(), "edit")
+    #expect(try directory.names == ["large.gguf", "m.gguf"])
+  }
+
+  @Test(.enabled(if: Machine.canMount, "\(Machine.needsMounts)"))
+  func noSpace() throws {
+    var model = PlainGGUF.small
+    model.tensors = [PlainGGUF.Tensor("w", [600 * 256], PlainGGUF.ramp(600 * 1024, 1))]
+    let disk = try SmallDisk("size=1m")
+    let path = disk.path + "/m.gguf"
+    try Data(model.bytes).write(to: URL(fileURLWithPath: path))
+    let run = try Tool.run("edit", path, "--set", "general.name=\(Self.names[1])", "--json")
+    Refusal(status: 74, message: "for a new file, but only ").check(run, "edit")
+    // In place there is room.
+    #expect(try Tool.run("edit", path, "--set", "general.name=tuny").status == 0)
+    model["general.name"] = .text("tuny")
+    #expect(try [UInt8](Data(contentsOf: URL(fileURLWithPath: path))) == model.bytes)
+    #expect(try disk.names == ["m.gguf"])
+  }
+}
