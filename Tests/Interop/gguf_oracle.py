@@ -34,9 +34,9 @@ def build_wheel(*arguments):
     raise NotImplementedError
 '''
 
-# One process for all models, because importing takes seconds: it reads a JSON list of arguments a line, answers each with
-# a line, and leaves what the converter says to stderr. The converter knows a BPE tokenizer by the hash of what it makes
-# of a sample text; tiny ones are unknown to it.
+# One process for all models, because importing takes seconds: it reads a JSON list of arguments a line, answers each
+# with a line, and leaves what the converter says to stderr. The converter knows a BPE tokenizer by the hash of what it
+# makes of a sample text; tiny ones are unknown to it.
 WORKER = '''
 import json
 import os

@@ -1,6 +1,7 @@
-"""llama.cpp's own tokenizer, through the C functions that its Python package carries."""
+"""llama.cpp itself, in the Python package that carries it: its tokenizer through C functions, its server as a class."""
 
 import ctypes
+import dataclasses
 import functools
 import pathlib
 
@@ -62,3 +63,38 @@ class Vocabulary:
 
     def __exit__(self, *_):
         library().llama_model_free(self.model)
+
+
+@dataclasses.dataclass
+class Answer:
+    """`ids` have the end mark too, if it came to that; `logarithms` are those of their probabilities."""
+
+    text: str
+    ids: list[int]
+    logarithms: list[float]
+
+
+class Server:
+    """A GGUF file that answers."""
+
+    def __init__(self, path: pathlib.Path, context: int = 512):
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(path)
+        parameters.n_ctx, parameters.n_parallel = context, 1
+        # Two threads of so small a model wait for each other.
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+        parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        # Which has numbers of 16 bits in it; without, logarithms of probabilities are 3e-5 from those of transformers.
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        parameters.warmup, parameters.verbosity, parameters.cache_ram_mib = False, -1, 0
+        self.server = xllamacpp.Server(parameters)
+
+    def answer(self, prompt: str, limit: int) -> Answer:
+        """Greedily."""
+        reply = self.server.handle_completions({
+            "prompt": prompt, "n_predict": limit, "temperature": 0, "samplers": ["top_k"], "top_k": 1, "logprobs": 1,
+            "cache_prompt": False,
+        })
+        choice, = reply["choices"]
+        tokens = choice["logprobs"]["content"]
+        return Answer(choice["text"], [token["id"] for token in tokens], [token["logprob"] for token in tokens])

@@ -1,4 +1,4 @@
-"""A model that went into GGUF and came back: transformers loads the same model, and it goes in again as the same file."""
+"""A model that went into GGUF and came back: transformers loads the same one, and it goes in again as the same file."""
 
 import pathlib
 
@@ -75,7 +75,8 @@ def test_same_model(family: Family, families, nibble: Nibble, tmp_path):
 @every_family
 def test_same_tokenizer(family: Family, families, nibble: Nibble, tmp_path):
     _, out = back(nibble, families.directory(family), tmp_path)
-    original, returned = (transformers.AutoTokenizer.from_pretrained(path) for path in (families.directory(family), out))
+    original = transformers.AutoTokenizer.from_pretrained(families.directory(family))
+    returned = transformers.AutoTokenizer.from_pretrained(out)
     assert returned.get_vocab() == original.get_vocab()
     for text in texts(300, sorted(original.all_special_tokens)):
         ids = original.encode(text)
@@ -98,7 +99,7 @@ def test_fixture(nibble: Nibble, tmp_path):
 
 @pytest.mark.parametrize("name", ["llama", "mixtral", "gpt2", "phi3"])
 def test_blocks_are_decoded(name, families, nibble: Nibble, tmp_path):
-    """gguf-py decodes the same values, bit for bit, wherever they go: rows of heads, experts, fused and turned matrices."""
+    """gguf-py decodes the same values, bit for bit, wherever they go: rows of heads, experts, turned matrices."""
     import gguf
 
     directory = families.directory(gguf_families.family(name))

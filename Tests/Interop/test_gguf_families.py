@@ -12,8 +12,8 @@ from tool import ROOT, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
 
-# The one deliberate difference: left to itself the converter rounds the matrices of an F32 model to F16, and Nibble keeps
-# a type that nobody asked to change. Told to write F32, the converter writes the same file.
+# The one deliberate difference: left to itself the converter rounds the matrices of an F32 model to F16, and Nibble
+# keeps a type that nobody asked to change. Told to write F32, the converter writes the same file.
 DEFAULT = {F32: "f32"}
 
 # Key: what is different and why. Nothing is.
