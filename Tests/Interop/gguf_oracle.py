@@ -64,26 +64,38 @@ for line in sys.stdin:
 '''
 
 
+PREFIX = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
+
+
+def download(scratch: pathlib.Path) -> pathlib.Path:
+    """The source distribution, through pip."""
+    package = scratch / "scikit_build_core"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "build.py").write_text(BACKEND)
+    command = [
+        sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+        "--dest", str(scratch), f"llama-cpp-python=={VERSION}",
+    ]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(scratch)})
+    return next(scratch.glob("*.tar.gz"))
+
+
 def unpack(folder: pathlib.Path) -> None:
-    """Downloads the source distribution through pip and keeps the converter of it."""
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = pathlib.Path(temporary)
-        package = scratch / "scikit_build_core"
-        package.mkdir()
-        (package / "__init__.py").touch()
-        (package / "build.py").write_text(BACKEND)
-        command = [
-            sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--no-binary", ":all:",
-            "--no-build-isolation", "--dest", temporary, f"llama-cpp-python=={VERSION}",
-        ]
-        subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": temporary})
-        wanted = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/")
-        with tarfile.open(next(scratch.glob("*.tar.gz"))) as archive:
-            prefix = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
-            for member in archive.getmembers():
-                if member.isfile() and member.name.removeprefix(prefix).startswith(wanted):
-                    member.name = member.name.removeprefix(prefix)
-                    archive.extract(member, folder, filter="data")
+    """Keeps the converters of it."""
+    wanted = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/")
+    with tempfile.TemporaryDirectory() as temporary, tarfile.open(download(pathlib.Path(temporary))) as archive:
+        for member in archive.getmembers():
+            if member.isfile() and member.name.removeprefix(PREFIX).startswith(wanted):
+                member.name = member.name.removeprefix(PREFIX)
+                archive.extract(member, folder, filter="data")
+
+
+def source(folder: pathlib.Path) -> pathlib.Path:
+    """All of llama.cpp, unpacked into `folder`."""
+    with tarfile.open(download(folder)) as archive:
+        archive.extractall(folder, [member for member in archive if member.name.startswith(PREFIX)], filter="data")
+    return folder / PREFIX
 
 
 @functools.cache
