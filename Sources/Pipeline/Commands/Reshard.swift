@@ -77,7 +77,7 @@ public struct Reshard: Sendable {
     }
     var plan = try layout.plan(steps, source: model.checkpoint, stored: model.checkpoint, scheme: nil)
     if let checkpoint = model.checkpoint as? StoredSafetensors { plan.metadata = checkpoint.checkpoint.metadata }
-    var sideFiles = SideFiles(of: model)
+    var sideFiles = try SideFiles(of: model)
     if model.config != nil, let directory = model.checkpoint.directory {
       sideFiles.add(ModelSource.configName, in: directory)
     }
