@@ -1,5 +1,6 @@
 """GGUF rows: against llama.cpp's converter and llama-quantize, each one ratio measured in one run."""
 
+import filecmp
 import pathlib
 import shutil
 import sys
@@ -44,7 +45,7 @@ def converting(source: pathlib.Path, plain: pathlib.Path, folder: pathlib.Path) 
 
     def theirs():
         theirs_out.unlink(missing_ok=True)
-        return run(sys.executable, converter, source, "--outfile", theirs_out, "--outtype", "bf16")
+        return run(sys.executable, converter, source, "--outfile", theirs_out, "--outtype", "bf16", quiet=True)
 
     ours, peers, copies = interleave(3, mine, theirs, lambda: run("cp", plain, folder / "copy"))
     compare(
@@ -75,11 +76,11 @@ def quantizing(
 
     def theirs():
         theirs_out.unlink(missing_ok=True)
-        return run(tool, plain, theirs_out, scheme.upper(), output=True)
+        return run(tool, plain, theirs_out, scheme.upper(), quiet=True)
 
     ours, direct, peers = interleave(3, lambda: mine(plain), lambda: mine(source), theirs)
     mine(plain)
-    same = out.read_bytes() == theirs_out.read_bytes() if size_of(out) == size_of(theirs_out) else False
+    same = filecmp.cmp(out, theirs_out, shallow=False)
     compare(
         f"bf16 GGUF to {scheme.upper()}, the whole process on both sides; the files are "
         + ("the same byte for byte" if same else "NOT the same"),
@@ -96,10 +97,6 @@ def quantizing(
         Side("nibble quantize, from GGUF", [result.seconds for result in ours], "s"), "none, for comparison", None)
     drop(out)
     drop(theirs_out)
-
-
-def size_of(path: pathlib.Path) -> int:
-    return path.stat().st_size
 
 
 def main() -> None:

@@ -25,11 +25,11 @@ class Run:
     output: bytes
 
 
-def run(*command, output: bool = False) -> Run:
+def run(*command, output: bool = False, quiet: bool = False) -> Run:
     """Wall time from start to end of the process; a failure ends the benchmark."""
     started = time.perf_counter()
     target = subprocess.PIPE if output else subprocess.DEVNULL
-    process = subprocess.Popen([str(part) for part in command], stdout=target)
+    process = subprocess.Popen([str(part) for part in command], stdout=target, stderr=subprocess.DEVNULL if quiet else None)
     text = process.stdout.read() if output else b""
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
