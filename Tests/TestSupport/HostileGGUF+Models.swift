@@ -116,6 +116,7 @@ extension HostileGGUF {
     key("tokenizer.ggml.tokens", nil, "absent", exitCode: 0, "the file has no vocabulary"),
     model("no merges", exitCode: 0, "metadata 'tokenizer.ggml.merges' is absent") {
       $0.set("tokenizer.ggml.model", .string("gpt2"))
+      $0.set("tokenizer.ggml.pre", .string("gpt-2"))
     },
     model("unknown way of cutting words", exitCode: 0, "is 'no such', whose way of cutting words") {
       $0.set("tokenizer.ggml.model", .string("gpt2"))

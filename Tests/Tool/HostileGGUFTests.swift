@@ -9,12 +9,13 @@ import Testing
 
   init() throws { directory = try TemporaryDirectory() }
 
-  @Test(arguments: HostileGGUF.files)
-  func isRefused(_ file: HostileFile) throws {
+  /// Every verb and every kind of output for one row in three; they share the reader.
+  @Test(arguments: HostileGGUF.files.enumerated().map { (number: $0.offset, file: $0.element) })
+  func isRefused(number: Int, file: HostileFile) throws {
     let path = try directory.write("bad.gguf", file.bytes())
     let refusal = Refusal(status: file.exitCode, message: file.message, file: "bad.gguf", tensor: file.tensor)
+    guard number % 3 == 0 else { return try refusal.check(path, in: directory, verbs: ["inspect", "quantize"]) }
     try refusal.check(path, in: directory)
-    // The other outputs, and the comparison.
     let good = try directory.write("good.gguf", file.twin())
     let out = directory.path("out.gguf")
     for arguments in [["convert", path, "-o", out], ["quantize", path, "-o", out, "--scheme", "q8_0"]] {
