@@ -292,6 +292,22 @@ def test_to_nf4(scheme, source, nibble: Nibble, tmp_path):
         assert torch.equal(model(tokens).logits, reference(tokens).logits)
 
 
+def test_merge_to_nf4(source, nibble: Nibble, tmp_path):
+    """An adapter into a GGUF base, and on to NF4: as into the directory that the file becomes."""
+    file = source("sql-llama")[1]
+    adapter = ROOT / "fixtures" / "sql-llama-dialect"
+    nibble.run("convert", file, "-o", tmp_path / "plain", "--dtype", "bfloat16")
+    for base, out in ((file, "mine"), (tmp_path / "plain", "expected")):
+        nibble.run("merge", base, adapter, "-o", tmp_path / out, "--scheme", "nf4")
+    mine, expected = checkpoint.tensors(tmp_path / "mine"), checkpoint.tensors(tmp_path / "expected")
+    assert mine.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert checkpoint.same(mine[name], tensor), name
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mine")
+    with torch.inference_mode():
+        assert torch.isfinite(model(torch.arange(4, 20)[None]).logits).all()
+
+
 # The tool itself, where it is at hand
 
 @pytest.fixture(scope="module")
