@@ -329,6 +329,18 @@ def test_file_is_that_of_llama_quantize(name, scheme, llama_quantize, source, ni
         assert out.read_bytes() == theirs, origin.name
 
 
+@pytest.mark.parametrize("pure", [[], ["--pure"]], ids=["mixture", "pure"])
+@pytest.mark.parametrize("scheme", ["q2_k", "q4_k_m", "mxfp4_moe"])
+def test_families_are_those_of_llama_quantize(scheme, pure, llama_quantize, families, nibble: Nibble, tmp_path):
+    """Rows that are not whole blocks, tied embeddings, fused matrices, sources in each float type."""
+    for family in gguf_families.FAMILIES:
+        directory, file, theirs = families.directory(family), tmp_path / "plain.gguf", tmp_path / "theirs.gguf"
+        nibble.run("convert", directory, "-o", file, "--force")
+        nibble.quantize(directory, tmp_path / "mine.gguf", "--scheme", scheme, "--force", *pure)
+        subprocess.run([llama_quantize, *pure, file, theirs, scheme], check=True, capture_output=True)
+        assert (tmp_path / "mine.gguf").read_bytes() == theirs.read_bytes(), family.name
+
+
 @pytest.mark.parametrize("scheme", ["q2_k", "q3_k_m", "q4_k_m", "q6_k", "iq4_xs", "iq4_nl"])
 @pytest.mark.parametrize("name", ["sql-llama", "mixtral-256"])
 def test_file_with_importance_is_that_of_llama_quantize(name, scheme, llama_quantize, source, nibble: Nibble, tmp_path):
