@@ -69,9 +69,11 @@ public enum FileName {
     return unsafe String(cString: resolved)
   }
 
-  /// Removes a file and makes that durable.
+  /// Removes a file, if it is still there, and makes that durable.
   public static func remove(_ path: String) throws(Failure) {
-    guard SystemCall.succeeds({ unsafe unlink(path) }) else { throw .output("cannot remove it", file: path) }
+    guard SystemCall.succeeds({ unsafe unlink(path) }) || errno == ENOENT else {
+      throw .output("cannot remove it", file: path)
+    }
     let name = path.split(separator: "/").last ?? ""
     let parent = path.dropLast(name.count)
     guard let directory = Descriptor(parent.isEmpty ? "." : String(parent), O_RDONLY | O_DIRECTORY),

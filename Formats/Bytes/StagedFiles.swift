@@ -55,6 +55,19 @@ public struct StagedFiles: ~Copyable {
   /// Makes the new files; not to be used after `commit` or when the object is gone.
   public var files: StagedDirectory.Files { StagedDirectory.Files(directory: staging.number) }
 
+  /// Makes one finished file visible at once, before the others and whatever becomes of them. It replaces what has its
+  /// name.
+  public func publish(_ name: String) throws(Failure) {
+    guard SystemCall.succeeds({ unsafe renameat(staging.number, name, parent.number, name) }) else {
+      throw .output("cannot move the finished file into place", file: name)
+    }
+    guard nibble_full_sync(parent.number) == 0 else {
+      let failure = Failure(.io, "cannot make the new name durable (fsync): \(errorText())", file: name)
+      _ = unsafe unlinkat(parent.number, name, 0)
+      throw failure
+    }
+  }
+
   /// Makes the files visible, the first one last: what comes after it is not missed before it is there. Every file
   /// must have been finished.
   public consuming func commit() throws(Failure) {

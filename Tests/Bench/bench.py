@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 
+import bench_gguf
 import models
 from measure import NIBBLE, Side, cat, compare, drop, interleave, run, size
 
@@ -218,6 +219,8 @@ def main() -> None:
         whole_job(source, folder)
         merging(source, shape, folder)
         disk(source, folder)
+        drop(source)
+        bench_gguf.rows(folder)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class Shape:
         }
 
 
+LLAMA_437M = Shape(layers=8, hidden=2048, intermediate=5504, heads=16, vocabulary=8000)
 LLAMA_536M = Shape(layers=8, hidden=2048, intermediate=5504, heads=16, vocabulary=32000)
 CODELLAMA_13B = Shape(layers=40, hidden=5120, intermediate=13824, heads=40, vocabulary=32016)
 

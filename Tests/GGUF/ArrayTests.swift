@@ -20,7 +20,8 @@ import Testing
     let rows: [(GGUFBuilder.Value, GGUFValueType, [Int])] = [
       (.array([.uint8(0), .uint8(255)]), .uint8, [0, 255]), (.array([.int8(-128), .int8(127)]), .int8, [-128, 127]),
       (.array([.uint16(.max)]), .uint16, [65535]), (.array([.int16(.min)]), .int16, [-32768]),
-      (.array([.uint32(.max)]), .uint32, [4_294_967_295]), (.array([.int32(.min), .int32(7)]), .int32, [-2_147_483_648, 7]),
+      (.array([.uint32(.max)]), .uint32, [4_294_967_295]),
+      (.array([.int32(.min), .int32(7)]), .int32, [-2_147_483_648, 7]),
       (.array([.uint64(1 << 63 - 1)]), .uint64, [.max]), (.array([.int64(.min)]), .int64, [.min]),
     ]
     for (value, type, expected) in rows {

@@ -27,7 +27,10 @@ import Testing
     #expect(header.tensors.map(\.elementCount) == [8, 32, 3])
     #expect(header.tensors.map(\.byteCount) == [32, 34, 6])
     let start = header.dataStart
-    #expect(header.tensors.indices.map(header.range) == [start..<start + 32, start + 32..<start + 66, start + 96..<start + 102])
+    #expect(
+      header.tensors.indices.map(header.range) == [
+        start..<start + 32, start + 32..<start + 66, start + 96..<start + 102,
+      ])
     #expect(header.index(of: "c.bias") == 2 && header.index(of: "c") == nil)
     #expect(
       header.metadata.pairs.map(\.key) == [
@@ -48,7 +51,8 @@ import Testing
     let header = try header(
       GGUFBuilder([
         .init("u8", .uint8(255)), .init("i8", .int8(-128)), .init("u16", .uint16(65535)), .init("i16", .int16(-32768)),
-        .init("u32", .uint32(.max)), .init("i32", .int32(.min)), .init("u64", .uint64(.max)), .init("i64", .int64(.min)),
+        .init("u32", .uint32(.max)), .init("i32", .int32(.min)), .init("u64", .uint64(.max)),
+        .init("i64", .int64(.min)),
         .init("f32", .float32(.leastNonzeroMagnitude)), .init("f64", .float64(.greatestFiniteMagnitude)),
         .init("nan", .float32(.nan)), .init("yes", .bool(1)), .init("no", .bool(0)), .init("text", .string("e\u{301}")),
         .init("raw", .string([0xFF, 0])),
@@ -91,7 +95,8 @@ import Testing
       return failure.message
     }
     #expect(try message { try metadata.integer("text") } == "metadata 'text': found string, expected a whole number")
-    #expect(try message { try metadata.integer("number") } == "metadata 'number': found float32, expected a whole number")
+    #expect(
+      try message { try metadata.integer("number") } == "metadata 'number': found float32, expected a whole number")
     #expect(try message { try metadata.integer("flag") } == "metadata 'flag': found bool, expected a whole number")
     #expect(try message { try metadata.integer("huge") } == "metadata 'huge': found uint64, expected a whole number")
     #expect(try message { try metadata.integer("texts") }.hasSuffix("found array, expected a whole number"))

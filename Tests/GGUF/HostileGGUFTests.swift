@@ -41,9 +41,10 @@ import Testing
     for cut in HostileGGUF.cuts {
       let failure = try refused(directory.write("model.gguf", cut.bytes()))
       #expect(failure.code == .malformed, "\(cut): \(failure)")
-      #expect(failure.message.contains("ends inside") || failure.message.contains("cut short")
-        || failure.message.contains("remain") || failure.message.contains("fit")
-        || failure.message.contains("room"), "\(cut): \(failure)")
+      #expect(
+        failure.message.contains("ends inside") || failure.message.contains("cut short")
+          || failure.message.contains("remain") || failure.message.contains("fit")
+          || failure.message.contains("room"), "\(cut): \(failure)")
     }
     let whole = try directory.write("model.gguf", HostileGGUF.cuts[0].twin())
     #expect(try GGUFCheckpoint(path: whole).tensors.count == 3)

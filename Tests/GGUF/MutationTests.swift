@@ -60,7 +60,8 @@ import Testing
         let width = Bool.random(using: &generator) ? 8 : 4
         let at = Int.random(in: 0...max(0, bytes.count - width), using: &generator)
         bytes.replaceSubrange(at..<min(bytes.count, at + width), with: value.prefix(width))
-      default: bytes[Int.random(in: 0..<bytes.count, using: &generator)] ^= 1 << UInt8.random(in: 0..<8, using: &generator)
+      default:
+        bytes[Int.random(in: 0..<bytes.count, using: &generator)] ^= 1 << UInt8.random(in: 0..<8, using: &generator)
       }
       if file.check(bytes, "seed \(seed), case \(number)") { accepted += 1 }
     }

@@ -109,7 +109,9 @@ import Testing
     var builder = part(0, of: 2)
     builder.set("split.count", value)
     try directory.write("m-00001-of-00002.gguf", builder.bytes)
-    for name in ["m-00001-of-00002.gguf", nil] { #expect(try refused(name).code == (name == nil ? .missing : .malformed)) }
+    for name in ["m-00001-of-00002.gguf", nil] {
+      #expect(try refused(name).code == (name == nil ? .missing : .malformed))
+    }
   }
 
   /// A count that is there in the metadata, none in the name: one file is one file.
@@ -130,7 +132,8 @@ import Testing
     #expect(try GGUFCheckpoint.isGGUF(path: directory.path))
     try directory.write("b.gguf", GGUFBuilder.small.bytes)
     let failure = try refused()
-    #expect(failure.code == .malformed && failure.message == "holds 2 GGUF models ('a.gguf', 'b.gguf'): name the one meant")
+    #expect(
+      failure.code == .malformed && failure.message == "holds 2 GGUF models ('a.gguf', 'b.gguf'): name the one meant")
     try directory.write("model.safetensors", [])
     #expect(try !GGUFCheckpoint.isGGUF(path: directory.path))
   }

@@ -53,37 +53,49 @@ import conversion.base
 
 conversion.base.TextModel.get_vocab_base_pre = lambda self, tokenizer: PRE
 for line in sys.stdin:
-    PRE, *arguments = json.loads(line)
-    sys.argv = ["convert_hf_to_gguf.py", *arguments]
+    PRE, script, *arguments = json.loads(line)
+    sys.argv = [script, *arguments]
     answer = None
     try:
-        runpy.run_path(folder + "/convert_hf_to_gguf.py", run_name="__main__")
+        runpy.run_path(folder + "/" + script, run_name="__main__")
     except (Exception, SystemExit):
         answer = traceback.format_exc()
     print(json.dumps(answer), file=answers, flush=True)
 '''
 
 
+PREFIX = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
+
+
+def download(scratch: pathlib.Path) -> pathlib.Path:
+    """The source distribution, through pip."""
+    package = scratch / "scikit_build_core"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "build.py").write_text(BACKEND)
+    command = [
+        sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation",
+        "--dest", str(scratch), f"llama-cpp-python=={VERSION}",
+    ]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(scratch)})
+    return next(scratch.glob("*.tar.gz"))
+
+
 def unpack(folder: pathlib.Path) -> None:
-    """Downloads the source distribution through pip and keeps the converter of it."""
-    with tempfile.TemporaryDirectory() as temporary:
-        scratch = pathlib.Path(temporary)
-        package = scratch / "scikit_build_core"
-        package.mkdir()
-        (package / "__init__.py").touch()
-        (package / "build.py").write_text(BACKEND)
-        command = [
-            sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--no-binary", ":all:",
-            "--no-build-isolation", "--dest", temporary, f"llama-cpp-python=={VERSION}",
-        ]
-        subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | {"PYTHONPATH": temporary})
-        wanted = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/gguf/")
-        with tarfile.open(next(scratch.glob("*.tar.gz"))) as archive:
-            prefix = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
-            for member in archive.getmembers():
-                if member.isfile() and member.name.removeprefix(prefix).startswith(wanted):
-                    member.name = member.name.removeprefix(prefix)
-                    archive.extract(member, folder, filter="data")
+    """Keeps the converters of it."""
+    wanted = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/")
+    with tempfile.TemporaryDirectory() as temporary, tarfile.open(download(pathlib.Path(temporary))) as archive:
+        for member in archive.getmembers():
+            if member.isfile() and member.name.removeprefix(PREFIX).startswith(wanted):
+                member.name = member.name.removeprefix(PREFIX)
+                archive.extract(member, folder, filter="data")
+
+
+def source(folder: pathlib.Path) -> pathlib.Path:
+    """All of llama.cpp, unpacked into `folder`."""
+    with tarfile.open(download(folder)) as archive:
+        archive.extractall(folder, [member for member in archive if member.name.startswith(PREFIX)], filter="data")
+    return folder / PREFIX
 
 
 @functools.cache
@@ -91,7 +103,7 @@ def converter() -> pathlib.Path:
     """The folder of `convert_hf_to_gguf.py`."""
     if named := os.environ.get("NIBBLE_LLAMA_CPP"):
         return pathlib.Path(named)
-    folder = environment.cache() / f"llama-cpp-python-{VERSION}"
+    folder = environment.cache() / f"llama-cpp-python-{VERSION}-converters"
     complete = folder / "complete"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with environment.locked(folder.with_suffix(".lock")):
@@ -113,14 +125,24 @@ def worker() -> subprocess.Popen:
 def convert(model: pathlib.Path, out: pathlib.Path, outtype: str = "auto", pre: str = "default") -> pathlib.Path:
     """Has the converter make `out` of a Hugging Face model's directory. `pre` is the pre-tokenizer that a BPE tokenizer
     is taken for."""
+    run(pre, "convert_hf_to_gguf.py", model, "--outfile", out, "--outtype", outtype)
+    return out
+
+
+def convert_adapter(adapter: pathlib.Path, base: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
+    """Has the other converter make `out`, in float32, of the directory of a PEFT adapter."""
+    run("default", "convert_lora_to_gguf.py", adapter, "--base", base, "--outfile", out)
+    return out
+
+
+def run(*arguments) -> None:
     process = worker()
-    process.stdin.write(json.dumps([pre, str(model), "--outfile", str(out), "--outtype", outtype]) + "\n")
+    process.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
     process.stdin.flush()
     answer = process.stdout.readline()
     assert answer, f"the converter ended with {process.wait()}"
     failure = json.loads(answer)
     assert failure is None, failure
-    return out
 
 
 def read(path: pathlib.Path) -> dict:

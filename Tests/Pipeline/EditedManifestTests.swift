@@ -93,6 +93,24 @@ import Testing
     #expect(text.contains("\n    \"model.safetensors\": {\"size\": "))
   }
 
+  /// One shard's data moves, the others' does not.
+  @Test func shard() throws {
+    _ = try TestModel(layers: 3).write(to: directory, "source")
+    var split = Reshard(.split)
+    split.run.progress = .silent
+    split.run.maxShardBytes = 20_000
+    let files = try split(directory.path("source"), output: directory.path("out")) { _ in }.files
+    let shards = files.filter { $0.hasSuffix(".safetensors") }
+    try #require(shards.count > 2)
+    let before = try shards.map { try directory.read("out/\($0)") }
+    let report = try edit(directory.path("out/\(shards[1])"), set: ["k=\(String(repeating: "v", count: 5000))"])
+    #expect(!report.isHeaderOnly && report.bytes == before[1].count + 4096)
+    let after = try shards.map { try directory.read("out/\($0)") }
+    for index in shards.indices where index != 1 { #expect(after[index] == before[index]) }
+    #expect(after[1].dropFirst(8192).elementsEqual(before[1].dropFirst(4096)))
+    #expect(try problems(directory.path("out")).isEmpty)
+  }
+
   /// Damage is not to be covered up by a new digest.
   @Test(arguments: ["tuny", "a name that is longer than all the padding there is"]) func damageBefore(_ name: String)
     throws

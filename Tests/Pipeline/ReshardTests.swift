@@ -158,6 +158,8 @@ import Testing
       ("small.safetensors", "taken", .cannotCreate, "already exists and is a regular file"),
       ("small.safetensors", "x.gguf", .usage, "'nibble convert' makes one"),
       ("s-00001-of-00004.gguf", "out", .missing, "is one of 4"),
+      ("m.gguf", "empty", .cannotCreate, "is a directory; name the model in it"),
+      ("m.gguf", "out/", .cannotCreate, "is a directory; name the model in it"),
       ("m.gguf", "no/such/out", .cannotCreate, "cannot open the parent"),
     ]
     for row in rows {

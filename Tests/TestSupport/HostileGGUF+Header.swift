@@ -32,9 +32,11 @@ extension HostileGGUF {
       row("magic of the other byte order", exitCode: 69, "is a GGUF file with its bytes swapped (big-endian)") {
         $0.magic = Array("FUGG".utf8)
       },
-      row("version 1", exitCode: 69, "is GGUF version 1, read are 2 and 3", twin: { $0.version = 2 }) {
-        $0.version = 1
-      },
+      row(
+        "version 1", exitCode: 69, "is GGUF version 1, read are 2 and 3", twin: { $0.version = 2 },
+        change: {
+          $0.version = 1
+        }),
       row("big-endian version 3", exitCode: 69, "is a big-endian GGUF file (version 3)") { $0.version = 0x0300_0000 },
       row("big-endian version 2", exitCode: 69, "is a big-endian GGUF file (version 2)") { $0.version = 0x0200_0000 },
       row("tensors and pairs that fit, but not both", "10 tensors and 20 metadata pairs do not fit", of: empty) {
@@ -42,13 +44,16 @@ extension HostileGGUF {
         $0.tensorCount = 10
         $0.pairCount = 20
       },
-    ] + [0, 4, 0x0400_0000, UInt32.max].map { (version: UInt32) -> HostileFile in
+    ]
+    + [0, 4, 0x0400_0000, UInt32.max].map { (version: UInt32) -> HostileFile in
       row("version \(version)", "GGUF version is \(version), known are 2 and 3") { $0.version = version }
-    } + absurd.map { (count: UInt64) -> HostileFile in
+    }
+    + absurd.map { (count: UInt64) -> HostileFile in
       row("\(count) tensors in 24 bytes", "declares \(count) tensors, the file has room for 0 at most", of: empty) {
         $0.tensorCount = count
       }
-    } + absurd.map { (count: UInt64) -> HostileFile in
+    }
+    + absurd.map { (count: UInt64) -> HostileFile in
       row("\(count) pairs in 24 bytes", "declares \(count) metadata pairs, the file has room for 0", of: empty) {
         $0.pairCount = count
       }
@@ -73,15 +78,19 @@ extension HostileGGUF {
       }
     } + [
       row("key longer than the file", "ends inside a key of 65535 bytes") { $0.pairs[0].keyLength = 65_535 },
-      row("key of 65 536 bytes", "a key of 65536 bytes", twin: { $0.pairs[0].key = name(65_535) }) {
-        $0.pairs[0].key = name(65_536)
-      },
+      row(
+        "key of 65 536 bytes", "a key of 65536 bytes", twin: { $0.pairs[0].key = name(65_535) },
+        change: {
+          $0.pairs[0].key = name(65_536)
+        }),
       row("key that is not UTF-8", "a key is not UTF-8, or holds a NUL") { $0.pairs[1].key = [0x61, 0xFF, 0xFE] },
       row("key with a surrogate", "a key is not UTF-8, or holds a NUL") { $0.pairs[1].key = [0xED, 0xA0, 0x80] },
       row("key with a NUL", "a key is not UTF-8, or holds a NUL") { $0.pairs[1].key = Array("a\0b".utf8) },
-      row("key twice", "key 'test.flag' occurs twice, first at offset", twin: { $0.pairs.append(.init("k", .bool(1))) }) {
-        $0.pairs.append(.init("test.flag", .bool(1)))
-      },
+      row(
+        "key twice", "key 'test.flag' occurs twice, first at offset", twin: { $0.pairs.append(.init("k", .bool(1))) },
+        change: {
+          $0.pairs.append(.init("test.flag", .bool(1)))
+        }),
       row("key twice, of two types", "key 'test.flag' occurs twice, first at offset") {
         $0.pairs.append(.init("test.flag", .uint32(1)))
       },

@@ -7,8 +7,8 @@ extension HostileGGUF {
     } + [
       row(
         "tensor name of 65 bytes that are there", "a tensor's name has 65 bytes",
-        twin: { $0.tensors[0].name = [UInt8](repeating: 0x6E, count: 64) }
-      ) { $0.tensors[0].name = [UInt8](repeating: 0x6E, count: 65) },
+        twin: { $0.tensors[0].name = [UInt8](repeating: 0x6E, count: 64) },
+        change: { $0.tensors[0].name = [UInt8](repeating: 0x6E, count: 65) }),
       row("tensor name that is not UTF-8", "a tensor's name is not UTF-8, or holds a NUL") {
         $0.tensors[0].name = [0xC0, 0x80]
       },
@@ -21,8 +21,7 @@ extension HostileGGUF {
         twin: {
           $0.tensors[0].name = Array("\u{e9}".utf8)
           $0.tensors[1].name = Array("e\u{301}".utf8)
-        }
-      ) { for index in [0, 2] { $0.tensors[index].name = Array("\u{e9}".utf8) } },
+        }, change: { for index in [0, 2] { $0.tensors[index].name = Array("\u{e9}".utf8) } }),
       row("tensor twice, empty", "the name occurs twice", tensor: "empty") {
         let tensor = GGUFBuilder.Tensor("empty", 0, [0], [])
         $0.tensors.insert(contentsOf: [tensor, tensor], at: 1)
@@ -65,7 +64,8 @@ extension HostileGGUF {
       shape("Q6_K of 255 × 2", "a row of 255 values is not whole blocks of 256", type: 14, [255, 2]),
       shape("Q4_0 whose rows are no blocks", "a row of 16 values is not whole blocks of 32", type: 2, [16, 2]),
       shape("a block as a scalar", "a row of 1 values is not whole blocks of 32", type: 2, []),
-      shape("F32 of 1 000 000, 16 bytes there", "data is cut short: 4000000 bytes at 0 of the data section", [1_000_000]),
+      shape(
+        "F32 of 1 000 000, 16 bytes there", "data is cut short: 4000000 bytes at 0 of the data section", [1_000_000]),
       shape("F16 of 1 000 000, 16 bytes there", "data is cut short: 2000000 bytes at 0", type: 1, [1000, 1000]),
       shape("Q8_0 of 1 000 000, 16 bytes there", "data is cut short: 1062500 bytes at 0", type: 8, [1_000_000]),
       row("two of 2^63 - 64 bytes", "data is cut short", tensor: "a", of: .one) {
@@ -82,25 +82,27 @@ extension HostileGGUF {
       row("2^63 - 1 bytes, then one", "the tensors before it overflow 63 bits", tensor: "b", of: .one) {
         $0.tensors = [.init("a", 24, [1 << 63 - 1], []), .init("b", 24, [1], [1], offset: 0)]
       },
-    ] + (0..<4).flatMap { (position: Int) -> [HostileFile] in
+    ]
+    + (0..<4).flatMap { (position: Int) -> [HostileFile] in
       [UInt64.max, 1 << 63].map { (length: UInt64) -> HostileFile in
         row(
           "dimension \(position) is \(length)", "has a dimension of \(length), allowed are", tensor: "a", of: .one,
           twin: {
             $0.tensors[0].dimensions = [1, 1, 1, 1]
             $0.tensors[0].dimensions[position] = 4
-          }
-        ) {
-          $0.tensors[0].dimensions = [1, 1, 1, 1]
-          $0.tensors[0].dimensions[position] = length
-        }
+          },
+          change: {
+            $0.tensors[0].dimensions = [1, 1, 1, 1]
+            $0.tensors[0].dimensions[position] = length
+          })
       }
     }
 
   static let types: [HostileFile] =
     [UInt32(43), 99, 255, 1 << 31, .max].map { (type: UInt32) -> HostileFile in
       row("type \(type)", "has the unknown type \(type)", tensor: "a", of: .one) { $0.tensors[0].type = type }
-    } + [
+    }
+    + [
       (UInt32(4), "q4_2"), (5, "q4_3"), (31, "q4_0_4_4"), (32, "q4_0_4_8"), (33, "q4_0_8_8"), (36, "iq4_nl_4_4"),
       (37, "iq4_nl_4_8"), (38, "iq4_nl_8_8"),
     ].map { (type: UInt32, name: String) -> HostileFile in
@@ -111,11 +113,11 @@ extension HostileGGUF {
     }
 
   static let offsets: [HostileFile] =
-    [UInt64(4), 16, 64, 96, 1 << 40, 1 << 63 - 1, 1 << 63, UInt64.max - 63, .max].map { (offset: UInt64) -> HostileFile in
+    [UInt64(4), 16, 64, 96, 1 << 40, 1 << 63 - 1, 1 << 63, UInt64.max - 63, .max].map {
+      (offset: UInt64) -> HostileFile in
       row(
         "offset \(offset)", "data begins at \(offset) of the data section, expected 32", tensor: "b.weight",
-        twin: { $0.tensors[1].offset = 32 }
-      ) { $0.tensors[1].offset = offset }
+        twin: { $0.tensors[1].offset = 32 }, change: { $0.tensors[1].offset = offset })
     } + [
       row("first offset 32", "data begins at 32 of the data section, expected 0", tensor: "a", of: .one) {
         $0.tensors[0].offset = 32
@@ -133,15 +135,14 @@ extension HostileGGUF {
   static let data: [HostileFile] = [
     row(
       "a byte of data missing", "data is cut short: 6 bytes at 96 of the data section, the file has 101",
-      tensor: "c.bias", twin: { $0.isPadded = false }
-    ) {
-      $0.isPadded = false
-      $0.tensors[2].data.removeLast()
-    },
+      tensor: "c.bias", twin: { $0.isPadded = false },
+      change: {
+        $0.isPadded = false
+        $0.tensors[2].data.removeLast()
+      }),
     row(
       "all data missing", "data is cut short: 16 bytes at 0 of the data section, the file has 0", tensor: "a", of: .one,
-      twin: { $0.tensors = [] }
-    ) { $0.tensors[0].data = [] },
+      twin: { $0.tensors = [] }, change: { $0.tensors[0].data = [] }),
   ]
 
   /// A valid file, cut at every byte of header and data: without the padding after the last tensor it is whole.

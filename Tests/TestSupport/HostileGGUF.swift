@@ -1,7 +1,9 @@
 /// GGUF files that must be rejected, each beside the nearest one that must not.
 public enum HostileGGUF {
   /// Those that begin as GGUF files do: every verb takes them for such.
-  public static var files: [HostileFile] { counts + keys + values + alignments + names + shapes + types + offsets + data }
+  public static var files: [HostileFile] {
+    counts + keys + values + alignments + names + shapes + types + offsets + data
+  }
 
   /// Those that do not, or end before it can be told.
   public static var strangers: [HostileFile] { beginnings + magics }
@@ -14,7 +16,7 @@ public enum HostileGGUF {
   static func row(
     _ name: String, exitCode: Int32 = 65, _ message: String, tensor: String? = nil, of base: GGUFBuilder = .small,
     twin: @escaping @Sendable (inout GGUFBuilder) -> Void = { _ in },
-    _ change: @escaping @Sendable (inout GGUFBuilder) -> Void
+    change: @escaping @Sendable (inout GGUFBuilder) -> Void
   ) -> HostileFile {
     func made(_ change: @escaping @Sendable (inout GGUFBuilder) -> Void) -> @Sendable () -> [UInt8] {
       {

@@ -57,6 +57,8 @@ public final class TemporaryDirectory: Sendable {
     try FileManager.default.createSymbolicLink(atPath: path(name), withDestinationPath: target)
   }
 
+  public func exists(_ name: String) -> Bool { FileManager.default.fileExists(atPath: path(name)) }
+
   public var names: [String] {
     get throws { try FileManager.default.contentsOfDirectory(atPath: path).sorted() }
   }

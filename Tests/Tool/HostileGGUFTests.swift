@@ -21,20 +21,16 @@ import Testing
       refusal.check(try Tool.run(arguments + ["--json"]), arguments[0])
     }
     #expect(try directory.names == ["bad.gguf", "good.gguf"])
-    for paths in [[path, good], [good, path]] {
-      let run = try Tool.run(["diff", "--json"] + paths)
-      Refusal(status: file.exitCode, message: file.message, file: path, tensor: file.tensor).check(run, "diff")
-    }
+    let run = try Tool.run("diff", "--json", good, path)
+    Refusal(status: file.exitCode, message: file.message, file: path, tensor: file.tensor).check(run, "diff")
   }
 
   @Test(arguments: HostileGGUF.files)
   func twinIsAccepted(_ file: HostileFile) throws {
     let path = try directory.write("good.gguf", file.twin())
-    for arguments in [["inspect", path], ["inspect", path, "--json", "--metadata"], ["verify", path]] {
-      let run = try Tool.run(arguments)
-      #expect(run.status == 0 && run.error.isEmpty, "\(arguments[0]): \(run.error)")
-      expectPrintable(run.output)
-    }
+    let run = try Tool.run("inspect", path)
+    #expect(run.status == 0 && run.error.isEmpty, "\(run.error)")
+    expectPrintable(run.output)
   }
 
   /// What does not begin as GGUF does is taken for something else, and refused as that.

@@ -28,7 +28,9 @@ import Testing
     }
     #expect(try Snapshot(directory.path) == before, "something was written")
     // Under its own names, what a model needs matters less; what it says is refused or done.
-    for arguments in [["convert", path, "-o", out + ".gguf"], ["quantize", path, "-o", out + ".gguf", "--scheme", "q4_k_m"]] {
+    for arguments in [
+      ["convert", path, "-o", out + ".gguf"], ["quantize", path, "-o", out + ".gguf", "--scheme", "q4_k_m"],
+    ] {
       let run = try run(arguments)
       #expect([0, 65, 69].contains(run.status), "\(run.error)")
       #expect((run.status == 0) == (try directory.names.contains("out.gguf")), "\(run.error)")
@@ -39,11 +41,55 @@ import Testing
     }
   }
 
+  /// More tokens than any vocabulary has, and more merges, are refused before they are read.
+  @Test(
+    .enabled(if: MemoryTests.isRelease, "walking over them takes a debug build a minute"),
+    arguments: ["tokens", "merges"])
+  func endlessVocabulary(_ name: String) throws {
+    var builder = GGUFBuilder.llama
+    builder.tensors = []
+    if name == "merges" { builder.set("tokenizer.ggml.model", .string("gpt2")) }
+    builder.set("tokenizer.ggml.\(name)", nil)
+    builder.pairs.append(.init("tokenizer.ggml.\(name)", .array(of: 8, count: 100_000_000, [])))
+    // The tensors follow 800 MB of zeros that take no room.
+    let start = builder.header.count + 800_000_000
+    builder.tensorCount = UInt64(GGUFBuilder.llama.tensors.count)
+    let path = try directory.writeSparse("model.gguf", builder.header, size: start)
+    // The data begins at a multiple of 32 in the whole file; sizes of its tensors are multiples too.
+    let infos = Array(GGUFBuilder([], GGUFBuilder.llama.tensors).header.dropFirst(24))
+    var bytes = infos + [UInt8](repeating: 0, count: (32 - (start + infos.count) % 32) % 32)
+    for tensor in GGUFBuilder.llama.tensors { bytes += tensor.data }
+    try directory.overwrite("model.gguf", at: start, with: bytes)
+    let refusal = Refusal(status: 65, message: "metadata 'tokenizer.ggml.\(name)' has 100000000 \(name), allowed are")
+    for verb in ["convert", "quantize"] {
+      refusal.check(try run([verb, path, "-o", directory.path("out"), "--json"]), verb)
+    }
+    #expect(try directory.names == ["model.gguf"])
+  }
+
+  /// A model without a vocabulary that transformers' files could hold is converted without, and that is said.
+  @Test(arguments: HostileGGUF.tokenizers)
+  func withoutTokenizer(_ file: HostileFile) throws {
+    let path = try directory.write("model.gguf", file.bytes())
+    for (verb, name) in [("convert", "a"), ("quantize", "b")] {
+      let run = try run([verb, path, "-o", directory.path(name)])
+      #expect(run.status == 0 && run.errorLines.isEmpty, "\(run.error)")
+      #expect(run.warnings.contains { $0.contains("the tokenizer is left out: ") && $0.contains(file.message) })
+      #expect(!directory.exists("\(name)/tokenizer.json") && directory.exists("\(name)/config.json"))
+    }
+    // Of its twin nothing is left out.
+    let twin = try directory.write("twin.gguf", file.twin())
+    let run = try run(["convert", twin, "-o", directory.path("c")])
+    #expect(run.status == 0 && run.warnings.isEmpty, "\(run.error)")
+    #expect(directory.exists("c/tokenizer.json"))
+  }
+
   @Test func theValidOne() throws {
     let path = try directory.write("model.gguf", GGUFBuilder.llama.bytes)
     for (verb, arguments) in [
       ("convert", ["-o", directory.path("a")]), ("quantize", ["-o", directory.path("b")]),
-      ("convert", ["-o", directory.path("a.gguf")]), ("quantize", ["-o", directory.path("b.gguf"), "--scheme", "q8_0"]),
+      ("convert", ["-o", directory.path("a.gguf")]),
+      ("quantize", ["-o", directory.path("b.gguf"), "--scheme", "q8_0"]),
     ] {
       let run = try run([verb, path] + arguments)
       #expect(run.status == 0, "\(verb): \(run.error)")
@@ -89,10 +135,10 @@ import Testing
     }
     let path = try directory.write("model.gguf", builder.bytes)
     #expect(try run(["convert", path, "-o", directory.path("kept")]).status == 0)
-    for options in [["-o", directory.path("out")], ["-o", directory.path("out.gguf"), "--scheme", "q4_1"]] {
+    for options in [["-o", directory.path("out")], ["-o", directory.path("out.gguf"), "--scheme", "q4_1", "--pure"]] {
       let run = try run(["quantize", path, "--json", "--force-requantize"] + options)
       let name = options.count == 2 ? "model.layers.0.mlp.up_proj.weight" : "blk.0.ffn_up.weight"
-      Refusal(status: 65, message: "", tensor: name).check(run, "quantize")
+      Refusal(status: 65, message: "element", file: "model.gguf", tensor: name).check(run, "quantize")
     }
     #expect(try directory.names == ["kept", "model.gguf"])
   }

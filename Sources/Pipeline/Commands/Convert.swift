@@ -58,11 +58,12 @@ public struct Convert: Sendable {
     if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       steps, source: source, stored: model.checkpoint, scheme: nil)
+    let side = try SideFiles(of: model)
     return CheckpointRun(
       model: model, plan: plan, config: config(of: model, method, target), operation: "convert",
       activity: "converting",
       recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-      warnings: model.warnings, options: run, sideFiles: SideFiles(of: model))
+      warnings: model.warnings + side.warnings, options: run, sideFiles: side)
   }
 
   private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {

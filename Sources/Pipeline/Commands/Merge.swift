@@ -63,7 +63,7 @@ public struct Merge: Sendable {
     }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       steps, source: source, stored: model.checkpoint, scheme: fourBit)
-    let side = SideFiles(of: model, adapters: adapters)
+    let side = try SideFiles(of: model, adapters: adapters)
     warnings += side.warnings
     return CheckpointRun(
       model: model, plan: plan, config: config, operation: "merge", activity: "merging",

@@ -30,7 +30,7 @@ extension Merge {
       throw Failure(
         .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
     }
-    let side = SideFiles(of: model, adapters: adapters)
+    let side = try SideFiles(of: model, adapters: adapters)
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
     var warnings = input.warnings + merged.warnings
     let plan: GGUFPlan

@@ -85,10 +85,12 @@ public struct Quantize: Sendable {
     warnings += preparation.warnings
     if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
     warnings += storageWarnings(model)
+    let side = try SideFiles(of: model)
+    warnings += side.warnings
     return CheckpointRun(
       model: model, plan: plan, config: config(of: model, skip: weights.skipModules), operation: "quantize",
       activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run,
-      sideFiles: SideFiles(of: model))
+      sideFiles: side)
   }
 
   func expertWarnings(_ weights: WeightPlan) -> [String] {

@@ -20,6 +20,10 @@ public struct Reshard: Sendable {
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
     if try GGUFCheckpoint.isGGUF(path: source) {
+      guard !InputDirectory.exists(at: output), !output.hasSuffix("/") else {
+        let directory = output.hasSuffix("/") ? output : output + "/"
+        throw Failure(.cannotCreate, "is a directory; name the model in it, such as '\(directory)model'", file: output)
+      }
       return try gguf(source, output: output.hasSuffix(".gguf") ? output : output + ".gguf", announce: announce)
     }
     guard !output.hasSuffix(".gguf") else {
@@ -73,7 +77,7 @@ public struct Reshard: Sendable {
     }
     var plan = try layout.plan(steps, source: model.checkpoint, stored: model.checkpoint, scheme: nil)
     if let checkpoint = model.checkpoint as? StoredSafetensors { plan.metadata = checkpoint.checkpoint.metadata }
-    var sideFiles = SideFiles(of: model)
+    var sideFiles = try SideFiles(of: model)
     if model.config != nil, let directory = model.checkpoint.directory {
       sideFiles.add(ModelSource.configName, in: directory)
     }

@@ -19,7 +19,16 @@ struct HeaderJournal {
 
   // MARK: - Writing
 
-  func write(for file: String) throws(Failure) {
+  /// - Parameter staged: whose lock keeps another edit of the file out.
+  func write(for file: String, through staged: borrowing StagedFiles) throws(Failure) {
+    let name = fileName(of: Self.path(for: file))
+    let output = try staged.files.create(name)
+    try output.append(encoded)
+    try output.finish()
+    try staged.publish(name)
+  }
+
+  var encoded: [UInt8] {
     var bytes = Self.magic
     let digest = newDigest ?? XXH128Digest(high: 0, low: 0)
     for value in [UInt64(fileSize), UInt64(old.count), newDigest == nil ? 0 : 1, digest.high, digest.low] {
@@ -28,14 +37,7 @@ struct HeaderJournal {
     bytes += old
     bytes += new
     let check = Self.digest(of: bytes)
-    bytes += Self.littleEndian(check.high) + Self.littleEndian(check.low)
-    let output = try AtomicFile(path: Self.path(for: file), size: bytes.count)
-    var failure: Failure?
-    unsafe bytes.withUnsafeBytes { buffer in
-      do throws(Failure) { try unsafe output.write(at: 0, buffer) } catch { failure = error }
-    }
-    if let failure { throw failure }
-    try output.commit()
+    return bytes + Self.littleEndian(check.high) + Self.littleEndian(check.low)
   }
 
   static func remove(for file: String) throws(Failure) { try FileName.remove(path(for: file)) }

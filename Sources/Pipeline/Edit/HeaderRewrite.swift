@@ -41,19 +41,28 @@ struct HeaderRewrite {
     }
     try file.checkUnchanged()
     try Interruption.check()
-    try HeaderJournal(fileSize: file.size, newDigest: digests?.xxh128, old: header.old, new: header.new).write(
-      for: path)
+    guard !HeaderJournal.isThere(for: path) else {
+      throw Failure(.locked, "another edit of it was interrupted just now; try again", file: file.name)
+    }
+    try HeaderJournal(fileSize: file.size, newDigest: digests?.xxh128, old: header.old, new: header.new)
+      .write(for: path, through: staged)
     do throws(Failure) { try target.replaceBeginning(header.new) } catch {
       // As it was, if the device still takes it.
       do throws(Failure) { try target.replaceBeginning(header.old) } catch { throw unfinished(error) }
       try? HeaderJournal.remove(for: path)
       throw error
     }
-    do throws(Failure) { try staged.commit() } catch {
-      do throws(Failure) { _ = try Recovery(path: path, name: file.name).run() } catch { throw unfinished(error) }
-      throw error
+    if manifest != nil {
+      do throws(Failure) { try staged.commit() } catch {
+        do throws(Failure) { _ = try Recovery(path: path, name: file.name).run() } catch { throw unfinished(error) }
+        throw error
+      }
+      try HeaderJournal.remove(for: path)
+    } else {
+      try HeaderJournal.remove(for: path)
+      // The lock is held up to here.
+      _ = consume staged
     }
-    try HeaderJournal.remove(for: path)
   }
 
   private func unfinished(_ failure: Failure) -> Failure {

@@ -54,7 +54,12 @@ extension GGUFInput {
     checkUnchanged = { () throws(Failure) in try values.checkUnchanged() }
     // The types of its tensors tell.
     isQuantized = false
-    located = { $0 }
+    located = { failure in
+      guard failure.file == nil, let tensor = failure.tensor, let index = values.index(of: TensorName(tensor)) else {
+        return failure
+      }
+      return failure.located(file: values.location(of: index).file)
+    }
   }
 
   /// A Hugging Face model, under the names and in the arrangement that llama.cpp expects.

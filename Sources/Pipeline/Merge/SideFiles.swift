@@ -17,7 +17,9 @@ struct SideFiles: Sendable {
     "chat_template.json", "generation_config.json",
   ]
 
-  init(of model: ModelSource, adapters: [Adapter] = []) {
+  /// - Throws: `malformed` for a tokenizer that contradicts itself; one that is absent or cannot be said in these files
+  ///   is left out with a warning.
+  init(of model: ModelSource, adapters: [Adapter] = []) throws(Failure) {
     var chosen: [String: InputDirectory] = [:]
     if let directory = model.checkpoint.directory {
       for name in model.sideFiles { chosen[name] = directory }
@@ -25,6 +27,8 @@ struct SideFiles: Sendable {
     do throws(Failure) {
       for (name, contents) in try model.makeSideFiles() { made[name] = contents }
     } catch {
+      let isDamaged = error.code != .missing && error.code != .unsupported
+      if isDamaged { throw error.located(file: model.checkpoint.fileNames.first) }
       warnings.append("the tokenizer is left out: \(error)")
     }
     for adapter in adapters {

@@ -51,8 +51,8 @@ extension BlockType {
     guard let from = values.baseAddress, let to = blocks.baseAddress else { return }
     let blocksPerRow = rowLength / row.valuesPerBlock
     let rowBytes = blocksPerRow * row.bytesPerBlock
-    // Checked and encoded while they lie in the first-level cache.
-    let rowsAtOnce = max(1, 4096 / rowLength)
+    // Checked and encoded while they lie in the second-level cache; the encoders do several rows side by side.
+    let rowsAtOnce = max(1, 32768 / rowLength)
     let halves = row.codec.halves
     for first in stride(from: 0, to: values.count / rowLength, by: rowsAtOnce) {
       let rows = min(rowsAtOnce, values.count / rowLength - first)

@@ -34,9 +34,11 @@ struct AdapterBase {
     weights = plan.weights.map { weight in (weight, weight.source.positions.map { order[$0] }) }
   }
 
-  /// The module that a tensor of the base is the weight of, as PEFT spells it; nil for biases and the like.
+  /// The module that a tensor of the base is the weight of, as PEFT spells it; nil for biases and the like. An expert
+  /// that is stored by itself, though the model class has all in one parameter, is called as it is stored.
   func module(of tensor: Int) -> String? {
-    let parameter = merge.model.entries[tensor].parameter
+    let entry = merge.model.entries[tensor]
+    let parameter = entry.part == nil ? entry.parameter : merge.model.source.tensors[tensor].name.string
     return parameter.hasSuffix(".weight") ? String(parameter.dropLast(".weight".count)) : nil
   }
 }
