@@ -123,6 +123,8 @@ extension LinearPattern {
         isFirst = false
         if let known = knownClass() {
           ranges += known
+          // A class is no end of a range. Other dialects take the hyphen as it is.
+          if dialect == .ecmaScript, at + 1 < text.count, text[at] == "-", text[at + 1] != "]" { return nil }
           continue
         }
         guard let low = member() else { return nil }

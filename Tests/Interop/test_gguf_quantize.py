@@ -292,6 +292,22 @@ def test_to_nf4(scheme, source, nibble: Nibble, tmp_path):
         assert torch.equal(model(tokens).logits, reference(tokens).logits)
 
 
+def test_merge_to_nf4(source, nibble: Nibble, tmp_path):
+    """An adapter into a GGUF base, and on to NF4: as into the directory that the file becomes."""
+    file = source("sql-llama")[1]
+    adapter = ROOT / "fixtures" / "sql-llama-dialect"
+    nibble.run("convert", file, "-o", tmp_path / "plain", "--dtype", "bfloat16")
+    for base, out in ((file, "mine"), (tmp_path / "plain", "expected")):
+        nibble.run("merge", base, adapter, "-o", tmp_path / out, "--scheme", "nf4")
+    mine, expected = checkpoint.tensors(tmp_path / "mine"), checkpoint.tensors(tmp_path / "expected")
+    assert mine.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert checkpoint.same(mine[name], tensor), name
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "mine")
+    with torch.inference_mode():
+        assert torch.isfinite(model(torch.arange(4, 20)[None]).logits).all()
+
+
 # The tool itself, where it is at hand
 
 @pytest.fixture(scope="module")
@@ -311,6 +327,18 @@ def test_file_is_that_of_llama_quantize(name, scheme, llama_quantize, source, ni
         out = tmp_path / f"from-{origin.name}.gguf"
         nibble.quantize(origin, out, "--scheme", scheme)
         assert out.read_bytes() == theirs, origin.name
+
+
+@pytest.mark.parametrize("pure", [[], ["--pure"]], ids=["mixture", "pure"])
+@pytest.mark.parametrize("scheme", ["q2_k", "q4_k_m", "mxfp4_moe"])
+def test_families_are_those_of_llama_quantize(scheme, pure, llama_quantize, families, nibble: Nibble, tmp_path):
+    """Rows that are not whole blocks, tied embeddings, fused matrices, sources in each float type."""
+    for family in gguf_families.FAMILIES:
+        directory, file, theirs = families.directory(family), tmp_path / "plain.gguf", tmp_path / "theirs.gguf"
+        nibble.run("convert", directory, "-o", file, "--force")
+        nibble.quantize(directory, tmp_path / "mine.gguf", "--scheme", scheme, "--force", *pure)
+        subprocess.run([llama_quantize, *pure, file, theirs, scheme], check=True, capture_output=True)
+        assert (tmp_path / "mine.gguf").read_bytes() == theirs.read_bytes(), family.name
 
 
 @pytest.mark.parametrize("scheme", ["q2_k", "q3_k_m", "q4_k_m", "q6_k", "iq4_xs", "iq4_nl"])

@@ -49,7 +49,9 @@ struct MergeQuantization {
     let weights = planWeights(
       merged.source.tensors, configuration: configuration ?? ModelConfiguration(), target: .transformers5, keep: [])
     if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
-    var preparation = FourBitPreparation(merged.source) { base.origin(of: merged.source.items[$0]) }
+    var preparation = FourBitPreparation(merged.source, copiedF32: model.vectorType) {
+      base.origin(of: merged.source.items[$0])
+    }
     for (index, disposition) in weights.dispositions.enumerated() {
       // Conv1D weights were turned before the merge.
       try preparation.add(
