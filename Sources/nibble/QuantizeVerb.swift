@@ -31,8 +31,7 @@ enum QuantizeVerb: Verb {
     "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader",
     "computes in (default: bfloat16)")
   private static let keep = Option(
-    "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits, such as",
-    "'model.layers.*.mlp.down_proj'; 'towers' means",
+    "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits; 'towers' means",
     "vision and audio towers, projectors and heads")
   private static let target = Option(
     "--target", value: "NAME", "transformers-5 (default: experts stay in 16",
@@ -98,10 +97,11 @@ enum QuantizeVerb: Verb {
     }
     guard !isForTraining, let name else { return false }
     guard GGUFScheme(named: name) != nil else {
-      let known = Quantize.Code.allCases.map(\.rawValue) + GGUFScheme.allCases.map(\.rawValue)
-      let hint = nearest(to: name, among: known).map { "; did you mean '\($0)'?" } ?? ""
+      let forTraining = Quantize.Code.allCases.map(\.rawValue)
+      let forGGUF = GGUFScheme.allCases.map(\.rawValue)
+      let hint = nearest(to: name, among: forTraining + forGGUF).map { "; did you mean '\($0)'?" } ?? ""
       throw Failure(
-        .usage, "option '--scheme': '\(name)' is not one of \(known.joined(separator: ", "))\(hint)")
+        .usage, "option '--scheme': '\(name)' is not one of \((isFile ? forGGUF : forTraining).joined(separator: ", "))\(hint)")
     }
     guard isFile else {
       throw Failure(.usage, "scheme '\(name)' is written as a GGUF file: the name of the output must end in .gguf")
