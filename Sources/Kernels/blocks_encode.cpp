@@ -109,6 +109,68 @@ static HWY_INLINE float NegativeScale(const float* values, float levels) {
   return (largest == 0 ? 0 : FirstOfMagnitude(values, largest)) / -levels;
 }
 
+// The extremes of four times 32 values, found side by side: one after the other, most lanes would idle while so few
+// values are reduced to one.
+struct Extremes4 {
+  alignas(16) float greatest[4];
+  // Negated.
+  alignas(16) float least[4];
+
+  HWY_INLINE explicit Extremes4(const float* values) {
+    const F32 df;
+    VF high[4], low[4];
+    for (size_t b = 0; b < 4; ++b) {
+      const float* block = values + 32 * b;
+      auto most = hn::LoadU(df, block), fewest = most;
+      for (size_t i = hn::Lanes(df); i < 32; i += hn::Lanes(df)) {
+        const auto value = hn::LoadU(df, block + i);
+        most = hn::Max(most, value);
+        fewest = hn::Min(fewest, value);
+      }
+      high[b] = most;
+      low[b] = hn::Neg(fewest);
+    }
+    MaxOfEach(high, greatest);
+    MaxOfEach(low, least);
+  }
+
+ private:
+  // One number for each of four vectors.
+  static HWY_INLINE void MaxOfEach(const VF (&v)[4], float* to) {
+    const F32 df;
+    const hn::RepartitionToWide<F32> dw;
+    const hn::CappedTag<float, 4> d4;
+    // Within 128 bits first: each lane of `all` is the greatest of one vector's four.
+    const auto first = hn::Max(hn::InterleaveLower(df, v[0], v[1]), hn::InterleaveUpper(df, v[0], v[1]));
+    const auto second = hn::Max(hn::InterleaveLower(df, v[2], v[3]), hn::InterleaveUpper(df, v[2], v[3]));
+    const auto wide_first = hn::BitCast(dw, first), wide_second = hn::BitCast(dw, second);
+    const auto all = hn::Max(hn::BitCast(df, hn::InterleaveLower(dw, wide_first, wide_second)),
+                             hn::BitCast(df, hn::InterleaveUpper(dw, wide_first, wide_second)));
+    HWY_ALIGN float lanes[16];
+    hn::Store(all, df, lanes);
+    auto result = hn::Load(d4, lanes);
+    for (size_t i = 4; i < hn::Lanes(df); i += 4) result = hn::Max(result, hn::Load(d4, lanes + i));
+    hn::Store(result, d4, to);
+  }
+};
+
+// The negative scales of four blocks of Q4_0 or Q5_0.
+static HWY_INLINE void NegativeScales(const float* values, float levels, float* scales) {
+  const hn::CappedTag<float, 4> d4;
+  const Extremes4 extremes(values);
+  const auto greatest = hn::Load(d4, extremes.greatest), least = hn::Load(d4, extremes.least);
+  const auto largest = hn::Max(greatest, least);
+  const auto value = hn::IfThenElse(hn::Gt(greatest, least), greatest, hn::Neg(least));
+  // A zero of either sign counts as positive.
+  const auto is_zero = hn::Eq(largest, hn::Zero(d4));
+  hn::StoreU(hn::Div(hn::IfThenZeroElse(is_zero, value), hn::Set(d4, -levels)), d4, scales);
+  // Of both signs: the first counts.
+  const auto is_both = hn::AndNot(is_zero, hn::Eq(greatest, least));
+  if (HWY_UNLIKELY(!hn::AllFalse(d4, is_both))) {
+    for (size_t b = 0; b < 4; ++b) scales[b] = NegativeScale(values + 32 * b, levels);
+  }
+}
+
 // The least and the greatest of 32 values; of two zeros the first is the least.
 struct ValueRange {
   float low, high;
@@ -128,13 +190,19 @@ struct ValueRange {
   }
 };
 
+static HWY_INLINE void EncodeOneQ4_0(const float* values, float d, Q4_0* to) {
+  to->d = HalfOfFloat(d);
+  EncodeNibbles(values, SignedCodes(d, 8), to->codes);
+}
+
 static void EncodeQ4_0(const float* values, size_t count, uint8_t* output) {
   auto* to = reinterpret_cast<Q4_0*>(output);
-  for (size_t b = 0; b < count; ++b, ++to, values += 32) {
-    const float d = NegativeScale(values, 8);
-    to->d = HalfOfFloat(d);
-    EncodeNibbles(values, SignedCodes(d, 8), to->codes);
+  float scales[4];
+  for (; count >= 4; count -= 4, values += 4 * 32) {
+    NegativeScales(values, 8, scales);
+    for (size_t b = 0; b < 4; ++b, ++to) EncodeOneQ4_0(values + 32 * b, scales[b], to);
   }
+  for (; count > 0; --count, ++to, values += 32) EncodeOneQ4_0(values, NegativeScale(values, 8), to);
 }
 
 static void EncodeQ4_1(const float* values, size_t count, uint8_t* output) {
@@ -148,13 +216,19 @@ static void EncodeQ4_1(const float* values, size_t count, uint8_t* output) {
   }
 }
 
+static HWY_INLINE void EncodeOneQ5_0(const float* values, float d, Q5_0* to) {
+  to->d = HalfOfFloat(d);
+  EncodeFiveBits(values, SignedCodes(d, 16), to->high, to->codes);
+}
+
 static void EncodeQ5_0(const float* values, size_t count, uint8_t* output) {
   auto* to = reinterpret_cast<Q5_0*>(output);
-  for (size_t b = 0; b < count; ++b, ++to, values += 32) {
-    const float d = NegativeScale(values, 16);
-    to->d = HalfOfFloat(d);
-    EncodeFiveBits(values, SignedCodes(d, 16), to->high, to->codes);
+  float scales[4];
+  for (; count >= 4; count -= 4, values += 4 * 32) {
+    NegativeScales(values, 16, scales);
+    for (size_t b = 0; b < 4; ++b, ++to) EncodeOneQ5_0(values + 32 * b, scales[b], to);
   }
+  for (; count > 0; --count, ++to, values += 32) EncodeOneQ5_0(values, NegativeScale(values, 16), to);
 }
 
 static void EncodeQ5_1(const float* values, size_t count, uint8_t* output) {
@@ -285,6 +359,15 @@ NIBBLE_WEIGHTED_ENCODER(EncodeQ5_0, q5_0, -16, 15, false, true, 32, sizeof(Q5_0)
 NIBBLE_WEIGHTED_ENCODER(EncodeQ5_1, q5_1, 0, 31, true, true, 48, sizeof(Q5_1))
 NIBBLE_ENCODER(EncodeQ8_0, q8_0)
 NIBBLE_ENCODER(EncodeMXFP4, mxfp4)
+
+extern "C" size_t nibble_first_overflow(const uint8_t* blocks, size_t count, size_t size, size_t half) {
+  // The second byte has all bits of the exponent.
+  const uint8_t* high = blocks + half + 1;
+  for (size_t b = 0; b < count; ++b, high += size) {
+    if ((*high & 0x7C) == 0x7C) return b;
+  }
+  return count;
+}
 
 HWY_EXPORT(FirstNonFinite);
 

@@ -40,8 +40,8 @@ def converting(source: pathlib.Path, plain: pathlib.Path, folder: pathlib.Path) 
     converter = gguf_oracle.converter() / "convert_hf_to_gguf.py"
 
     def mine():
-        plain.unlink(missing_ok=True)
-        return run(NIBBLE, "convert", source, "-o", plain, "--quiet", "--force")
+        remove(plain)
+        return run(NIBBLE, "convert", source, "-o", plain, "--quiet")
 
     def theirs():
         theirs_out.unlink(missing_ok=True)
@@ -72,7 +72,8 @@ def quantizing(
     out, theirs_out = folder / "out.gguf", folder / "theirs.gguf"
 
     def mine(given: pathlib.Path):
-        return run(NIBBLE, "quantize", given, "-o", out, "--scheme", scheme, "--quiet", "--force")
+        remove(out)
+        return run(NIBBLE, "quantize", given, "-o", out, "--scheme", scheme, "--quiet")
 
     def theirs():
         theirs_out.unlink(missing_ok=True)
@@ -97,6 +98,12 @@ def quantizing(
         Side("nibble quantize, from GGUF", [result.seconds for result in ours], "s"), "none, for comparison", None)
     drop(out)
     drop(theirs_out)
+
+
+def remove(model: pathlib.Path) -> None:
+    """With its manifest; before the clock starts, on both sides."""
+    model.unlink(missing_ok=True)
+    model.with_name(model.name + ".nibble-manifest.json").unlink(missing_ok=True)
 
 
 def main() -> None:

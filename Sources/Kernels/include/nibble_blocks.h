@@ -43,6 +43,9 @@ void nibble_encode_mxfp4(const float *values, size_t rows, size_t row_length, co
 // The index of the first value that is NaN or infinite, or `count`.
 size_t nibble_first_non_finite(const float *values, size_t count);
 
+// The index of the first of `count` blocks of `size` bytes whose number of 16 bits at `half` is NaN or infinite, or `count`.
+size_t nibble_first_overflow(const uint8_t *blocks, size_t count, size_t size, size_t half);
+
 #ifdef __cplusplus
 }
 #endif

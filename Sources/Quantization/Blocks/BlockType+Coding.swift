@@ -90,10 +90,10 @@ extension BlockRow {
 
   /// The first block with an infinite scale or offset, which lie at `halves`.
   fileprivate func firstOverflow(_ blocks: UnsafeRawBufferPointer, _ halves: [Int]) -> Int? {
-    for start in stride(from: 0, to: blocks.count, by: bytesPerBlock) {
-      for half in halves where unsafe blocks.word(start + half) & 0x7C00 == 0x7C00 { return start / bytesPerBlock }
-    }
-    return nil
+    let count = blocks.count / bytesPerBlock
+    let start = unsafe blocks.assumingMemoryBound(to: UInt8.self).baseAddress
+    let first = halves.map { unsafe nibble_first_overflow(start, count, bytesPerBlock, $0) }.min() ?? count
+    return first < count ? first : nil
   }
 
   /// The index of the largest magnitude.
