@@ -26,7 +26,8 @@ enum ConvertVerb: Verb {
 
   private static let type = Option(
     "--dtype", value: "DTYPE", "keep, bfloat16, float16 or float32 (default:",
-    "keep); a value too large for float16 is an error")
+    "keep, of adapters float32); a value too large for",
+    "float16 is an error")
 
   private static let base = Option(
     "--base", value: "MODEL", "what an adapter was trained on: its names and", "shapes are read, no weights")
@@ -39,6 +40,8 @@ enum ConvertVerb: Verb {
     var convert = Convert()
     if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { convert.type = choice }
     convert.base = arguments.text(base)
+    // Factors of 16 bits would have llama.cpp round what they are multiplied with.
+    if convert.base != nil, arguments.text(type) == nil { convert.type = .float32 }
     convert.run = try RunOptions(arguments)
     // One file, unless a size was named.
     if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { convert.run.maxShardBytes = .max }

@@ -19,7 +19,7 @@ enum InspectVerb: Verb {
   private static let stats = Option(
     "--stats", "min, max, mean, standard deviation, fraction of", "zeros, NaN and infinity counts")
   private static let against = Option(
-    "--against", value: "DIR", "with --stats: how far 4-bit weights are from", "those of this checkpoint")
+    "--against", value: "DIR", "with --stats: how far quantized weights are from", "those of this checkpoint")
   private static let metadata = Option("--metadata", "the files' own metadata instead of tensors")
 
   static let options = [raw, tensor, stats, against, metadata, .jobs, .quiet, .json, .help]

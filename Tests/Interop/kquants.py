@@ -32,7 +32,7 @@ class Encoders:
         command = [
             os.environ.get("CXX", "g++"), "-std=c++17", "-O3", "-march=native", "-ffp-contract=off", "-fPIC", "-shared",
             "-DHWY_COMPILE_ONLY_STATIC", f"-I{KERNELS / 'include'}", "-o", str(library),
-            *(str(KERNELS / name) for name in ("kquants.cpp", "iq4.cpp", "targets.cpp")), "-lhwy",
+            *(str(KERNELS / name) for name in ("kquants.cpp", "kquants_small.cpp", "iq4.cpp", "targets.cpp")), "-lhwy",
         ]
         subprocess.run(command, check=True)
         self.kernels = ctypes.CDLL(str(library))

@@ -77,7 +77,7 @@ class Answer:
 class Server:
     """A GGUF file that answers."""
 
-    def __init__(self, path: pathlib.Path, context: int = 512):
+    def __init__(self, path: pathlib.Path, context: int = 512, adapter: pathlib.Path | None = None):
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(path)
         parameters.n_ctx, parameters.n_parallel = context, 1
@@ -87,6 +87,8 @@ class Server:
         # Which has numbers of 16 bits in it; without, logarithms of probabilities are 3e-5 from those of transformers.
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.warmup, parameters.verbosity, parameters.cache_ram_mib = False, -1, 0
+        if adapter:
+            parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
         self.server = xllamacpp.Server(parameters)
 
     def answer(self, prompt: str, limit: int) -> Answer:

@@ -198,7 +198,7 @@ def test_quantized_base(nibble, tmp_path, scheme):
 
 
 def updates_of_dialect(nibble, folder: pathlib.Path) -> dict[str, np.ndarray]:
-    nibble.run("convert", DIALECT, "-o", folder / "dialect.gguf", "--base", FIXTURE, "--dtype", "float32")
+    nibble.run("convert", DIALECT, "-o", folder / "dialect.gguf", "--base", FIXTURE)
     return updates(folder / "dialect.gguf")
 
 

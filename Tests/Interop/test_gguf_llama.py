@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -118,6 +119,26 @@ def test_quantized_answers(scheme, asked, answers, tmp_path, capsys):
     with capsys.disabled():
         print(f"\n  sql-llama {scheme} in llama.cpp {count}/{QUESTIONS}", end="")
     assert count >= FLOOR[scheme]
+
+
+def test_adapter(make, nibble: Nibble, tmp_path):
+    """Applied by llama.cpp, and merged: the same words with the same probabilities, of which the model alone has none."""
+    dialect = ROOT / "fixtures" / "sql-llama-dialect"
+    rows = [json.loads(line) for line in (dialect / "heldout.jsonl").read_text().splitlines()[:24]]
+    asked = [(f"{row['schema']} question: {row['question']} duckdb sql:", row["sql"]) for row in rows]
+    lora, base, merged = (tmp_path / f"{name}.gguf" for name in ("lora", "base", "merged"))
+    nibble.run("convert", dialect, "-o", lora, "--base", FIXTURE)
+    nibble.run("convert", FIXTURE, "-o", base, "--dtype", "float32")
+    nibble.run("merge", FIXTURE, dialect, "-o", merged, "--dtype", "float32")
+    alone, applied, whole = llama.Server(base), llama.Server(base, adapter=lora), llama.Server(merged)
+    right = same = 0
+    for prompt, sql in asked:
+        one, other = (server.answer(prompt, make.ANSWER_TOKENS) for server in (applied, whole))
+        assert one.ids == other.ids
+        assert torch.tensor(one.logarithms).allclose(torch.tensor(other.logarithms), atol=2e-3)
+        right += one.text.strip() == sql
+        same += alone.answer(prompt, make.ANSWER_TOKENS).text.strip() == sql
+    assert right >= 12 and same == 0
 
 
 def test_damage_is_seen(make, asked, nibble: Nibble, tmp_path):

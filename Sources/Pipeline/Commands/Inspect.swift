@@ -105,8 +105,9 @@ public struct Inspect: Sendable {
 
   private func addStatistics(to rows: inout [Row], _ items: [Int], _ logical: LogicalTensors) throws(Failure) {
     let source = DequantizedSource(logical)
-    let reference = try against.map { path throws(Failure) in
-      try OriginalSource(path: path)
+    let reference = try against.map { path throws(Failure) -> StatisticsScan.Reference in
+      if logical.checkpoint is GGUFValues { return .gguf(try GGUFInput(path: path, isExact: true).source) }
+      return .model(try OriginalSource(path: path))
     }
     let total = items.reduce(0) { $0 + source.tensors[$1].byteCount }
     let progress = Progress("reading", total: total, style: progress)

@@ -1,4 +1,5 @@
 import Bytes
+import GGUF
 import JSON
 import Quantization
 import Tensors
@@ -87,10 +88,16 @@ public struct TensorStatistics: Sendable {
 /// Reads tensors in pieces, in parallel, and gathers statistics in order.
 struct StatisticsScan {
   let source: DequantizedSource
-  /// Only 4-bit weights are compared, with the tensor of the same name here.
-  let reference: OriginalSource?
+  /// Quantized weights are compared, with the tensor of the same name here.
+  let reference: Reference?
   let jobs: Int
   let progress: Progress
+
+  enum Reference: Sendable {
+    case model(OriginalSource)
+    /// Under the names that tensors have in GGUF.
+    case gguf(any TensorSource)
+  }
 
   private struct Piece: Sendable {
     var position: Int
@@ -169,16 +176,36 @@ struct StatisticsScan {
   }
 
   private func counterpart(of item: Int) throws(Failure) -> (any TensorSource, Int)? {
-    guard let reference, case .fourBit(let weight) = source.logical.items[item] else { return nil }
-    let info = weight.info
-    guard let index = reference.values.tensors.firstIndex(where: { $0.name == info.name }) else {
+    switch reference {
+    case nil: return nil
+    case .model(let model):
+      guard case .fourBit(let weight) = source.logical.items[item] else { return nil }
+      let index = try position(of: weight.info, in: model.values)
+      return (try model.oriented(index, as: weight.info.shape), index)
+    case .gguf(let other):
+      guard let values = source.logical.checkpoint as? GGUFValues,
+        case .plain(let stored) = source.logical.items[item], values.checkpoint.tensors[stored].type.isQuantized
+      else { return nil }
+      let info = values.tensors[stored]
+      let index = try position(of: info, in: other)
+      guard other.tensors[index].shape == info.shape else {
+        throw Failure(
+          .malformed, "has shape \(info.shape) here, \(other.tensors[index].shape) in the checkpoint to compare with",
+          tensor: info.name.string)
+      }
+      return (other, index)
+    }
+  }
+
+  private func position(of info: TensorInfo, in other: any TensorSource) throws(Failure) -> Int {
+    guard let index = other.tensors.firstIndex(where: { $0.name == info.name }) else {
       throw Failure(.missing, "is not in the checkpoint to compare with", tensor: info.name.string)
     }
-    let other = reference.values.tensors[index]
-    guard other.type.isFloat else {
-      throw Failure(.malformed, "is \(other.type.name) in the checkpoint to compare with", tensor: info.name.string)
+    guard other.tensors[index].type.isFloat else {
+      throw Failure(
+        .malformed, "is \(other.tensors[index].type.name) in the checkpoint to compare with", tensor: info.name.string)
     }
-    return (try reference.oriented(index, as: info.shape), index)
+    return index
   }
 
   private static func floats(_ values: ScratchBuffer, _ info: TensorInfo) throws(Failure) -> ScratchBuffer {

@@ -126,6 +126,9 @@ public struct Verify: Sendable {
       result.notChecked.append("the comparison with \(source): the checkpoint is damaged")
       return
     }
+    if let values = logical.checkpoint as? GGUFValues {
+      return try GGUFSourceCheck(values: values, against: source, jobs: jobs, style: progress).run(&result)
+    }
     try SourceCheck(logical: logical, against: source, jobs: jobs, style: progress).run(&result)
   }
 }

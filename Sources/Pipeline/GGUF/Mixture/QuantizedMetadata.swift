@@ -4,6 +4,8 @@ extension GGUFMetadata {
   /// Of the layout of quantized blocks: what `general.quantization_version` says.
   public static let quantizationVersion: UInt32 = 2
 
+  static let importanceFileKey = "quantize.imatrix.file"
+
   /// The metadata of what a model becomes: as they were, then, in this order, the version of the quantization, the
   /// scheme, and what is known of the importance matrix. The numbers of a split are left out. A key that was there
   /// moves to the end.
@@ -17,7 +19,7 @@ extension GGUFMetadata {
     set("general.file_type", .uint32(scheme.fileType))
     for key in ["split.no", "split.count", "split.tensors.count"] { result[key] = nil }
     if let importance {
-      set("quantize.imatrix.file", .string(Self.cut(Array(importance.fileName.utf8))))
+      set(Self.importanceFileKey, .string(Self.cut(Array(importance.fileName.utf8))))
       if let dataset = importance.datasets.first { set("quantize.imatrix.dataset", .string(Self.cut(dataset))) }
       set("quantize.imatrix.entries_count", .uint32(UInt32(clamping: importance.entryCount)))
       if importance.chunkCount > 0 {
