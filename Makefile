@@ -85,7 +85,10 @@ demo: build
 	printf '(exit code %s)\n' $$status; [ $$status -eq 1 ]; \
 	printf '\n# after training, an adapter that was trained on the 4-bit weights:\n'; \
 	run merge $$small fixtures/sql-llama-dialect -o $$out/sql-llama-dialect; \
-	run verify $$out/sql-llama-dialect
+	run verify $$out/sql-llama-dialect; \
+	printf '\n# and for llama.cpp, in one step:\n'; \
+	run quantize $$out/sql-llama-dialect -o $$out/sql-llama-dialect.gguf --scheme q4_k_m; \
+	run verify $$out/sql-llama-dialect.gguf
 
 install: build
 	@install -d "$(DESTDIR)$(PREFIX)/bin"

@@ -71,9 +71,13 @@ extension LinearPattern {
     private mutating func item(depth: Int) -> Tree? {
       if take("^") || dialect == .python && take("\\A") { return .start }
       if take("$") || dialect == .python && take("\\Z") { return .end }
-      if take(".") { return .character(dialect == .python ? ["\n"..."\n"] : ["\n"..."\n", "\r"..."\r"], isNegated: true) }
+      if take(".") {
+        return .character(dialect == .python ? ["\n"..."\n"] : ["\n"..."\n", "\r"..."\r"], isNegated: true)
+      }
       if take("[") { return set() }
-      if dialect == .python && take("(?P<") ? skipName() : take("(?:") || !text[at...].starts(with: "(?".unicodeScalars) && take("(") {
+      if dialect == .python && take("(?P<")
+        ? skipName() : take("(?:") || !text[at...].starts(with: "(?".unicodeScalars) && take("(")
+      {
         guard let inner = alternatives(depth: depth + 1), take(")") else { return nil }
         return inner
       }

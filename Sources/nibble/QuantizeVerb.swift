@@ -101,7 +101,8 @@ enum QuantizeVerb: Verb {
       let forGGUF = GGUFScheme.allCases.map(\.rawValue)
       let hint = nearest(to: name, among: forTraining + forGGUF).map { "; did you mean '\($0)'?" } ?? ""
       throw Failure(
-        .usage, "option '--scheme': '\(name)' is not one of \((isFile ? forGGUF : forTraining).joined(separator: ", "))\(hint)")
+        .usage,
+        "option '--scheme': '\(name)' is not one of \((isFile ? forGGUF : forTraining).joined(separator: ", "))\(hint)")
     }
     guard isFile else {
       throw Failure(.usage, "scheme '\(name)' is written as a GGUF file: the name of the output must end in .gguf")

@@ -20,7 +20,8 @@ enum VerifyVerb: Verb {
 
   private static let against = Option(
     "--against", value: "SOURCE", "quantize this checkpoint again and compare")
-  private static let manifest = Option("--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
+  private static let manifest = Option(
+    "--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
 
   static let options = [against, manifest, .jobs, .quiet, .json, .help]
 

@@ -50,7 +50,8 @@ package struct ExtractedConfiguration: Sendable {
       "megatron_config": nil, "megatron_core": "megatron.core",
       "modules_to_save": modulesToSave.isEmpty ? nil : .array(modulesToSave.map(JSONValue.string)),
       "monteclora_config": nil, "peft_type": "LORA", "peft_version": .string(Self.peftVersion),
-      "qalora_group_size": 16, "r": .number(rank), "rank_pattern": .object(ranks), "revision": nil, "target_modules": targets,
+      "qalora_group_size": 16, "r": .number(rank), "rank_pattern": .object(ranks), "revision": nil,
+      "target_modules": targets,
       "target_parameters": nil, "task_type": taskType.map(JSONValue.string) ?? nil, "trainable_token_indices": nil,
       "use_bdlora": nil, "use_dora": false, "use_qalora": false, "use_rslora": false, "velora_config": nil,
     ]

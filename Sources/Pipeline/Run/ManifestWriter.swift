@@ -63,6 +63,7 @@ struct ManifestWriter {
     out.text += "\n  },\n  \"tensors\": {"
     try out.flush(to: &file)
     var position = 0
+    // swift-format-ignore
     try tensors.forEach { (name, shard, offset, byteCount) throws(Failure) in
       let digests = outputDigests[position]
       out.text += "\(position == 0 ? "" : ",")\n    \(name.string.jsonText): {\"file\": \(shard.jsonText), "

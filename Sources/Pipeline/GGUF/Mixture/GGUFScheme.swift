@@ -2,6 +2,7 @@ public import GGUF
 
 /// What a model is quantized to: a type for most of its tensors, and a mixture of others around it. The names are
 /// those of `llama-quantize`, in lower case.
+// swift-format-ignore: AlwaysUseLowerCamelCase
 public enum GGUFScheme: String, Sendable, CaseIterable {
   case f32, bf16, f16
   case q8_0, q6_k

@@ -24,11 +24,13 @@ extension ImportanceMatrix {
     for (index, tensor) in header.tensors.enumerated() {
       if let name = tensor.name.dropping(suffix: sums) {
         guard let place = header.index(of: name + counts) else {
-          throw Failure(.malformed, "there is no '\(name.string.printable(limit: 200))\(counts)'", tensor: tensor.name.string)
+          throw Failure(
+            .malformed, "there is no '\(name.string.printable(limit: 200))\(counts)'", tensor: tensor.name.string)
         }
         entries[name] = try entry(file, header, sums: index, counts: place)
       } else if let name = tensor.name.dropping(suffix: counts), header.index(of: name + sums) == nil {
-        throw Failure(.malformed, "there is no '\(name.string.printable(limit: 200))\(sums)'", tensor: tensor.name.string)
+        throw Failure(
+          .malformed, "there is no '\(name.string.printable(limit: 200))\(sums)'", tensor: tensor.name.string)
       }
     }
     guard !entries.isEmpty else { throw Failure(.malformed, "has no weights (NAME\(sums))") }

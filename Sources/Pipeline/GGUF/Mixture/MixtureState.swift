@@ -40,7 +40,9 @@ struct MixtureState {
 
   /// - Throws: `malformed` when the layer counts and cannot be told.
   mutating func type(of tensor: GGUFTensor, role: TensorRole) throws(Failure) -> GGMLType {
-    if model.architecture == "glm5-next", Self.neverLowInGLM.contains(where: tensor.name.string.hasBytes) { return .q8_0 }
+    if model.architecture == "glm5-next", Self.neverLowInGLM.contains(where: tensor.name.string.hasBytes) {
+      return .q8_0
+    }
     if role == .output || isTied && role == .embedding { return outputType ?? defaultOutput(tensor) }
     if scheme == .mxfp4 { return isExpert(tensor, role) ? .mxfp4 : .q8_0 }
     if role == .embedding { return embeddingType }

@@ -1,7 +1,7 @@
 public import Bytes
 public import GGUF
-import Tensors
 import Patterns
+import Tensors
 
 /// Which type each tensor of a model gets, as `llama-quantize` chooses it.
 public struct TypeChoice: Sendable {
@@ -130,7 +130,8 @@ public struct TypeChoice: Sendable {
     for (text, type) in overrides {
       guard let pattern = LinearPattern(searching: text.asciiLowercased, .ecmaScript) else {
         throw Failure(
-          .usage, "'\(text.printable(limit: 200))' is not a regular expression of the kind that can be matched in "
+          .usage,
+          "'\(text.printable(limit: 200))' is not a regular expression of the kind that can be matched in "
             + "linear time (no looking around, no references back)")
       }
       result.append((pattern, type))
@@ -155,7 +156,8 @@ public struct TypeChoice: Sendable {
   private static func check(_ type: GGMLType, fits tensor: GGUFTensor) throws(Failure) {
     guard tensor.columns % type.valuesPerBlock == 0 else {
       throw Failure(
-        .usage, "a row of \(tensor.columns) values is not whole blocks of \(type.valuesPerBlock), as \(type.name) needs",
+        .usage,
+        "a row of \(tensor.columns) values is not whole blocks of \(type.valuesPerBlock), as \(type.name) needs",
         tensor: tensor.name.string)
     }
   }
