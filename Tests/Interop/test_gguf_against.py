@@ -1,4 +1,4 @@
-"""A quantized GGUF file held to the model that it was made from, by `verify` and by `inspect`."""
+"""A GGUF file held to the model that it was made from, by `verify`, by `inspect` and by `fit`."""
 
 import gguf
 import numpy as np
@@ -74,3 +74,9 @@ def test_error_of_quantization(nibble, plain, tmp_path, against):
     assert found["rmse"] == pytest.approx(float(np.sqrt(np.square(error.astype(np.float64)).mean())), rel=1e-6)
     assert found["maxAbs"] == pytest.approx(float(np.abs(error).max()), rel=1e-6)
     assert "error" not in rows["output_norm.weight"]
+
+
+def test_fit(nibble, plain):
+    """What training takes is the same, whatever the model lies in."""
+    report, expected = (nibble.json("fit", path, "--gpus", "2x24GiB") for path in (plain, FIXTURE))
+    assert report["strategies"] == expected["strategies"] and report["strategies"]

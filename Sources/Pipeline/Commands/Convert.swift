@@ -1,4 +1,6 @@
+import Adapters
 public import Bytes
+import GGUF
 import JSON
 import Quantization
 import Safetensors
@@ -22,11 +24,23 @@ public struct Convert: Sendable {
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
     if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
+    if try Self.isAdapter(source) {
+      throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
+    }
     if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
     let model = try ModelSource(path: source, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
+  }
+
+  private static func isAdapter(_ path: String) throws(Failure) -> Bool {
+    if try GGUFCheckpoint.isGGUF(path: path) {
+      return try GGUFCheckpoint(path: path).metadata.text("general.type") == "adapter"
+    }
+    guard InputDirectory.exists(at: path) else { return false }
+    let names = try InputDirectory(path: path).names()
+    return names.contains(Adapter.configName) && !names.contains(ModelSource.configName)
   }
 
   func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {

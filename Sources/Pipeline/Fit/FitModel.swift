@@ -1,5 +1,6 @@
 import Architectures
 import Bytes
+import GGUF
 import JSON
 import Quantization
 import Safetensors
@@ -19,9 +20,16 @@ struct FitModel: Sendable {
   var elementCount: Checked { parameters.sum { Checked($0.info.elementCount) } }
 
   /// - Parameter path: a checkpoint's directory, one of its safetensors files with a config.json beside it, a
-  ///   directory that has only a config.json, or such a file.
+  ///   directory that has only a config.json, or such a file; or a model in GGUF, which is taken as the one of
+  ///   transformers that it becomes before it is trained.
   /// - Throws: `missing`, `malformed`, and `unsupported` for an architecture that is not known.
   init(path: String) throws(Failure) {
+    if try GGUFCheckpoint.isGGUF(path: path) {
+      let model = try ModelSource(path: path)
+      guard let config = model.config else { throw Failure(.internal, "a model without a configuration", file: path) }
+      try self.init(model, ("its metadata", config))
+      return
+    }
     if InputDirectory.exists(at: path) {
       let directory = try InputDirectory(path: path)
       let names = try directory.entries().map(\.name)
