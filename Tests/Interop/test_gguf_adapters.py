@@ -264,3 +264,77 @@ def test_wrong_input(nibble, bases, tmp_path):
     shutil.copytree(base, tmp_path / "bare", ignore=shutil.ignore_patterns("config.json"))
     nibble.run("convert", DIALECT, "-o", tmp_path / "x.gguf", "--base", tmp_path / "bare", expect=66)
     assert json.loads((DIALECT / "adapter_config.json").read_text())["r"] == 64
+
+
+def write_adapter(path: pathlib.Path, tensors: dict[str, np.ndarray], **keys) -> pathlib.Path:
+    writer = gguf.GGUFWriter(path, "llama")
+    values = {"general.type": "adapter", "adapter.type": "lora", "adapter.lora.alpha": 8.0} | keys
+    for key, value in values.items():
+        if isinstance(value, str):
+            writer.add_string(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif value is not None:
+            writer.add_uint32(key, value)
+    for name, value in tensors.items():
+        writer.add_tensor(name, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def factors(stem: str, a: tuple, b: tuple, dtype=np.float32) -> dict[str, np.ndarray]:
+    return {f"{stem}.lora_a": np.ones(a, dtype), f"{stem}.lora_b": np.ones(b, dtype)}
+
+
+Q, EMBEDDING = "blk.0.attn_q.weight", "token_embd.weight"
+GOOD = factors(Q, (4, 256), (256, 4))
+# What is in the file, what its metadata say, the exit code, and a word of the answer.
+HOSTILE = {
+    "no tensors": ({}, {}, REJECTED, "no tensor"),
+    "rank 0": (factors(Q, (0, 256), (256, 0)), {}, REJECTED, ""),
+    "no B": ({f"{Q}.lora_a": np.ones((4, 256), np.float32)}, {}, REJECTED, "lora_B"),
+    "ranks that differ": (factors(Q, (4, 256), (256, 8)), {}, REJECTED, "rank"),
+    "too few rows": (factors(Q, (4, 256), (128, 4)), {}, REJECTED, "256 rows"),
+    "too many columns": (factors(Q, (4, 512), (256, 4)), {}, REJECTED, "512"),
+    "vectors": (factors(Q, (256,), (256,)), {}, REJECTED, "a matrix"),
+    "a stack": (factors(Q, (2, 4, 256), (2, 256, 4)), {}, REJECTED, "a matrix"),
+    "an embedding the other way round": (factors(EMBEDDING, (4, 1024), (256, 4)), {}, REJECTED, ""),
+    "a norm": ({"blk.0.attn_norm.weight": np.ones(256, np.float32)}, {}, UNSUPPORTED, "neither"),
+    "factors of a norm": (factors("blk.0.attn_norm.weight", (4, 256), (256, 4)), {}, REJECTED, ""),
+    "a layer that is not there": (factors("blk.99.attn_q.weight", (4, 256), (256, 4)), {}, REJECTED, "does not have"),
+    "whole numbers": (factors(Q, (4, 256), (256, 4), np.int32), {}, REJECTED, "I32"),
+    "NaN": (GOOD | {f"{Q}.lora_a": np.full((4, 256), np.nan, np.float32)}, {}, REJECTED, "finite"),
+    "no alpha": (GOOD, {"adapter.lora.alpha": None}, REJECTED, "alpha"),
+    "alpha is text": (GOOD, {"adapter.lora.alpha": "8"}, REJECTED, "alpha"),
+    "alpha is NaN": (GOOD, {"adapter.lora.alpha": float("nan")}, REJECTED, "alpha"),
+    "alpha below zero": (GOOD, {"adapter.lora.alpha": -8.0}, REJECTED, "alpha"),
+    "a control vector": (GOOD, {"adapter.type": "cvector"}, UNSUPPORTED, "cvector"),
+    "no kind": (GOOD, {"adapter.type": None}, UNSUPPORTED, ""),
+    "a projector": (GOOD, {"general.type": "mmproj"}, REJECTED, "mmproj"),
+}
+
+
+@pytest.mark.parametrize("row", HOSTILE)
+def test_hostile(nibble, tmp_path, row):
+    """Refused, with one message, by a merge and by a conversion; nothing is left behind."""
+    tensors, keys, code, word = HOSTILE[row]
+    adapter = write_adapter(tmp_path / "lora.gguf", tensors, **keys)
+    for command in (["merge", FIXTURE, adapter, "-o", tmp_path / "out.gguf"],
+                    ["merge", FIXTURE, adapter, "-o", tmp_path / "out"],
+                    ["convert", adapter, "-o", tmp_path / "out", "--base", FIXTURE]):
+        # A conversion does not look at values.
+        if command[0] == "convert" and row == "NaN":
+            continue
+        answer = nibble.run(*command, expect=code)
+        assert answer.stderr.count("error:") == 1 and word in answer.stderr, answer.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["lora.gguf"]
+
+
+def test_twin(nibble, tmp_path):
+    adapter = write_adapter(tmp_path / "lora.gguf", GOOD)
+    nibble.run("merge", FIXTURE, adapter, "-o", tmp_path / "out.gguf")
+    nibble.run("convert", adapter, "-o", tmp_path / "out", "--base", FIXTURE)
+    nibble.verify(tmp_path / "out.gguf")

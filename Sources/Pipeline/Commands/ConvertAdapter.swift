@@ -30,7 +30,10 @@ extension Convert {
         return try ggufRun(Adapter(path: source), base, model, name: fileName(of: output))
           .run(into: output, announce: announce)
       }
-      return try writeAdapter(GGUFAdapter(path: source, base: base), model, into: output, announce: announce)
+      let read = try GGUFAdapter(path: source, base: base)
+      // Whatever does not fit the base is found here.
+      _ = try MergePlan(base: base.merge.model, adapters: [read.adapter], settings: MergeSettings(), type: nil)
+      return try writeAdapter(read, model, into: output, announce: announce)
     } catch { throw model.located(error) }
   }
 
