@@ -42,7 +42,19 @@ struct GGUFPlan {
     layout = try GGUFLayout(name: name, metadata: metadata, tensors: tensors, maxShardBytes: maxShardBytes)
   }
 
-  var inputByteCount: Int { source.tensors.reduce(0) { $0.addingSaturated($1.byteCount) } }
+  var inputByteCount: Int {
+    tensors.indices.reduce(0) { sum, index in
+      sum.addingSaturated(inputByteCount(of: 0..<tensors[index].elementCount, index))
+    }
+  }
+
+  /// What is read for some elements of a tensor.
+  func inputByteCount(of elements: Range<Int>, _ tensor: Int) -> Int {
+    let type = tensors[tensor].type
+    if copies[tensor] != nil { return elements.count / type.valuesPerBlock * type.bytesPerBlock }
+    return elements.count * source.tensors[tensor].type.bitWidth / 8
+  }
+
   var parameterCount: Int { tensors.reduce(0) { $0.addingSaturated($1.elementCount) } }
 }
 

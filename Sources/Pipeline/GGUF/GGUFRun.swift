@@ -43,7 +43,7 @@ struct GGUFRun {
       try buffer.fill(piece, of: plan)
     } drain: { piece, buffer throws(Failure) in
       try writer.write(piece, buffer)
-      progress.advance(by: piece.elements.count * plan.source.tensors[piece.tensor].type.bitWidth / 8)
+      progress.advance(by: plan.inputByteCount(of: piece.elements, piece.tensor))
     }
     try writer.finish()
     try ManifestWriter(

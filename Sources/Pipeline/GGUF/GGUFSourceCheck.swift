@@ -62,7 +62,7 @@ struct GGUFSourceCheck {
           differing[piece.tensor] += 1
         }
       }
-      progress.advance(by: piece.elements.count * plan.source.tensors[piece.tensor].type.bitWidth / 8)
+      progress.advance(by: plan.inputByteCount(of: piece.elements, piece.tensor))
     }
     for (position, count) in differing.enumerated() where count > 0 {
       result.add(
