@@ -3,6 +3,21 @@
 
 #include "search-inl.h"
 
+#ifndef NIBBLE_ROW_ENCODER
+// An encoder of rows for one target, and the function that calls that of the processor's.
+#define NIBBLE_ROW_ENCODER(Name)                                                           \
+  static void Encode##Name(const float* values, size_t rows, size_t row_length,            \
+                           const float* importance, uint8_t* output) {                     \
+    EncodeRows<Name>(values, rows, row_length, importance, output);                        \
+  }
+#define NIBBLE_EXPORT_ENCODER(Name, function)                                              \
+  HWY_EXPORT(Encode##Name);                                                                \
+  extern "C" void function(const float* values, size_t rows, size_t row_length,            \
+                           const float* importance, uint8_t* output) {                     \
+    HWY_DYNAMIC_DISPATCH(Encode##Name)(values, rows, row_length, importance, output);      \
+  }
+#endif
+
 #if defined(NIBBLE_KQUANTS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_KQUANTS_INL_H_
 #undef NIBBLE_KQUANTS_INL_H_

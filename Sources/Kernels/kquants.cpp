@@ -204,15 +204,9 @@ struct Q6K {
   }
 };
 
-#define NIBBLE_ENCODE(Name)                                                                \
-  static void Encode##Name(const float* values, size_t rows, size_t row_length,            \
-                           const float* importance, uint8_t* output) {                     \
-    EncodeRows<Name>(values, rows, row_length, importance, output);                        \
-  }
-NIBBLE_ENCODE(Q4K)
-NIBBLE_ENCODE(Q5K)
-NIBBLE_ENCODE(Q6K)
-#undef NIBBLE_ENCODE
+NIBBLE_ROW_ENCODER(Q4K)
+NIBBLE_ROW_ENCODER(Q5K)
+NIBBLE_ROW_ENCODER(Q6K)
 
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
@@ -221,16 +215,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace nibble {
 
-#define NIBBLE_ENCODE(Name, function)                                                      \
-  HWY_EXPORT(Encode##Name);                                                                \
-  extern "C" void function(const float* values, size_t rows, size_t row_length,            \
-                           const float* importance, uint8_t* output) {                     \
-    HWY_DYNAMIC_DISPATCH(Encode##Name)(values, rows, row_length, importance, output);      \
-  }
-NIBBLE_ENCODE(Q4K, nibble_encode_q4_k)
-NIBBLE_ENCODE(Q5K, nibble_encode_q5_k)
-NIBBLE_ENCODE(Q6K, nibble_encode_q6_k)
-#undef NIBBLE_ENCODE
+NIBBLE_EXPORT_ENCODER(Q4K, nibble_encode_q4_k)
+NIBBLE_EXPORT_ENCODER(Q5K, nibble_encode_q5_k)
+NIBBLE_EXPORT_ENCODER(Q6K, nibble_encode_q6_k)
 
 }  // namespace nibble
 #endif

@@ -175,14 +175,8 @@ struct Q3K {
   }
 };
 
-#define NIBBLE_ENCODE(Name)                                                                \
-  static void Encode##Name(const float* values, size_t rows, size_t row_length,            \
-                           const float* importance, uint8_t* output) {                     \
-    EncodeRows<Name>(values, rows, row_length, importance, output);                        \
-  }
-NIBBLE_ENCODE(Q2K)
-NIBBLE_ENCODE(Q3K)
-#undef NIBBLE_ENCODE
+NIBBLE_ROW_ENCODER(Q2K)
+NIBBLE_ROW_ENCODER(Q3K)
 
 }  // namespace HWY_NAMESPACE
 }  // namespace nibble
@@ -191,15 +185,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace nibble {
 
-#define NIBBLE_ENCODE(Name, function)                                                      \
-  HWY_EXPORT(Encode##Name);                                                                \
-  extern "C" void function(const float* values, size_t rows, size_t row_length,            \
-                           const float* importance, uint8_t* output) {                     \
-    HWY_DYNAMIC_DISPATCH(Encode##Name)(values, rows, row_length, importance, output);      \
-  }
-NIBBLE_ENCODE(Q2K, nibble_encode_q2_k)
-NIBBLE_ENCODE(Q3K, nibble_encode_q3_k)
-#undef NIBBLE_ENCODE
+NIBBLE_EXPORT_ENCODER(Q2K, nibble_encode_q2_k)
+NIBBLE_EXPORT_ENCODER(Q3K, nibble_encode_q3_k)
 
 }  // namespace nibble
 #endif
