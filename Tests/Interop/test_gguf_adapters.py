@@ -257,7 +257,7 @@ def test_wrong_input(nibble, bases, tmp_path):
     nibble.run("merge", lora, DIALECT, "-o", tmp_path / "out.gguf", expect=UNSUPPORTED)
     nibble.run("convert", lora, "-o", tmp_path / "out.gguf", "--base", FIXTURE, expect=USAGE)
     nibble.run("convert", DIALECT, "-o", tmp_path / "out", "--base", FIXTURE, expect=USAGE)
-    for source, out in ((DIALECT, "out.gguf"), (DIALECT, "out"), (lora, "out")):
+    for source, out in ((DIALECT, "out.gguf"), (lora, "out"), (lora, "out.gguf")):
         assert "--base" in nibble.run("convert", source, "-o", tmp_path / out, expect=USAGE).stderr
     nibble.run("merge", FIXTURE, DIALECT, lora, "-o", tmp_path / "both.gguf")
     assert not (tmp_path / "out").exists() and not (tmp_path / "out.gguf").exists()

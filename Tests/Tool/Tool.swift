@@ -175,7 +175,12 @@ final class ToolProcess {
   /// `VmHWM`. Not `ru_maxrss`: that of a child starts with what the parent had when it was spawned.
   private func residentBytes() -> Int {
     #if canImport(Glibc)
-      guard let text = try? String(contentsOfFile: "/proc/\(identifier)/status", encoding: .utf8),
+      // Until the kernel has put the program in its place, the child's memory is this process's.
+      let files = FileManager.default
+      guard
+        let program = try? files.destinationOfSymbolicLink(atPath: "/proc/\(identifier)/exe"),
+        program != (try? files.destinationOfSymbolicLink(atPath: "/proc/self/exe")),
+        let text = try? String(contentsOfFile: "/proc/\(identifier)/status", encoding: .utf8),
         let line = text.split(separator: "\n").first(where: { $0.hasPrefix("VmHWM:") }),
         let kilobytes = line.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first.flatMap({ Int($0) })
       else { return 0 }

@@ -24,7 +24,7 @@ public struct Convert: Sendable {
     _ source: String, output: String, announce: (String) -> Void
   ) throws(Failure) -> RunReport {
     if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
-    if try Self.isAdapter(source) {
+    if try Self.isAdapter(source, forGGUF: output.hasSuffix(".gguf")) {
       throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
     }
     if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
@@ -34,11 +34,13 @@ public struct Convert: Sendable {
     } catch { throw model.located(error) }
   }
 
-  private static func isAdapter(_ path: String) throws(Failure) -> Bool {
+  /// Whether it is an adapter that its names alone do not convert. One of PEFT is safetensors like any other as long as
+  /// it stays in them.
+  private static func isAdapter(_ path: String, forGGUF: Bool) throws(Failure) -> Bool {
     if try GGUFCheckpoint.isGGUF(path: path) {
       return try GGUFCheckpoint(path: path).metadata.text("general.type") == "adapter"
     }
-    guard InputDirectory.exists(at: path) else { return false }
+    guard forGGUF, InputDirectory.exists(at: path) else { return false }
     let names = try InputDirectory(path: path).names()
     return names.contains(Adapter.configName) && !names.contains(ModelSource.configName)
   }
