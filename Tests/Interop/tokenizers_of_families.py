@@ -53,7 +53,10 @@ BYTE_LEVEL = {
         "qwen2", split(QWEN2), {"normalizer": {"type": "NFC"}}, ["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
         ["<tool_call>", "</tool_call>"], {"eos_token": 2, "pad_token": 0, "add_bos_token": False, "chat_template": CHAT},
     ),
-    "qwen3-moe": ("qwen3_moe", split(QWEN2), {}, ["<|endoftext|>", "<|im_start|>"], ["<think>"], {"eos_token": 1}),
+    "qwen3-moe": (
+        "qwen3_moe", split(QWEN2), {"normalizer": {"type": "NFC"}}, ["<|endoftext|>", "<|im_start|>"], ["<think>"],
+        {"eos_token": 1},
+    ),
     "llama3": (
         "llama", split(CL100K), {"ignore_merges": True, "bos": True},
         ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"], [], {"bos_token": 0, "eos_token": 2},
@@ -109,9 +112,9 @@ SENTENCE_PIECE = {
 
 
 def corpus() -> list[str]:
-    """Lines of English, code and digits, with letters of many scripts."""
-    lines = (ROOT / "README.md").read_text().splitlines()
-    lines += (ROOT / "Tests" / "Interop" / "tool.py").read_text().splitlines()
+    """Lines of English, code and digits, none of which is ever edited, with letters of many scripts."""
+    lines = (ROOT / "LICENSE").read_text().splitlines()
+    lines += (ROOT / "fixtures" / "sql-llama" / "questions.py").read_text().splitlines()
     lines += ["größer naïve café", "нещо на Български", "កាន់តែពិសេស", "我想在apple工作1314151天", "🦙🦙 ✅ 🚀", "e\u0301 ﬁ"]
     return [line + "\n" for line in lines]
 
