@@ -78,9 +78,13 @@ extension Convert {
         parameters: tensors.tensors.reduce(0) { $0.addingSaturated($1.elementCount) }, bytesIn: plan.inputByteCount,
         bytesOut: plan.dataByteCount, seconds: seconds, warnings: warnings, changes: nil)
     }
-    for warning in warnings { announce(warning) }
-    if run.isDryRun { return report(seconds: 0) }
+    if run.isDryRun {
+      for warning in warnings { announce(warning) }
+      return report(seconds: 0)
+    }
     let directory = try StagedDirectory(path: path, replacing: run.force, inputs: source.adapter.identities)
+    // Not earlier: a run that cannot begin has one thing to say.
+    for warning in warnings { announce(warning) }
     let progress = Progress("converting", total: plan.inputByteCount, style: run.progress)
     defer { progress.finish() }
     let writer = ShardWriter(plan, files: directory.files, sha256: run.sha256)
