@@ -3,15 +3,19 @@ extension StringProtocol {
   /// overrides and other invisible characters become `\u{…}`; text over `limit` UTF-8 bytes is cut
   /// and its full length stated.
   public func printable(limit: Int = 4096) -> String {
-    var result = ""
-    var length = 0
+    var result: [UInt8] = []
     for scalar in unicodeScalars {
-      let piece = scalar.isHarmless ? String(Character(scalar)) : "\\u{\(String(scalar.value, radix: 16))}"
-      length += piece.utf8.count
-      if length > limit { return result + "… (\(utf8.count) bytes)" }
-      result.unicodeScalars.append(contentsOf: piece.unicodeScalars)
+      let end = result.count
+      if scalar.isHarmless {
+        if let bytes = UTF8.encode(scalar) { result.append(contentsOf: bytes) }
+      } else {
+        result.append(contentsOf: "\\u{\(String(scalar.value, radix: 16))}".utf8)
+      }
+      if result.count > limit {
+        return String(decoding: result[..<end], as: UTF8.self) + "… (\(utf8.count) bytes)"
+      }
     }
-    return result
+    return String(decoding: result, as: UTF8.self)
   }
 }
 

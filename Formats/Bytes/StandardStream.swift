@@ -13,10 +13,12 @@ public struct StandardStream: Sendable {
   private let name: String
 
   /// - Throws: `io` when the text cannot be written whole.
-  public func write(_ text: String) throws(Failure) {
+  public func write(_ text: String) throws(Failure) { try write(Array(text.utf8)) }
+
+  /// - Throws: `io` when the bytes cannot be written whole.
+  public func write(_ bytes: [UInt8]) throws(Failure) {
     var failure: Failure?
-    var text = text
-    text.withUTF8 { bytes in
+    unsafe bytes.withUnsafeBufferPointer { bytes in
       var done = 0
       while done < bytes.count {
         let rest = unsafe UnsafeBufferPointer(rebasing: bytes[done...])

@@ -1,7 +1,9 @@
 /// A JSON number with the text it was written with, so that an edited file keeps every other digit.
 public struct JSONNumber: Sendable, Equatable {
-  /// ASCII, in the grammar of RFC 8259.
+  /// ASCII, in the grammar of RFC 8259, or one of the words that Python writes.
   public let text: String
+
+  static let words = ["NaN", "Infinity", "-Infinity"]
 
   init(verbatim text: String) { self.text = text }
 
@@ -13,6 +15,14 @@ public struct JSONNumber: Sendable, Equatable {
     guard value.isFinite else { return nil }
     text = Self.pythonText(of: value)
   }
+
+  /// As Python's `json.dumps` writes it, which has words for what JSON cannot express.
+  public init(python value: Double) {
+    text = value.isFinite ? Self.pythonText(of: value) : value.isNaN ? "NaN" : value > 0 ? "Infinity" : "-Infinity"
+  }
+
+  /// Whether it is a number of RFC 8259, which may be beyond the range of doubles.
+  public var isFinite: Bool { !Self.words.contains(text) }
 
   /// The value, when it is written as a whole number (`2.0` and `2e0` are not) and fits.
   public var int: Int? { Int(text) }

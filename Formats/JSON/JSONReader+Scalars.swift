@@ -5,6 +5,13 @@ extension JSONReader {
 
   /// A string, unescaped. Its bytes are exactly those of the text: nothing is normalized or repaired.
   public mutating func string() throws(Failure) -> String {
+    skipWhitespace()
+    let start = position
+    guard case .unicode(let string) = try text() else { throw loneSurrogate(at: start) }
+    return string
+  }
+
+  mutating func text() throws(Failure) -> JSONText {
     try expect(UInt8(ascii: "\""), "a string")
     let start = position
     var index = start
@@ -15,9 +22,9 @@ extension JSONReader {
           throw invalidUTF8(in: start..<index)
         }
         position = index + 1
-        return text
+        return .unicode(text)
       }
-      if byte == UInt8(ascii: "\\") { return try escapedString(from: start, firstEscape: index) }
+      if byte == UInt8(ascii: "\\") { return try escapedText(from: start, firstEscape: index) }
       if byte < 0x20 { throw failure("control character \(describe(byte)) in a string must be escaped", at: index) }
       index += 1
     }
@@ -25,6 +32,7 @@ extension JSONReader {
   }
 
   /// Appends a string's bytes, unescaped: for the texts that are nothing but strings, hundreds of thousands of them.
+  /// Where Python may have written it, they may be WTF-8.
   public mutating func string(appendingTo text: inout [UInt8]) throws(Failure) {
     try expect(UInt8(ascii: "\""), "a string")
     let start = position
@@ -39,7 +47,10 @@ extension JSONReader {
         return
       }
       if byte == UInt8(ascii: "\\") {
-        text.append(contentsOf: try escapedString(from: start, firstEscape: index).utf8)
+        switch try escapedText(from: start, firstEscape: index) {
+        case .unicode(let string): text.append(contentsOf: string.utf8)
+        case .illFormed(let string): text.append(contentsOf: string.bytes)
+        }
         return
       }
       if byte < 0x20 { throw failure("control character \(describe(byte)) in a string must be escaped", at: index) }
@@ -49,18 +60,24 @@ extension JSONReader {
     throw failure("string is not closed", at: start - 1)
   }
 
-  private mutating func escapedString(from start: Int, firstEscape: Int) throws(Failure) -> String {
+  private mutating func escapedText(from start: Int, firstEscape: Int) throws(Failure) -> JSONText {
     var unescaped = Array(bytes[start..<firstEscape])
+    var isIllFormed = false
     position = firstEscape
     while position < end {
       let byte = bytes[position]
       switch byte {
       case UInt8(ascii: "\""):
+        if isIllFormed {
+          if UTF8Check.firstFault(in: bytes, start..<position) != nil { throw invalidUTF8(in: start..<position) }
+          position += 1
+          return .illFormed(IllFormedString(wtf8: unescaped))
+        }
         guard let text = String(validating: unescaped, as: UTF8.self) else { throw invalidUTF8(in: start..<position) }
         position += 1
-        return text
+        return .unicode(text)
       case UInt8(ascii: "\\"):
-        try unescape(into: &unescaped)
+        if try unescape(into: &unescaped) { isIllFormed = true }
       case 0..<0x20:
         throw failure("control character \(describe(byte)) in a string must be escaped")
       default:
@@ -71,7 +88,8 @@ extension JSONReader {
     throw failure("string is not closed", at: start - 1)
   }
 
-  private mutating func unescape(into text: inout [UInt8]) throws(Failure) {
+  /// True when it is half of a surrogate pair.
+  private mutating func unescape(into text: inout [UInt8]) throws(Failure) -> Bool {
     let escape = position
     guard position + 1 < end else { throw failure("string is not closed") }
     let letter = bytes[position + 1]
@@ -88,16 +106,25 @@ extension JSONReader {
       if (0xD800..<0xDC00).contains(value), position + 1 < end, bytes[position] == UInt8(ascii: "\\"),
         bytes[position + 1] == UInt8(ascii: "u")
       {
+        let second = position
         position += 2
         let low = try hexDigits(of: escape)
-        guard (0xDC00..<0xE000).contains(low) else { throw loneSurrogate(at: escape) }
-        value = 0x10000 + (value - 0xD800) * 0x400 + (low - 0xDC00)
+        if (0xDC00..<0xE000).contains(low) {
+          value = 0x10000 + (value - 0xD800) * 0x400 + (low - 0xDC00)
+        } else {
+          position = second
+        }
       }
-      guard let scalar = Unicode.Scalar(value) else { throw loneSurrogate(at: escape) }
+      guard let scalar = Unicode.Scalar(value) else {
+        guard dialect == .python else { throw loneSurrogate(at: escape) }
+        text += [0xE0 | UInt8(value >> 12), 0x80 | UInt8(value >> 6 & 0x3F), 0x80 | UInt8(value & 0x3F)]
+        return true
+      }
       text.append(contentsOf: Array(String(Character(scalar)).utf8))
     default:
       throw failure("found \(describe(letter)) after a backslash, expected one of \" \\ / b f n r t u", at: escape)
     }
+    return false
   }
 
   private mutating func hexDigits(of escape: Int) throws(Failure) -> UInt32 {
@@ -165,6 +192,14 @@ extension JSONReader {
     let first = try peek("a number")
     let start = position
     if first == UInt8(ascii: "-") { position += 1 }
+    if dialect == .python, position < end {
+      // As Python's parser has it: a sign may stand before the one, not before the other.
+      let isInfinity = bytes[position] == UInt8(ascii: "I")
+      if isInfinity || bytes[position] == UInt8(ascii: "N") && position == start {
+        try word(isInfinity ? "Infinity" : "NaN")
+        return start..<position
+      }
+    }
     if position < end, bytes[position] == UInt8(ascii: "0") {
       position += 1
       if position < end, isDigit(bytes[position]) { throw failure("a number must not begin with 0", at: start) }

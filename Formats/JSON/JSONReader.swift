@@ -1,9 +1,9 @@
 public import Bytes
 
-/// A strict cursor over the bytes of one JSON text (RFC 8259).
+/// A strict cursor over the bytes of one JSON text (RFC 8259, or with what Python adds to it).
 ///
 /// It builds no tree, so a header of 100 MB costs no more than what its reader keeps. UTF-8 only: a
-/// byte-order mark, UTF-16, comments, trailing commas, NUL padding and lone surrogates are errors.
+/// byte-order mark, UTF-16, comments, trailing commas and NUL padding are errors.
 /// Every failure is `malformed` and carries the offset of the offending byte.
 ///
 /// The caller enters a container, asks for each member or element, and consumes exactly one value
@@ -13,6 +13,7 @@ public struct JSONReader: Sendable {
   public static let depthLimit = 64
 
   let bytes: [UInt8]
+  let dialect: JSONDialect
   let end: Int
   let baseOffset: Int
   var position: Int
@@ -25,8 +26,9 @@ public struct JSONReader: Sendable {
   /// - Parameters:
   ///   - bytes: the whole text.
   ///   - baseOffset: where `bytes` begins in its file; added to every reported offset.
-  public init(_ bytes: [UInt8], baseOffset: Int = 0) {
+  public init(_ bytes: [UInt8], _ dialect: JSONDialect = .strict, baseOffset: Int = 0) {
     self.bytes = bytes
+    self.dialect = dialect
     self.end = bytes.count
     self.baseOffset = baseOffset
     self.position = 0
@@ -37,7 +39,11 @@ public struct JSONReader: Sendable {
     case object = "an object"
     case array = "an array"
     case string = "a string"
+    /// Of values only: by its first byte it is a string.
+    case illFormed = "a string with half of a surrogate pair"
     case number = "a number"
+    /// Of values only: by its first byte it is a number.
+    case notFinite = "NaN or Infinity"
     case bool = "true or false"
     case null = "null"
   }
@@ -53,6 +59,9 @@ public struct JSONReader: Sendable {
     case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): return .number
     case UInt8(ascii: "t"), UInt8(ascii: "f"): return .bool
     case UInt8(ascii: "n"): return .null
+    case UInt8(ascii: "N"), UInt8(ascii: "I"):
+      if dialect == .python { return .number }
+      throw unexpected("a value")
     default: throw unexpected("a value")
     }
   }
@@ -68,12 +77,21 @@ public struct JSONReader: Sendable {
   }
 
   /// The next key of the object entered last, unescaped, with its offset in the file; nil at the end of
-  /// the object. Whether a key came before is for the caller to check (see `KeyOrder`).
+  /// the object. Whether a key came before is for the caller to check (see `KeyOrder`). A member that no
+  /// `String` names is passed over.
   public mutating func nextMember() throws(Failure) -> (key: String, offset: Int)? {
+    while let (key, offset) = try nextText() {
+      if case .unicode(let key) = key { return (key, offset) }
+      try skipValue()
+    }
+    return nil
+  }
+
+  mutating func nextText() throws(Failure) -> (key: JSONText, offset: Int)? {
     guard try advance(closing: UInt8(ascii: "}"), "',' or '}'") else { return nil }
     guard try peek("a key in double quotes") == UInt8(ascii: "\"") else { throw unexpected("a key in double quotes") }
     let offset = self.offset
-    let key = try string()
+    let key = try text()
     try expect(UInt8(ascii: ":"), "':'")
     return (key, offset)
   }
@@ -110,14 +128,14 @@ public struct JSONReader: Sendable {
         switch try nextKind() {
         case .object: try enterObject()
         case .array: try enterArray()
-        case .string: _ = try string()
-        case .number: _ = try numberRange()
+        case .string, .illFormed: _ = try text()
+        case .number, .notFinite: _ = try numberRange()
         case .bool: _ = try bool()
         case .null: try null()
         }
       }
       if depth == floor { return }
-      hasValue = objects & bit != 0 ? try nextMember() != nil : try nextElement()
+      hasValue = objects & bit != 0 ? try nextText() != nil : try nextElement()
     }
   }
 
@@ -176,7 +194,8 @@ public struct JSONReader: Sendable {
   /// What stands at the cursor is not what belongs there.
   func unexpected(_ expected: StaticString) -> Failure {
     guard position < end else { return failure("JSON text ends, expected \(expected)") }
-    return failure("found \(describe(bytes[position])), expected \(expected)")
+    let message = "found \(describe(bytes[position])), expected \(expected)"
+    return failure(slip.map { "\(message): \($0)" } ?? message)
   }
 
   func describe(_ byte: UInt8) -> String {

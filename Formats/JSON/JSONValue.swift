@@ -7,6 +7,8 @@ public indirect enum JSONValue: Sendable {
   case bool(Bool)
   case number(JSONNumber)
   case string(String)
+  /// Only in what Python writes, see `JSONDialect`.
+  case illFormed(IllFormedString)
   case array([JSONValue])
   case object(JSONObject)
 
@@ -14,11 +16,13 @@ public indirect enum JSONValue: Sendable {
   ///
   /// - Parameters:
   ///   - file: the name that failures carry.
-  /// - Throws: `malformed` with the byte offset, for whatever RFC 8259 does not allow, for a key that
+  /// - Throws: `malformed` with the byte offset, for whatever the dialect does not allow, for a key that
   ///   occurs twice in its object (compared unescaped), and beyond `JSONReader.depthLimit` levels.
-  public init(parsing bytes: [UInt8], file: String? = nil) throws(Failure) {
+  public init(
+    parsing bytes: [UInt8], _ dialect: JSONDialect = .strict, file: String? = nil
+  ) throws(Failure) {
     do throws(Failure) {
-      var reader = JSONReader(bytes)
+      var reader = JSONReader(bytes, dialect)
       self = try reader.value()
       try reader.finish()
     } catch { throw error.located(file: file) }
@@ -49,8 +53,9 @@ public indirect enum JSONValue: Sendable {
     switch self {
     case .null: .null
     case .bool: .bool
-    case .number: .number
+    case .number(let number): number.isFinite ? .number : .notFinite
     case .string: .string
+    case .illFormed: .illFormed
     case .array: .array
     case .object: .object
     }
@@ -65,8 +70,12 @@ extension JSONReader {
       try null()
       return .null
     case .bool: return .bool(try bool())
-    case .number: return .number(try number())
-    case .string: return .string(try string())
+    case .number, .notFinite: return .number(try number())
+    case .string, .illFormed:
+      switch try text() {
+      case .unicode(let string): return .string(string)
+      case .illFormed(let string): return .illFormed(string)
+      }
     case .array:
       try enterArray()
       var elements: [JSONValue] = []
@@ -81,15 +90,25 @@ extension JSONReader {
     try enterObject()
     var members: [(key: String, value: JSONValue)] = []
     var offsets: [Int] = []
-    while let (key, offset) = try nextMember() {
-      offsets.append(offset)
-      members.append((key, try value()))
+    var others: [(key: IllFormedString, value: JSONValue, position: Int)] = []
+    var otherOffsets: [IllFormedString: Int] = [:]
+    while let (key, offset) = try nextText() {
+      switch key {
+      case .unicode(let key):
+        offsets.append(offset)
+        members.append((key, try value()))
+      case .illFormed(let key):
+        if let first = otherOffsets.updateValue(offset, forKey: key) {
+          throw .duplicateKey(key.description, first: first, second: offset)
+        }
+        others.append((key, try value(), members.count))
+      }
     }
     let order = KeyOrder(count: members.count) { members[$0].key }
     if let (first, second) = order.firstDuplicate {
       throw .duplicateKey(members[first].key, first: offsets[first], second: offsets[second])
     }
-    return JSONObject(unique: members)
+    return JSONObject(unique: members, others)
   }
 }
 
@@ -107,6 +126,7 @@ extension JSONValue: Equatable {
     case (.null, .null): true
     case (.bool(let one), .bool(let other)): one == other
     case (.number(let one), .number(let other)): one == other
+    case (.illFormed(let one), .illFormed(let other)): one == other
     case (.string(let one), .string(let other)): KeyOrder.compare(one, other) == 0
     case (.array(let one), .array(let other)): one == other
     case (.object(let one), .object(let other)): one == other

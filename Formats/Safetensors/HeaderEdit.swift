@@ -20,22 +20,24 @@ extension SafetensorsHeader {
       if key.utf8.elementsEqual("__metadata__".utf8) { place = start..<reader.offset }
     }
     let end = reader.offset
-    var object = "{"
-    for (index, pair) in metadata.enumerated() {
-      object += (index > 0 ? "," : "") + pair.key.jsonText + ":" + pair.value.jsonText
-    }
-    object += "}"
+    var writer = JSONWriter()
+    writer.value(metadata)
+    let object = writer.bytes
     var result: [UInt8] = []
     if let place {
       result += json[..<place.lowerBound]
-      result += object.utf8
+      result += object
       result += json[place.upperBound..<end]
     } else if let first {
       result += json[..<first]
-      result += "\"__metadata__\":\(object),".utf8
+      result += "\"__metadata__\":".utf8
+      result += object
+      result.append(UInt8(ascii: ","))
       result += json[first..<end]
     } else {
-      result += "{\"__metadata__\":\(object)}".utf8
+      result += "{\"__metadata__\":".utf8
+      result += object
+      result.append(UInt8(ascii: "}"))
     }
     return result
   }

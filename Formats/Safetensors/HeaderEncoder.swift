@@ -21,8 +21,12 @@ enum HeaderEncoder {
         "\(tensors.count) tensors in one file, allowed are \(SafetensorsHeader.tensorLimit); "
           + "use smaller shards")
     }
-    var json = "{"
-    if !metadata.isEmpty { append(metadata, to: &json) }
+    var json = JSONWriter()
+    json.beginObject(.compact)
+    if !metadata.isEmpty {
+      json.key("__metadata__")
+      json.value(metadata)
+    }
     var begin = 0
     for tensor in tensors {
       if tensor.name == "__metadata__" {
@@ -30,30 +34,20 @@ enum HeaderEncoder {
       }
       let (end, overflowed) = begin.addingReportingOverflow(tensor.byteCount)
       if overflowed { throw Failure(.malformed, "the file's size overflows", tensor: tensor.name.string) }
-      if json.utf8.count > 1 { json += "," }
-      tensor.name.string.appendJSON(to: &json)
-      json += ":{\"dtype\":\"\(tensor.type.name)\",\"shape\":["
-      json += tensor.shape.map(String.init).joined(separator: ",")
-      json += "],\"data_offsets\":[\(begin),\(end)]}"
+      json.key(tensor.name.string)
+      json.beginObject(.compact)
+      json.member("dtype", tensor.type.name)
+      json.member("shape", tensor.shape)
+      json.member("data_offsets", [begin, end])
+      json.end()
       begin = end
     }
-    json += "}"
-    return try framed(json)
+    json.end()
+    return try framed(json.bytes)
   }
 
-  private static func append(_ metadata: [(key: String, value: String)], to json: inout String) {
-    json += "\"__metadata__\":{"
-    for (index, pair) in metadata.enumerated() {
-      if index > 0 { json += "," }
-      pair.key.appendJSON(to: &json)
-      json += ":"
-      pair.value.appendJSON(to: &json)
-    }
-    json += "}"
-  }
-
-  private static func framed(_ json: String) throws(Failure) -> [UInt8] {
-    let used = SafetensorsHeader.prefixLength + json.utf8.count
+  private static func framed(_ json: [UInt8]) throws(Failure) -> [UInt8] {
+    let used = SafetensorsHeader.prefixLength + json.count
     let pages = (used + dataAlignment - 1) / dataAlignment
     let length = pages * dataAlignment - SafetensorsHeader.prefixLength
     guard length <= SafetensorsHeader.lengthLimit else {
@@ -65,9 +59,18 @@ enum HeaderEncoder {
     var bytes: [UInt8] = []
     bytes.reserveCapacity(pages * dataAlignment)
     for shift in 0..<SafetensorsHeader.prefixLength { bytes.append(UInt8(truncatingIfNeeded: length >> (8 * shift))) }
-    bytes.append(contentsOf: json.utf8)
+    bytes += json
     bytes.append(contentsOf: repeatElement(UInt8(ascii: " "), count: pages * dataAlignment - used))
     return bytes
+  }
+}
+
+extension JSONWriter {
+  /// Metadata of a header.
+  mutating func value(_ metadata: [(key: String, value: String)]) {
+    beginObject(.compact)
+    for (key, value) in metadata { member(key, value) }
+    end()
   }
 }
 

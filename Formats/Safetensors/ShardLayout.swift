@@ -103,16 +103,19 @@ public struct ShardLayout: Sendable {
         files.append(shard.name)
       }
     }
-    var text = "{\n  \"metadata\": {\n"
-    if let totalParameters { text += "    \"total_parameters\": \(totalParameters),\n" }
-    text += "    \"total_size\": \(dataSize)\n  },\n  \"weight_map\": {"
-    for (count, position) in KeyOrder(names).positions.enumerated() {
-      text += count == 0 ? "\n    " : ",\n    "
-      names[Int(position)].appendJSON(to: &text)
-      text += ": "
-      files[Int(position)].appendJSON(to: &text)
-    }
-    return text + (names.isEmpty ? "" : "\n  ") + "}\n}\n"
+    var writer = JSONWriter()
+    writer.beginObject(.indented)
+    writer.key("metadata")
+    writer.beginObject(.indented)
+    if let totalParameters { writer.member("total_parameters", totalParameters) }
+    writer.member("total_size", dataSize)
+    writer.end()
+    writer.key("weight_map")
+    writer.beginObject(.indented)
+    for position in KeyOrder(names).positions { writer.member(names[Int(position)], files[Int(position)]) }
+    writer.end()
+    writer.end()
+    return String(decoding: writer.bytes, as: UTF8.self) + "\n"
   }
 
   private static func sum(_ sizes: [Int]) throws(Failure) -> Int {

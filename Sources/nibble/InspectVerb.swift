@@ -44,7 +44,7 @@ enum InspectVerb: Verb {
     let notices = Notices(arguments)
     for warning in result.warnings { notices.warn(warning) }
     if arguments.has(.json) {
-      try StandardStream.output.write(result.json + "\n")
+      try result.writeJSON { bytes throws(Failure) in try StandardStream.output.write(bytes) }
     } else {
       try StandardStream.output.write(arguments.has(metadata) ? result.metadataText : result.table)
     }

@@ -44,7 +44,7 @@ struct SamplingMetadata {
   /// Nil, with a warning, for a file that is not JSON: some models have none that is.
   init?(_ bytes: [UInt8], warnings: inout [String]) {
     do throws(Failure) {
-      config = try JSONValue(parsing: bytes, file: Self.file)
+      config = try JSONValue(parsing: bytes, .python, file: Self.file)
     } catch {
       warnings.append("\(error); its recommendations for sampling are left out")
       return nil

@@ -22,11 +22,11 @@ public func huggingFaceTokenizer(
     let pieces = try SentencePieceFiles(vocabulary, metadata)
     files.append((TokenizerFile.file, pieces.tokenizer()))
     files.append((SentencePieceModel.file, pieces.model()))
-    files.append((TokenizerFiles.configurationFile, Array(pieces.configuration.text(.indented).utf8)))
+    files.append((TokenizerFiles.configurationFile, pieces.configuration.bytes(.indented)))
   case "gpt2":
     let bytes = try ByteLevelFiles(vocabulary, metadata)
     files.append((TokenizerFile.file, bytes.tokenizer()))
-    files.append((TokenizerFiles.configurationFile, Array(bytes.configuration.text(.indented).utf8)))
+    files.append((TokenizerFiles.configurationFile, bytes.configuration.bytes(.indented)))
   default:
     throw Failure(
       .unsupported,
@@ -34,9 +34,9 @@ public func huggingFaceTokenizer(
   }
   var map = JSONObject()
   for (key, token) in vocabulary.namedTokens { map[key] = .string(token) }
-  files.append((TokenizerFiles.specialTokensFile, Array(JSONValue.object(map).text(.indented).utf8)))
+  files.append((TokenizerFiles.specialTokensFile, JSONValue.object(map).bytes(.indented)))
   let generation = try vocabulary.generationConfiguration(metadata)
-  files.append((SamplingMetadata.file, Array(generation.text(.indented).utf8)))
+  files.append((SamplingMetadata.file, generation.bytes(.indented)))
   return try files + chatTemplates(metadata)
 }
 

@@ -20,6 +20,10 @@ extension AddedToken {
     guard let id = id ?? object["id"]?.int, id >= 0, id < VocabularySize.limit else {
       throw Failure(.malformed, "\(subject): its id is not a whole number below \(VocabularySize.limit)")
     }
+    if object["content"]?.hasIllFormedText == true {
+      throw Failure(
+        .unsupported, "\(subject) has half of a surrogate pair, which the UTF-8 of GGUF cannot hold")
+    }
     guard let content = object["content"]?.string, !content.isEmpty else {
       throw Failure(.malformed, "\(subject): its content is not a text")
     }
@@ -62,7 +66,7 @@ struct TokenizerFile: Sendable {
   ///   twice, and for a merge of tokens that are not in the vocabulary.
   init(parsing bytes: [UInt8], _ scope: Scope) throws(Failure) {
     do throws(Failure) {
-      var reader = JSONReader(bytes)
+      var reader = JSONReader(bytes, .python)
       var seen: Set<String> = []
       try reader.enterObject()
       while let (key, offset) = try reader.nextMember() {
@@ -148,6 +152,14 @@ struct TokenizerFile: Sendable {
   }
 
   private mutating func checkModel() throws(Failure) {
+    // One after the other they are UTF-8 only if each is.
+    if String(validating: tokens.bytes, as: UTF8.self) == nil {
+      for position in 0..<tokens.count where String(validating: tokens.slice(position), as: UTF8.self) == nil {
+        throw Failure(
+          .unsupported,
+          "token \(ids[position]) has half of a surrogate pair, which the UTF-8 of GGUF cannot hold")
+      }
+    }
     index = StringIndex(tokens)
     if let (_, second) = index.firstDuplicate {
       throw Failure(.malformed, "token '\(shown(tokens.slice(second)))' occurs twice in the vocabulary")

@@ -24,8 +24,9 @@ struct TokenizerFiles {
   ) throws(Failure) {
     func object(_ file: String) throws(Failure) -> JSONObject? {
       guard let bytes = try read(file) else { return nil }
-      let json = try JSONValue(parsing: bytes, file: file)
+      let json = try JSONValue(parsing: bytes, .python, file: file)
       guard let object = json.object else { throw Failure(.malformed, "is \(json.kind.rawValue)", file: file) }
+      try Self.checkText(of: object, file)
       return object
     }
     func text(_ file: String) throws(Failure) -> String? {
@@ -52,6 +53,18 @@ struct TokenizerFiles {
     }
     otherTemplates = others
     hasTekken = tokenizer == nil ? try read("tekken.json") != nil : false
+  }
+
+  /// What is to become text of GGUF must be one of Unicode.
+  private static func checkText(of object: JSONObject, _ file: String) throws(Failure) {
+    func refused(_ what: String) -> Failure {
+      Failure(.unsupported, "\(what) has half of a surrogate pair, which the UTF-8 of GGUF cannot hold", file: file)
+    }
+    if file == addedTokensFile, object.hasIllFormedKeys { throw refused("a token") }
+    let used = ["chat_template", "additional_special_tokens", "extra_special_tokens", "added_tokens_decoder"]
+    for (key, value) in object.members where value.hasIllFormedText {
+      if used.contains(key) || key.hasBytes(suffix: "_token") { throw refused("'\(key)'") }
+    }
   }
 
   /// `added_tokens_decoder` of `tokenizer_config.json`, in its order.

@@ -2,47 +2,59 @@ import JSON
 
 /// The text of a `tokenizer.json`, whose vocabulary is written as it comes.
 struct TokenizerText {
-  private var text = ""
+  private var json = JSONWriter()
 
   /// - Parameters:
   ///   - members: what stands before the model, in order.
   ///   - options: what the model says besides its vocabulary and merges.
   init(_ members: [(key: String, value: JSONValue)], added: [AddedToken], options: [(key: String, value: JSONValue)]) {
-    text = #"{"version":"1.0","truncation":null,"padding":null,"added_tokens":["#
-    for (position, token) in added.enumerated() {
-      if position > 0 { text += "," }
-      text += "{\"id\":\(token.id)," + JSONValue.object(token.json).text(.compact).dropFirst()
+    json.beginObject(.compact)
+    json.member("version", "1.0")
+    json.member("truncation", .null)
+    json.member("padding", .null)
+    json.key("added_tokens")
+    json.beginArray(.compact)
+    for token in added {
+      json.beginObject(.compact)
+      json.member("id", token.id)
+      for (key, value) in token.json.members { json.member(key, value) }
+      json.end()
     }
-    text += "]"
-    for (key, value) in members { text += "," + key.jsonText + ":" + value.text(.compact) }
-    text += #","model":{"type":"BPE","dropout":null"#
-    for (key, value) in options { text += "," + key.jsonText + ":" + value.text(.compact) }
+    json.end()
+    for (key, value) in members { json.member(key, value) }
+    json.key("model")
+    json.beginObject(.compact)
+    json.member("type", "BPE")
+    json.member("dropout", .null)
+    for (key, value) in options { json.member(key, value) }
   }
 
   mutating func writeVocabulary(_ vocabulary: StoredVocabulary) {
-    text += #","vocab":{"#
-    var isFirst = true
+    json.key("vocab")
+    json.beginObject(.compact)
     for id in vocabulary.types.indices where !vocabulary.isPadding(id) {
-      if !isFirst { text += "," }
-      isFirst = false
-      text += vocabulary.text(id).jsonText
-      text += ":\(id)"
+      json.key(utf8: vocabulary.tokens.slice(id))
+      json.number(id)
     }
-    text += "}"
+    json.end()
   }
 
   mutating func writeMerges(_ count: Int, _ merge: (Int) -> (ArraySlice<UInt8>, ArraySlice<UInt8>)) {
-    text += #","merges":["#
+    json.key("merges")
+    json.beginArray(.compact)
     for position in 0..<count {
       let (first, second) = merge(position)
-      text += position == 0 ? "[" : ",["
-      text += String(decoding: first, as: UTF8.self).jsonText
-      text += ","
-      text += String(decoding: second, as: UTF8.self).jsonText
-      text += "]"
+      json.beginArray(.compact)
+      json.string(utf8: first)
+      json.string(utf8: second)
+      json.end()
     }
-    text += "]"
+    json.end()
   }
 
-  func finished() -> [UInt8] { Array(text.utf8) + Array("}}\n".utf8) }
+  consuming func finished() -> [UInt8] {
+    json.end()
+    json.end()
+    return json.bytes + [UInt8(ascii: "\n")]
+  }
 }

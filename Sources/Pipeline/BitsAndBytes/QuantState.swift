@@ -14,24 +14,25 @@ struct QuantState: Sendable, Equatable {
   var nestedOffset: Float?
 
   /// The text that `json.dumps` would give, keys in bitsandbytes' order.
-  var text: String { text(offset: nestedOffset.flatMap { JSONNumber(Double($0))?.text }) }
+  var text: String { text(offset: nestedOffset.flatMap { JSONNumber(Double($0)) }) }
 
-  private func text(offset: String?) -> String {
-    var text =
-      "{\"quant_type\": \"\(code.rawValue)\", \"blocksize\": \(blockSize), \"dtype\": \"\(type.torchName)\", "
-      + "\"shape\": [\(shape.map(String.init).joined(separator: ", "))]"
+  private func text(offset: JSONNumber?) -> String {
+    var object: JSONObject = [
+      "quant_type": .string(code.rawValue), "blocksize": .number(blockSize), "dtype": .string(type.torchName),
+      "shape": .array(shape.map { .number($0) }),
+    ]
     if let offset {
-      text +=
-        ", \"nested_blocksize\": \(DoubleQuantization.blockSize), \"nested_dtype\": \"float32\", "
-        + "\"nested_offset\": \(offset)"
+      object["nested_blocksize"] = .number(DoubleQuantization.blockSize)
+      object["nested_dtype"] = "float32"
+      object["nested_offset"] = .number(offset)
     }
-    return text + "}"
+    return JSONValue.object(object).text(.line)
   }
 
   /// Bytes that hold the text whatever the offset turns out to be: plans must not depend on data.
   /// A finite float printed as a double takes at most 24 characters.
   var reservedByteCount: Int {
-    text(offset: nestedOffset == nil ? nil : String(repeating: "0", count: 24)).utf8.count
+    text(offset: nestedOffset == nil ? nil : JSONNumber(0)).utf8.count + (nestedOffset == nil ? 0 : 24 - 1)
   }
 }
 

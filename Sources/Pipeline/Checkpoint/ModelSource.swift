@@ -72,7 +72,7 @@ public struct ModelSource: Sendable {
     for (name, kind) in try directory.entries() {
       if name == Self.configName {
         let file = try directory.open(name)
-        config = try JSONValue(parsing: file.contents(limit: Self.configLimit), file: name)
+        config = try JSONValue(parsing: file.contents(limit: Self.configLimit), .python, file: name)
         guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
       } else if kind == .directory || kind == .other || Self.isWeights(name) {
         if !weights.contains(name) { left.append(name) }

@@ -21,7 +21,8 @@ struct ContractCheck {
       return
     }
     let file = try directory.open(ModelSource.configName)
-    let config = try JSONValue(parsing: file.contents(limit: ModelSource.configLimit), file: ModelSource.configName)
+    let config = try JSONValue(
+      parsing: file.contents(limit: ModelSource.configLimit), .python, file: ModelSource.configName)
     checkSettings(config, weights, &result)
     try checkSkipList(config, weights, &result)
   }

@@ -125,27 +125,52 @@ extension LogicalTensors {
 }
 
 extension Inspect.Result {
-  /// The object that `--json` prints.
-  public var json: String {
-    var text = "{\n  \"path\": \(path.jsonText),\n  \"container\": \"\(container)\",\n  \"metadata\": {"
-    for (index, pair) in metadata.enumerated() {
-      text += "\(index == 0 ? "" : ", ")\(pair.key.jsonText): \(pair.json.text(.line))"
+  /// Writes the object that `--json` prints, piece by piece.
+  public func writeJSON(_ write: ([UInt8]) throws(Failure) -> Void) throws(Failure) {
+    var json = JSONWriter()
+    func flush(above limit: Int = 1 << 16) throws(Failure) {
+      guard json.bytes.count > limit else { return }
+      try write(json.bytes)
+      json.clear()
     }
-    text += "},\n  \"tensors\": ["
-    for (index, row) in rows.enumerated() {
-      text += "\(index == 0 ? "" : ",")\n    {\"name\": \(row.name.string.jsonText), \"dtype\": \"\(row.type)\", "
-      text += "\"shape\": [\(row.shape.map(String.init).joined(separator: ", "))], \"file\": \(row.file.jsonText), "
-      text += "\"offset\": \(row.offset), \"bytes\": \(row.byteCount), "
-      text += "\"scheme\": \(row.scheme?.jsonText ?? "null")"
-      if let statistics = row.statistics { text += ", \"stats\": \(statistics.json)" }
-      text += "}"
+    json.beginObject(.indented)
+    json.member("path", path)
+    json.member("container", container)
+    json.key("metadata")
+    json.beginObject(.line)
+    for pair in metadata {
+      json.member(pair.key, pair.json)
+      try flush()
     }
-    let bits = JSONNumber((bitsPerParameter * 1e6).rounded() / 1e6)?.text ?? "0"
-    text += "\n  ],\n  \"summary\": {\"tensors\": \(rows.count), \"parameters\": \(parameters), "
-    text += "\"bytes\": \(byteCount), \"bitsPerParameter\": \(bits)}"
-    if let adapter { text += ",\n  \"adapter\": \(adapter.json.text(.line))" }
-    text += "\n}"
-    return text
+    json.end()
+    json.key("tensors")
+    json.beginArray(.indented)
+    for row in rows {
+      json.beginObject(.line)
+      json.member("name", row.name.string)
+      json.member("dtype", row.type)
+      json.member("shape", row.shape)
+      json.member("file", row.file)
+      json.member("offset", row.offset)
+      json.member("bytes", row.byteCount)
+      json.member("scheme", row.scheme.map(JSONValue.string) ?? .null)
+      if let statistics = row.statistics { json.member("stats", statistics.json) }
+      json.end()
+      try flush()
+    }
+    json.end(breaks: true)
+    json.key("summary")
+    json.beginObject(.line)
+    json.member("tensors", rows.count)
+    json.member("parameters", parameters)
+    json.member("bytes", byteCount)
+    json.member(
+      "bitsPerParameter", JSONNumber((bitsPerParameter * 1e6).rounded() / 1e6).map(JSONValue.number) ?? .number(0))
+    json.end()
+    if let adapter { json.member("adapter", adapter.json, .line) }
+    json.end()
+    try flush(above: 0)
+    try write([UInt8(ascii: "\n")])
   }
 
   /// A table, and a line that sums it up.

@@ -69,19 +69,21 @@ public struct TensorStatistics: Sendable {
     return Double("\(sign)\(Int(digits))e\(exponent - 3)").flatMap { JSONNumber($0)?.text } ?? "?"
   }
 
-  var json: String {
-    func number(_ value: Double) -> String { JSONNumber(value)?.text ?? "null" }
-    guard let values else { return "null" }
-    var text =
-      "{\"min\": \(number(values.minimum)), \"max\": \(number(values.maximum)), \"mean\": \(number(values.mean)), "
-      + "\"std\": \(number(values.standardDeviation)), \"zeros\": \(number(fractionOfZeros)), "
-      + "\"nan\": \(values.nans), \"inf\": \(values.infinities)"
+  var json: JSONValue {
+    func number(_ value: Double) -> JSONValue { JSONNumber(value).map(JSONValue.number) ?? .null }
+    guard let values else { return .null }
+    var object: JSONObject = [
+      "min": number(values.minimum), "max": number(values.maximum), "mean": number(values.mean),
+      "std": number(values.standardDeviation), "zeros": number(fractionOfZeros), "nan": .number(values.nans),
+      "inf": .number(values.infinities),
+    ]
     if let error {
-      text +=
-        ", \"error\": {\"maxAbs\": \(number(error.largest)), \"rmse\": \(number(error.rootMeanSquare)), "
-        + "\"relativeMse\": \(number(error.relativeMeanSquare))}"
+      object["error"] = [
+        "maxAbs": number(error.largest), "rmse": number(error.rootMeanSquare),
+        "relativeMse": number(error.relativeMeanSquare),
+      ]
     }
-    return text + "}"
+    return .object(object)
   }
 }
 

@@ -55,7 +55,7 @@ struct ManifestEdit {
   /// Writes the list for `xxhsum` as the manifest has it.
   func writeChecksums(into files: StagedDirectory.Files) throws(Failure) {
     var hasher = XXH3Hasher()
-    let text = Array(Self.text(of: json).utf8)
+    let text = Self.text(of: json)
     unsafe hasher.update(text.span.bytes)
     try writeChecksums(json, hasher.digest128, into: files)
   }
@@ -100,19 +100,24 @@ struct ManifestEdit {
   }
 
   /// In the layout of `ManifestWriter`: a line for every file and tensor.
-  private static func text(of manifest: JSONValue) -> String {
-    var text = "{"
-    for (index, (key, value)) in (manifest.object?.members ?? []).enumerated() {
-      text += "\(index == 0 ? "" : ",")\n  \(key.jsonText): "
+  private static func text(of manifest: JSONValue) -> [UInt8] {
+    var writer = JSONWriter()
+    writer.beginObject(.indented)
+    for (key, value) in manifest.object?.members ?? [] {
+      writer.key(key)
       switch value {
       case .object(let object):
-        let lines = object.members.map { "\n    \($0.key.jsonText): \($0.value.text(.line))" }
-        text += "{\(lines.joined(separator: ","))\n  }"
+        writer.beginObject(.indented)
+        for (name, entry) in object.members { writer.member(name, entry, .line) }
+        writer.end(breaks: true)
       case .array(let array):
-        text += "[\(array.map { "\n    \($0.text(.line))" }.joined(separator: ","))\n  ]"
-      default: text += value.text(.line)
+        writer.beginArray(.indented)
+        for entry in array { writer.value(entry, .line) }
+        writer.end(breaks: true)
+      default: writer.value(value)
       }
     }
-    return text + "\n}\n"
+    writer.end(breaks: true)
+    return writer.bytes + [UInt8(ascii: "\n")]
   }
 }

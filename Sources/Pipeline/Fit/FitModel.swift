@@ -64,7 +64,7 @@ struct FitModel: Sendable {
   }
 
   private static func config(_ file: InputFile) throws(Failure) -> (name: String, value: JSONValue) {
-    let value = try JSONValue(parsing: file.contents(limit: ModelSource.configLimit), file: file.name)
+    let value = try JSONValue(parsing: file.contents(limit: ModelSource.configLimit), .python, file: file.name)
     guard value.object != nil else { throw Failure(.malformed, "is not a JSON object", file: file.name) }
     return (file.name, value)
   }

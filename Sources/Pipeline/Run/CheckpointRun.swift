@@ -50,7 +50,7 @@ struct CheckpointRun {
     var files = writer.fileDigests
     if plan.shards.count > 1 { files.append(try writeIndex(into: directory.files)) }
     if let config {
-      files.append(try write(ModelSource.configName, config.text(.indented) + "\n", into: directory.files))
+      files.append(try write(ModelSource.configName, config, into: directory.files))
     }
     for name in sideFiles.names { files.append(try copy(name, into: directory.files)) }
     try ManifestWriter(
@@ -115,26 +115,30 @@ struct CheckpointRun {
   /// In file order: sorting names would take memory that grows with the model.
   private func writeIndex(into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
     var file = HashedFile(try files.create(Self.indexName), sha256: options.sha256)
-    var out = BufferedText()
-    out.text = "{\n  \"metadata\": {\n    \"total_size\": \(plan.dataByteCount)\n  },\n  \"weight_map\": {"
-    var separator = "\n    "
+    var json = JSONWriter()
+    json.beginObject(.indented)
+    json.member("metadata", ["total_size": .number(plan.dataByteCount)])
+    json.key("weight_map")
+    json.beginObject(.indented)
     for shard in plan.shards {
       for step in plan.steps[shard.steps] {
         for output in try plan.outputs(of: step) {
-          out.text += "\(separator)\(output.name.string.jsonText): \(shard.name.jsonText)"
-          separator = ",\n    "
+          json.member(output.name.string, shard.name)
         }
-        try out.flush(to: &file, above: 1 << 16)
+        try json.flush(to: &file, above: 1 << 16)
       }
     }
-    out.text += "\n  }\n}\n"
-    try out.flush(to: &file)
+    json.end(breaks: true)
+    json.end()
+    try json.finish(to: &file)
     return try file.finish()
   }
 
-  private func write(_ name: String, _ text: String, into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
+  private func write(
+    _ name: String, _ json: JSONValue, into files: StagedDirectory.Files
+  ) throws(Failure) -> FileDigests {
     var file = HashedFile(try files.create(name), sha256: options.sha256)
-    try file.append(text)
+    try file.append(json.bytes(.indented) + [UInt8(ascii: "\n")])
     return try file.finish()
   }
 

@@ -47,68 +47,91 @@ struct ManifestWriter {
   }
 
   private func writeManifest(_ file: inout HashedFile) throws(Failure) {
-    var out = BufferedText()
-    out.text = "{\n  \"format\": \"nibble-manifest\",\n  \"version\": 1,\n"
-    out.text +=
-      "  \"generator\": \"nibble \(nibbleVersion)\",\n  \"operation\": \(operation.jsonText),\n  \"options\": {"
-    for (index, option) in options.enumerated() {
-      out.text += "\(index == 0 ? "" : ",")\n    \(option.key.jsonText): \(option.value.text(.line))"
-    }
-    out.text += "\n  },\n  \"files\": {"
+    var json = JSONWriter()
+    json.beginObject(.indented)
+    json.member("format", "nibble-manifest")
+    json.member("version", 1)
+    json.member("generator", "nibble \(nibbleVersion)")
+    json.member("operation", operation)
+    json.key("options")
+    json.beginObject(.indented)
+    for option in options { json.member(option.key, option.value, .line) }
+    json.end(breaks: true)
+    json.key("files")
+    json.beginObject(.indented)
     let sorted = files.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
-    for (index, entry) in sorted.enumerated() {
-      out.text +=
-        "\(index == 0 ? "" : ",")\n    \(entry.name.jsonText): {\"size\": \(entry.size), \"xxh128\": \"\(entry.xxh128)\"}"
+    for entry in sorted {
+      json.key(entry.name)
+      json.beginObject(.line)
+      json.member("size", entry.size)
+      json.member("xxh128", entry.xxh128.hexadecimal)
+      json.end()
     }
-    out.text += "\n  },\n  \"tensors\": {"
-    try out.flush(to: &file)
+    json.end(breaks: true)
+    json.key("tensors")
+    json.beginObject(.indented)
     var position = 0
     // swift-format-ignore
     try tensors.forEach { (name, shard, offset, byteCount) throws(Failure) in
       let digests = outputDigests[position]
-      out.text += "\(position == 0 ? "" : ",")\n    \(name.string.jsonText): {\"file\": \(shard.jsonText), "
-      out.text += "\"offset\": \(offset), \"bytes\": \(byteCount), \"xxh3\": \"\(digests.whole)\""
+      json.key(name.string)
+      json.beginObject(.line)
+      json.member("file", shard)
+      json.member("offset", offset)
+      json.member("bytes", byteCount)
+      json.member("xxh3", digests.whole.hexadecimal)
       if let pieces = digests.pieces {
-        out.text += ", \"pieces\": {\"bytes\": \(pieces.layout.pieceByteCount), "
-        out.text += "\"xxh3\": \"\(pieces.hexadecimal)\"}"
+        json.key("pieces")
+        json.beginObject(.line)
+        json.member("bytes", pieces.layout.pieceByteCount)
+        json.member("xxh3", pieces.hexadecimal)
+        json.end()
       }
-      out.text += "}"
+      json.end()
       position += 1
-      try out.flush(to: &file, above: 1 << 16)
+      try json.flush(to: &file, above: 1 << 16)
     }
-    out.text += "\n  },\n  \"source\": {"
-    var isFirst = true
+    json.end(breaks: true)
+    json.key("source")
+    json.beginObject(.indented)
     for (tensor, digest) in zip(sources, storedDigests) {
       guard let digest else { continue }
-      out.text += "\(isFirst ? "" : ",")\n    \(tensor.name.string.jsonText): \"\(digest)\""
-      isFirst = false
-      try out.flush(to: &file, above: 1 << 16)
+      json.member(tensor.name.string, digest.hexadecimal)
+      try json.flush(to: &file, above: 1 << 16)
     }
-    out.text += "\n  }"
-    appendResources(sorted, to: &out)
-    out.text += "\n}\n"
-    try out.flush(to: &file)
+    json.end(breaks: true)
+    writeResources(sorted, to: &json)
+    json.end()
+    try json.finish(to: &file)
   }
 
   /// SHA-256 in the shape of the OpenSSF model-signing manifest: what a signing tool needs.
-  private func appendResources(_ files: [FileDigests], to out: inout BufferedText) {
+  private func writeResources(_ files: [FileDigests], to json: inout JSONWriter) {
     guard files.contains(where: { $0.sha256 != nil }) else { return }
-    out.text += ",\n  \"resources\": ["
-    for (index, file) in files.enumerated() {
-      out.text += "\(index == 0 ? "" : ",")\n    {\"name\": \(file.name.jsonText), \"algorithm\": \"sha256\", "
-      out.text += "\"digest\": \"\(file.sha256 ?? "")\"}"
+    json.key("resources")
+    json.beginArray(.indented)
+    for file in files {
+      json.beginObject(.line)
+      json.member("name", file.name)
+      json.member("algorithm", "sha256")
+      json.member("digest", file.sha256 ?? "")
+      json.end()
     }
-    out.text += "\n  ]"
+    json.end()
   }
 }
 
-/// Text on its way to a file, held back until it is worth a write.
-struct BufferedText {
-  var text = ""
-
+extension JSONWriter {
+  /// Text is held back until it is worth a write.
   mutating func flush(to file: inout HashedFile, above limit: Int = 0) throws(Failure) {
-    guard text.utf8.count > limit else { return }
-    try file.append(text)
-    text.removeAll(keepingCapacity: true)
+    guard bytes.count > limit else { return }
+    try file.append(bytes)
+    clear()
+  }
+
+  /// The rest, and the line break that ends a file.
+  mutating func finish(to file: inout HashedFile) throws(Failure) {
+    try flush(to: &file)
+    try file.append("\n")
   }
 }

@@ -31,7 +31,7 @@ struct GGUFAdapter {
     for index in values.checkpoint.files.indices { files.append(try values.checkpoint.open(index)) }
     adapter = try Adapter(
       path: path,
-      configuration: AdapterConfiguration(parsing: Array(configuration.text(.compact).utf8), file: path),
+      configuration: AdapterConfiguration(parsing: configuration.bytes(.compact), file: path),
       source: source, files: files, warnings: values.warnings)
   }
 
