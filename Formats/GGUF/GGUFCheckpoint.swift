@@ -26,7 +26,7 @@ public final class GGUFCheckpoint: Sendable {
   /// File by file, in the order of their data.
   public let tensors: [GGUFTensor]
   /// What is worth knowing and not an error, one line each.
-  public let warnings: [String]
+  public let warnings: [Warning]
   /// The directory that holds the files of a split, or that the user named; nil for a single file.
   public let directory: InputDirectory?
 
@@ -46,7 +46,7 @@ public final class GGUFCheckpoint: Sendable {
     var files: [File] = []
     var tensors: [GGUFTensor] = []
     var offsets: [Int] = []
-    var warnings: [String] = []
+    var warnings: [Warning] = []
     var metadata = GGUFMetadata()
     for number in split.names.indices {
       let file = try pool.file(number)
@@ -56,7 +56,7 @@ public final class GGUFCheckpoint: Sendable {
       let first = tensors.count
       tensors += header.tensors
       offsets += header.tensors.indices.map { header.range(of: $0).lowerBound }
-      warnings += header.warnings.map { "\(file.name.printable(limit: 256)): \($0)" }
+      warnings += header.warnings.map { "\(list: [file.name]): \($0)" }
       files.append(
         File(
           name: file.name, size: file.size, dataStart: header.dataStart, version: header.version,
@@ -75,13 +75,13 @@ public final class GGUFCheckpoint: Sendable {
     self.metadata = metadata
     self.tensors = tensors
     self.offsets = offsets
-    self.warnings = warnings
+    self.warnings = Warning.grouped(warnings)
   }
 
   /// Whether a path is that of a GGUF file, or of a directory that holds such and no safetensors.
   public static func isGGUF(path: String) throws(Failure) -> Bool {
     guard InputDirectory.exists(at: path) else {
-      return try GGUFHeader.isGGUF(InputFile(path: path, name: path.split(separator: "/").last.map(String.init)))
+      return try GGUFHeader.isGGUF(HubCache.openModel(at: path))
     }
     let names = try InputDirectory(path: path).names().filter { !$0.hasPrefix(".") }
     return names.contains { $0.hasSuffix(".gguf") }

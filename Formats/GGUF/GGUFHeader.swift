@@ -29,7 +29,7 @@ public struct GGUFHeader: Sendable {
   public let dataStart: Int
   public let alignment: Int
   /// What is worth knowing and not an error.
-  public let warnings: [String]
+  public let warnings: [Warning]
 
   /// First byte of each tensor, counted from `dataStart`.
   private let begins: [Int]

@@ -96,7 +96,7 @@ extension GGUFHeaderParser {
     }
     let end = dataStart + (begins.last ?? 0) + (tensors.last?.byteCount ?? 0)
     if let padded = end.aligned(to: alignment), size > padded {
-      warnings.append("\(size - padded) bytes after the last tensor are ignored")
+      warnings.append("\(list: ["\(size - padded)"]) bytes after the last tensor are ignored")
     }
   }
 }

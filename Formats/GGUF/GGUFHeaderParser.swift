@@ -11,7 +11,7 @@ struct GGUFHeaderParser {
   var order = KeyOrder([])
   private(set) var alignment = GGUFHeader.defaultAlignment
   var dataStart = 0
-  var warnings: [String] = []
+  var warnings: [Warning] = []
   var cursor: GGUFCursor
 
   init(_ file: InputFile) { cursor = GGUFCursor(file) }

@@ -25,7 +25,10 @@ public indirect enum JSONValue: Sendable {
       var reader = JSONReader(bytes, dialect)
       self = try reader.value()
       try reader.finish()
-    } catch { throw error.located(file: file) }
+    } catch {
+      if let failure = Failure.noJSON(bytes) { throw failure.located(file: file) }
+      throw error.located(file: file)
+    }
   }
 
   public var isNull: Bool { if case .null = self { true } else { false } }

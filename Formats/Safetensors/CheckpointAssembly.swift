@@ -10,7 +10,7 @@ struct CheckpointAssembly {
   private(set) var offsets: [Int] = []
   /// The tensors' names in byte order; empty until `finish()`.
   private(set) var order = KeyOrder([])
-  var warnings: [String] = []
+  var warnings: [Warning] = []
 
   mutating func add(_ file: InputFile) throws(Failure) {
     let header = try SafetensorsHeader(of: file)
@@ -18,7 +18,7 @@ struct CheckpointAssembly {
     if files.isEmpty { order = header.order }
     tensors.append(contentsOf: header.tensors)
     offsets.append(contentsOf: header.tensors.indices.map { header.range(of: $0).lowerBound })
-    warnings.append(contentsOf: header.warnings.map { "\(file.name.printable(limit: 256)): \($0)" })
+    warnings.append(contentsOf: header.warnings.map { "\(list: [file.name]): \($0)" })
     files.append(
       .init(
         name: file.name, size: file.size, dataStart: header.dataStart, metadata: header.metadata,
@@ -29,6 +29,7 @@ struct CheckpointAssembly {
   ///
   /// - Throws: `malformed` when two files hold a tensor of the same name.
   mutating func finish() throws(Failure) {
+    warnings = Warning.grouped(warnings)
     // The names of one file are in order already.
     guard files.count > 1 else { return }
     order = KeyOrder(count: tensors.count) { tensors[$0].name.string }

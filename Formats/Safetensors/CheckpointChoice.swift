@@ -8,17 +8,28 @@ struct CheckpointChoice {
   enum Kind: Equatable {
     case index(String)
     case file(String)
+
+    var name: String {
+      switch self {
+      case .index(let name), .file(let name): name
+      }
+    }
   }
 
   let kind: Kind
   /// Whether there is a `model.safetensors`, beside the index or alone.
   let hasSingleFile: Bool
-  let warnings: [String]
+  let warnings: [Warning]
 
   init(in directory: InputDirectory) throws(Failure) {
     do throws(Failure) {
       try self.init(names: directory.names())
-    } catch { throw error.located(file: directory.path) }
+    } catch {
+      if error.code == .missing, let hint = HubCache.hint(for: directory) {
+        throw Failure(.missing, hint, file: directory.path)
+      }
+      throw error.located(file: directory.path)
+    }
   }
 
   /// - Parameter names: the directory's files, sorted. Hidden ones (`._model.safetensors`) do not count.
@@ -30,7 +41,11 @@ struct CheckpointChoice {
     hasSingleFile = weights.contains(Self.singleName)
     kind = try Self.kind(weights: weights, indexes: indexes, others: others)
     warnings =
-      others.isEmpty ? [] : ["'\(others[0].printable())' and the like are ignored: the safetensors files count"]
+      others.isEmpty
+      ? []
+      : [
+        "read: '\(kind.name)'; ignored: \(names: others), since loaders take safetensors files where there are any"
+      ]
   }
 
   private static func kind(weights: [String], indexes: [String], others: [String]) throws(Failure) -> Kind {

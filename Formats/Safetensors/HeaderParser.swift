@@ -10,20 +10,21 @@ struct HeaderParser {
   private(set) var metadata: [(key: String, value: String)] = []
   private(set) var order = KeyOrder([])
   private var reader: JSONReader
-  private var unknownFields: (tensor: String, field: String, count: Int)?
+  /// Tensors that have some, and the first of each.
+  private var unknownFields: (tensors: [String], fields: [String]) = ([], [])
   private var hasEmptyName = false
 
   init(_ json: [UInt8], baseOffset: Int) {
     reader = JSONReader(json, baseOffset: baseOffset)
   }
 
-  var warnings: [String] {
-    var warnings: [String] = []
+  var warnings: [Warning] {
+    var warnings: [Warning] = []
     if hasEmptyName { warnings.append("a tensor's name is empty") }
-    if let (tensor, field, count) = unknownFields {
-      let others = count > 1 ? " (and \(count - 1) more)" : ""
-      warnings.append(
-        "tensor '\(tensor.printable(limit: 256))': unknown field '\(field.printable(limit: 256))' ignored\(others)")
+    if !unknownFields.tensors.isEmpty {
+      var seen: Set<String> = []
+      let fields = unknownFields.fields.filter { seen.insert($0).inserted }
+      warnings.append("tensor \(names: unknownFields.tensors): unknown field \(names: fields) ignored")
     }
     return warnings
   }
@@ -89,6 +90,7 @@ struct HeaderParser {
     var shape: [Int]?
     var range: (begin: Int, end: Int)?
     var seen: [(field: String, offset: Int)] = []
+    var hasUnknownField = false
     try reader.enterObject()
     while let (field, offset) = try reader.nextMember() {
       // The first of two equal fields is remembered only for the three that mean something.
@@ -105,7 +107,11 @@ struct HeaderParser {
       case "shape": shape = try parseShape()
       case "data_offsets": range = try parseOffsets()
       default:
-        unknownFields = (unknownFields?.tensor ?? name, unknownFields?.field ?? field, (unknownFields?.count ?? 0) + 1)
+        if !hasUnknownField {
+          hasUnknownField = true
+          unknownFields.tensors.append(name)
+          unknownFields.fields.append(field)
+        }
         try reader.skipValue()
       }
     }

@@ -32,7 +32,7 @@ public final class SafetensorsCheckpoint: TensorSource {
   /// File by file, in the order of their data.
   public let tensors: [TensorInfo]
   /// What is worth knowing and not an error, one line each.
-  public let warnings: [String]
+  public let warnings: [Warning]
 
   private let offsets: [Int]
   private let order: KeyOrder
@@ -46,8 +46,13 @@ public final class SafetensorsCheckpoint: TensorSource {
     if InputDirectory.exists(at: path) {
       try self.init(directory: InputDirectory(path: path))
     } else {
-      let name = path.split(separator: "/").last.map(String.init) ?? path
-      try self.init(file: InputFile(path: path, name: name), path: path)
+      let file = try HubCache.openModel(at: path)
+      // Whoever named it knows it by the path.
+      if var failure = try OtherFormat.failure(of: file) {
+        failure.file = path
+        throw failure
+      }
+      try self.init(file: file, path: path)
     }
   }
 

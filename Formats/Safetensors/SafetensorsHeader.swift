@@ -22,7 +22,7 @@ public struct SafetensorsHeader: Sendable {
   /// Offset of the first data byte in the file.
   public let dataStart: Int
   /// What is worth knowing and not an error.
-  public let warnings: [String]
+  public let warnings: [Warning]
 
   /// First byte of each tensor, counted from `dataStart`.
   private let begins: [Int]
@@ -69,27 +69,36 @@ public struct SafetensorsHeader: Sendable {
     order.position(of: name.string) { tensors[$0].name.string }
   }
 
+  private static func declaredLength(_ beginning: [UInt8]) -> UInt64 {
+    beginning.prefix(prefixLength).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+  }
+
+  /// Whether the length is possible and JSON may follow it.
+  static func isLikely(_ beginning: [UInt8], fileSize: Int) -> Bool {
+    guard beginning.count > prefixLength else { return false }
+    let declared = declaredLength(beginning)
+    let looksLikeJSON = [0x7B, 0x20, 0x09, 0x0A, 0x0D].contains(beginning[prefixLength])
+    return looksLikeJSON && declared <= UInt64(lengthLimit) && Int(declared) <= fileSize - prefixLength
+  }
+
   /// Bytes of JSON, from the first bytes of a file.
   ///
-  /// - Parameter beginning: the first 16 bytes, or all when there are fewer.
+  /// - Parameter beginning: as many as tell what a file is, or all when there are fewer.
   /// - Throws: `unsupported` when the file is of another kind that is known by its first bytes;
   ///   `malformed` when the length is not possible.
   static func length(from beginning: [UInt8], fileSize: Int) throws(Failure) -> Int {
+    if !isLikely(beginning, fileSize: fileSize), let failure = OtherFormat.recognized(by: beginning) { throw failure }
     guard beginning.count >= prefixLength else {
       throw Failure(
         .malformed, "file has \(fileSize) bytes, a safetensors file has at least \(prefixLength + 2)", offset: fileSize)
     }
-    let declared = beginning.prefix(prefixLength).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-    let opening = beginning.dropFirst(prefixLength).first
-    let looksLikeJSON = opening.map { [0x7B, 0x20, 0x09, 0x0A, 0x0D].contains($0) } ?? false
-    let isPossible = declared <= UInt64(lengthLimit) && Int(declared) <= fileSize - prefixLength
-    if !looksLikeJSON || !isPossible, let failure = OtherFormat.recognized(by: beginning) { throw failure }
+    let declared = declaredLength(beginning)
     guard declared <= UInt64(lengthLimit) else {
       throw Failure(
         .malformed, "header length is \(declared) bytes, allowed are \(min(lengthLimit, fileSize - prefixLength))",
         offset: 0)
     }
-    guard isPossible else {
+    guard Int(declared) <= fileSize - prefixLength else {
       throw Failure(
         .malformed, "header length is \(declared) bytes, only \(fileSize - prefixLength) follow it", offset: 0)
     }
@@ -102,7 +111,7 @@ public struct SafetensorsHeader: Sendable {
   /// Reads and validates the header of an open file. No data byte is read.
   public init(of file: InputFile) throws(Failure) {
     do throws(Failure) {
-      let beginning = try file.bytes(in: 0..<min(16, file.size))
+      let beginning = try file.bytes(in: 0..<min(FileContent.length, file.size))
       let length = try Self.length(from: beginning, fileSize: file.size)
       let json = try file.bytes(in: Self.prefixLength..<(Self.prefixLength + length))
       try self.init(parsing: json, fileSize: file.size)
@@ -111,7 +120,7 @@ public struct SafetensorsHeader: Sendable {
 
   /// Validates a whole file held in memory.
   public init(ofFile bytes: [UInt8]) throws(Failure) {
-    let length = try Self.length(from: Array(bytes.prefix(16)), fileSize: bytes.count)
+    let length = try Self.length(from: Array(bytes.prefix(FileContent.length)), fileSize: bytes.count)
     let json = Array(bytes[Self.prefixLength..<(Self.prefixLength + length)])
     try self.init(parsing: json, fileSize: bytes.count)
   }

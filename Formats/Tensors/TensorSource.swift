@@ -17,4 +17,11 @@ public protocol TensorSource: Sendable {
   func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(Failure)
+
+  /// Bytes that lie in files of what a tensor is made of: fewer or more than its values have where they are computed.
+  func storedByteCount(of index: Int) -> Int
+}
+
+extension TensorSource {
+  public func storedByteCount(of index: Int) -> Int { tensors[index].byteCount }
 }

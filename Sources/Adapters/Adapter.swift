@@ -16,7 +16,7 @@ public final class Adapter: Sendable {
   public let directory: InputDirectory?
   /// Those that hold the weights.
   public let files: [InputFile]
-  public let warnings: [String]
+  public let warnings: [Warning]
 
   /// Everything that adapts one parameter.
   struct Module: Sendable {
@@ -84,7 +84,7 @@ public final class Adapter: Sendable {
   /// - Throws: as opening a directory does.
   public init(
     path: String, configuration: AdapterConfiguration, source: any TensorSource, directory: InputDirectory? = nil,
-    files: [InputFile], warnings: [String]
+    files: [InputFile], warnings: [Warning]
   ) throws(Failure) {
     self.path = path
     name = path.split(separator: "/").last.map(String.init) ?? path
@@ -114,6 +114,9 @@ public final class Adapter: Sendable {
         file: path)
     }
     guard names.contains(configName) else {
+      if let directory = try? InputDirectory(path: path), let hint = HubCache.hint(for: directory) {
+        throw Failure(.missing, hint, file: path)
+      }
       throw Failure(.missing, "holds no '\(configName)': it is not a PEFT adapter", file: path)
     }
     guard names.contains(pickleName) else { throw Failure(.missing, "holds no '\(weightsName)'", file: path) }
@@ -124,7 +127,7 @@ public final class Adapter: Sendable {
   }
 
   private static func notADirectory(_ path: String) throws(Failure) -> Failure {
-    let file = try InputFile(path: path)
+    let file = try HubCache.openModel(at: path)
     return Failure(
       .malformed, "is a file; an adapter is the directory with '\(configName)' and '\(weightsName)'", file: file.name)
   }

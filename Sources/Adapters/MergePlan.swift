@@ -21,7 +21,7 @@ public struct MergePlan: Sendable {
   public let staysTied: Bool
   /// When layers were replicated: the base's layer that each of the result's comes from.
   public let replicatedLayers: [Int]?
-  public let warnings: [String]
+  public let warnings: [Warning]
 
   /// - Parameters:
   ///   - type: what every floating-point tensor is written in; nil keeps each one's own.
@@ -44,6 +44,6 @@ public struct MergePlan: Sendable {
     vocabularySize = planner.vocabularySize
     staysTied = planner.staysTied
     replicatedLayers = planner.replicatedLayers
-    warnings = planner.warnings
+    warnings = Warning.grouped(planner.warnings)
   }
 }

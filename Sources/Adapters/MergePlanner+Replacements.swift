@@ -95,8 +95,8 @@ extension MergePlanner {
         shape: adapter.tensors[replacement.tensor].shape))
     register(slots.count - 1)
     warnings.append(
-      "'\(name)' is not in the base; the adapter's is written: 'architectures' in config.json must name a class that "
-        + "has it")
+      "\(names: [name]) is not in the base; the adapter's is written: 'architectures' in config.json must name a class "
+        + "that has it")
     return .whole(slots.count - 1)
   }
 

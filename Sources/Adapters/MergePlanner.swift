@@ -30,7 +30,7 @@ struct MergePlanner {
   let adapters: [Adapter]
   let settings: MergeSettings
   var slots: [Slot] = []
-  var warnings: [String] = []
+  var warnings: [Warning] = []
   var staysTied: Bool
   var replicatedLayers: [Int]?
   /// Adapter and position of each tensor that found no place.

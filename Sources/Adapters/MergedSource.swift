@@ -26,6 +26,12 @@ public struct MergedSource: TracingSource {
   /// ‖W′ − W‖ / ‖W‖ of a tensor that has been read; nil when it was not, or replaced one of another shape.
   public func relativeChange(of index: Int) -> Double? { meter.relativeChange(of: index) }
 
+  /// In the files of the base: what is read of adapters has no single place in the result.
+  public func storedByteCount(of index: Int) -> Int {
+    let item = items[index]
+    return (item.baseIndex ?? item.replaced).map(base.storedByteCount) ?? 0
+  }
+
   public func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(Failure) {

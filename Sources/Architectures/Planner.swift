@@ -1,3 +1,4 @@
+import Bytes
 import Tensors
 
 /// Builds a `WeightPlan` step by step.
@@ -11,7 +12,7 @@ struct Planner {
   private var skipped: Set<[UInt8]> = []
   private var converted: Set<[UInt8]> = []
   private var refusal: String?
-  private var warnings: [String] = []
+  private var warnings: [Warning] = []
 
   init(_ tensors: [TensorInfo], target: LoaderTarget) {
     self.tensors = tensors
@@ -131,7 +132,7 @@ struct Planner {
   /// A weight the rule does not know may be a linear layer that only some configurations have: it stays
   /// float, and is listed, which is right whether it is one or not.
   private mutating func keepUnknown(_ unknown: [Int], _ placements: [Placement]) {
-    guard let first = unknown.first else { return }
+    guard !unknown.isEmpty else { return }
     var matcher = SkipMatcher(target: target)
     for index in unknown {
       if let module = placements[index].module, SkipMatcher.isPlain(module) { matcher.insert(module) }
@@ -144,7 +145,8 @@ struct Planner {
       }
     }
     warnings.append(
-      "\(unknown.count) weights belong to no known module of the model and stay as they are, '\(tensors[first].name.string)' first"
+      "\(unknown.count) weights belong to no known module of the model and stay as they are: "
+        + "\(names: unknown.map { tensors[$0].name.string })"
     )
   }
 
@@ -198,8 +200,7 @@ struct Planner {
 
   /// Takes back every quantized module that an entry of the skip list matches by accident, until none does.
   mutating func resolveCollisions() {
-    var count = 0
-    var first = ""
+    var colliding: [String] = []
     while true {
       var matcher = SkipMatcher(target: target)
       for path in skipped { matcher.insert(path) }
@@ -210,15 +211,14 @@ struct Planner {
         dispositions[index] = .keep(.collision)
         skipped.insert(module)
         found = true
-        count += 1
-        if first.isEmpty { first = tensors[index].name.string }
+        colliding.append(tensors[index].name.string)
       }
       if !found { break }
     }
-    if count > 0 {
+    if !colliding.isEmpty {
       warnings.append(
-        "\(count) linear weights stay as they are because the end of their names matches a skipped module, '\(first)' first"
-      )
+        "\(colliding.count) linear weights stay as they are because the end of their names matches a skipped module: "
+          + "\(names: colliding)")
     }
   }
 

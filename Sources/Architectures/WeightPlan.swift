@@ -1,3 +1,5 @@
+public import Bytes
+
 /// The major version of transformers that is to load the result.
 public enum LoaderTarget: Sendable, Equatable {
   /// Experts are fused 3-D parameters, whatever the checkpoint stores: they stay as they are.
@@ -58,5 +60,5 @@ public struct WeightPlan: Sendable {
   /// Why no 4-bit form of this checkpoint could be loaded, in one line; nil when it can.
   public var refusal: String?
   /// One line each, no full stop.
-  public var warnings: [String]
+  public var warnings: [Warning]
 }

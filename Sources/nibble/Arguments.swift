@@ -82,17 +82,27 @@ struct Arguments {
     return value
   }
 
-  /// `5GB`, `5GiB`, `1.5GB`, `4096`.
+  /// `5GB`, `5GiB`, `1.5GB`, `4096B`.
   func size(_ option: Option) throws(Failure) -> Int? {
     guard let text = text(option) else { return nil }
-    guard let bytes = Self.bytes(text) else {
+    guard let bytes = try Self.bytes(text, of: option) else {
       throw Failure(.usage, "option '\(option.name)': '\(text)' is not a size such as 5GB or 512MiB")
     }
     return bytes
   }
 
   /// The bytes that a size stands for, at least one; nil when it is none.
-  static func bytes(_ text: String) -> Int? {
+  ///
+  /// - Throws: `usage` for a small number without a unit: nobody means so few bytes.
+  static func bytes(_ text: String, of option: Option) throws(Failure) -> Int? {
+    guard let bytes = bytes(text) else { return nil }
+    guard bytes < 1 << 20, text.allSatisfy({ $0.isNumber || $0 == "." }) else { return bytes }
+    // Beyond any GiB of a card or a file, what tools print is MiB.
+    let likely = bytes < 2048 ? "GiB" : "MiB"
+    throw Failure(.usage, "option '\(option.name)': '\(text)' has no unit: \(text) bytes (\(text)B)? \(text)\(likely)?")
+  }
+
+  private static func bytes(_ text: String) -> Int? {
     let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
     let unit = text.dropFirst(digits.count).lowercased()
     let factors: [String: Double] = [

@@ -6,12 +6,12 @@ enum DiffVerb: Verb {
   static let summary = "which tensors of two checkpoints differ, and by how much"
   static let operands = "A B [options]"
   static let description = [
-    "Compares the tensors of two safetensors checkpoints by value, whatever dtypes",
-    "and shards they lie in; a 4-bit weight is one tensor and is dequantized. Lists",
-    "tensors that only A or only B has, changes of dtype and shape, and for each that",
-    "changed how many elements differ, max |B-A| and ||B-A|| / ||A||, the largest",
-    "change first. 0 equals -0, NaN a NaN of the same bits. Exit code 1 for any",
-    "difference.",
+    "Compares the tensors of two checkpoints, safetensors or GGUF, by value, whatever",
+    "dtypes and shards they lie in; weights in 4 bits and in blocks are dequantized.",
+    "Lists for each tensor that changed how many elements differ, max |B-A| and",
+    "||B-A|| / ||A||, the largest change first; tensors that have the same values in",
+    "another dtype; and those that only A or only B has. 0 equals -0, NaN a NaN of the",
+    "same bits. Exit code 1 for any difference, also if it is one of dtype only.",
   ]
   static let example = [
     "nibble diff CodeLlama-13b-hf CodeLlama-13b-tuned",
@@ -20,7 +20,12 @@ enum DiffVerb: Verb {
 
   private static let tensor = Option("--tensor", value: "GLOB", "only tensors of these names (default: all)")
 
-  static let options = [tensor, .jobs, .quiet, .json, .help]
+  private static let top = Option(
+    "--top", value: "N", "only the N tensors that changed most", "(default: all)")
+  private static let summaryOption = Option(
+    "--summary", "counts by kind of module instead of names")
+
+  static let options = [tensor, top, summaryOption, .jobs, .quiet, .verbose, .json, .help]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let paths = try arguments.operands("A", "B", verb: name)
@@ -28,7 +33,9 @@ enum DiffVerb: Verb {
     diff.tensor = arguments.text(tensor)
     if let number = try arguments.number(.jobs, allowed: 1...1024) { diff.jobs = number }
     diff.progress = arguments.has(.quiet) ? .silent : .automatic
-    let result = try diff(paths[0], paths[1])
+    var result = try diff(paths[0], paths[1])
+    if let number = try arguments.number(top, allowed: 1...Int.max) { result.shown = number }
+    result.isSummary = arguments.has(summaryOption)
     let notices = Notices(arguments)
     for warning in result.warnings { notices.warn(warning) }
     try StandardStream.output.write(arguments.has(.json) ? result.json + "\n" : result.text)

@@ -33,7 +33,7 @@ enum FitVerb: Verb {
     "--no-gradient-checkpointing", "keep all activations (default: recompute them)")
 
   static let options = [
-    gpus, rank, targets, batch, sequence, optimizer, zeroStage, noCheckpointing, .quiet, .json, .help,
+    gpus, rank, targets, batch, sequence, optimizer, zeroStage, noCheckpointing, .quiet, .verbose, .json, .help,
   ]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
@@ -61,7 +61,9 @@ enum FitVerb: Verb {
   private static func cards(_ text: String) throws(Failure) -> (count: Int, bytes: Int) {
     let parts = text.split(separator: "x", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
     let count = parts.count == 2 ? Int(parts[0]) : 1
-    guard let count, (1...65_536).contains(count), let bytes = parts.last.flatMap(Arguments.bytes) else {
+    guard let count, (1...65_536).contains(count), let size = parts.last,
+      let bytes = try Arguments.bytes(size, of: gpus)
+    else {
       throw Failure(.usage, "option '--gpus': '\(text)' is not a number of GPUs and their memory such as 3x24GiB")
     }
     return (count, bytes)

@@ -22,7 +22,7 @@ enum InspectVerb: Verb {
     "--against", value: "DIR", "with --stats: how far quantized weights are from", "those of this checkpoint")
   private static let metadata = Option("--metadata", "the files' own metadata instead of tensors")
 
-  static let options = [raw, tensor, stats, against, metadata, .jobs, .quiet, .json, .help]
+  static let options = [raw, tensor, stats, against, metadata, .jobs, .quiet, .verbose, .json, .help]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let path = try arguments.operands("PATH", verb: name)[0]

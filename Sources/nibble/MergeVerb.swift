@@ -66,7 +66,9 @@ enum MergeVerb: Verb {
     if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { merge.run.maxShardBytes = .max }
     let notices = Notices(arguments)
     let report = try merge(base, adapters: adapters, output: output, announce: notices.warn)
-    if !arguments.has(.json), !arguments.has(.quiet) { try StandardStream.output.write(report.changesTable) }
+    if !arguments.has(.json), !arguments.has(.quiet) {
+      try StandardStream.output.write(report.changesTable(isVerbose: arguments.has(.verbose)))
+    }
     try report.print(arguments, verb: name)
     return 0
   }

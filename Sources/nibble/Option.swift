@@ -19,16 +19,16 @@ struct Option: Sendable {
   }
 
   static let json = Option("--json", "one JSON object on standard output,", "and nothing else")
-  static let quiet = Option("--quiet", "no progress, no warnings")
+  static let quiet = Option("--quiet", short: "-q", "no progress, no warnings")
+  static let verbose = Option("--verbose", "every name, where otherwise a few stand for all")
   static let jobs = Option("--jobs", value: "N", "worker threads (default: all processors)")
   static let force = Option("--force", "replace a checkpoint that already exists")
   static let dryRun = Option("--dry-run", "plan and report, write nothing")
   static let help = Option("--help", short: "-h", "this text")
   static let output = Option("--output", short: "-o", value: "DIR", "the directory to create (required)")
   static let maxShardSize = Option("--max-shard-size", value: "SIZE", "data per shard, 5GB or 5GiB (default: 5GB)")
-  static let sha256 = Option(
-    "--sha256", "add SHA-256 of every file to the manifest:", "xxHash finds damage, not forgery")
+  static let sha256 = Option("--sha256", "SHA-256 of every file too, which shows forgery")
 
   /// Of every verb that writes a checkpoint.
-  static let writing = [sha256, force, dryRun, jobs, quiet, json, help]
+  static let writing = [sha256, force, dryRun, jobs, quiet, verbose, json, help]
 }

@@ -37,7 +37,8 @@ enum QuantizeVerb: Verb {
     "--target", value: "NAME", "transformers-5 (default: experts stay in 16",
     "bits) or transformers-4 (experts stored one by", "one are quantized)")
   private static let forceRequantize = Option(
-    "--force-requantize", "accept a 4-bit SOURCE: dequantize it first")
+    "--force-requantize", "accept a SOURCE that lost bits before: NF4 to NF4,",
+    "GGUF tensors that are quantized")
 
   private static let tensorType = Option(
     "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type where the name has a match")

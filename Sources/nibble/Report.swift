@@ -5,12 +5,18 @@ import Pipeline
 /// What goes to standard error while a verb runs.
 struct Notices {
   let isQuiet: Bool
+  let isVerbose: Bool
 
-  init(_ arguments: Arguments) { isQuiet = arguments.has(.quiet) }
+  init(_ arguments: Arguments) {
+    isQuiet = arguments.has(.quiet)
+    isVerbose = arguments.has(.verbose)
+  }
 
-  func warn(_ text: String) {
+  func warn(_ warning: Warning) {
     // A warning that cannot be written is no reason to stop.
-    if !isQuiet { try? StandardStream.error.write("nibble: warning: \(text.printable())\n") }
+    if isQuiet { return }
+    let text = isVerbose ? warning.description.printable(limit: .max) : warning.brief.printable()
+    try? StandardStream.error.write("nibble: warning: \(text)\n")
   }
 }
 
@@ -21,6 +27,7 @@ extension RunReport {
     let isDryRun = arguments.has(.dryRun)
     var text = isDryRun ? "would write \(output.printable())" : "wrote \(output.printable())"
     text += ": \(files.count) files, \(tensors) tensors, \(parameters) parameters\n"
+    if let summary { text += summary.text(isVerbose: arguments.has(.verbose)) }
     text += "\(byteText(bytesIn)) in, \(byteText(bytesOut)) out"
     if !isDryRun, seconds > 0 {
       text += ", \((seconds * 100).rounded() / 100) s, \(byteText(Int(Double(bytesIn) / seconds)))/s"

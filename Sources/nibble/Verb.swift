@@ -1,4 +1,5 @@
 import Bytes
+import Pipeline
 
 /// One word after `nibble`: its help and what it does.
 protocol Verb: SendableMetatype {
@@ -47,6 +48,15 @@ enum Tool {
     ]
   }
 
+  /// - Throws: `usage`, with the nearest verb, when there is none of this name.
+  static func verb(_ name: String) throws(Failure) -> any Verb.Type {
+    guard let verb = verbs.first(where: { $0.name == name }) else {
+      let hint = nearest(to: name, among: verbs.map { $0.name }).map { ", did you mean '\($0)'?" }
+      throw Failure(.usage, "unknown verb '\(name)'" + (hint ?? "; see 'nibble --help'"))
+    }
+    return verb
+  }
+
   static var help: String {
     var text = "nibble: makes large models small enough to train\n\nnibble VERB … [options]\n\nVerbs:\n"
     for verb in verbs {
@@ -57,7 +67,8 @@ enum Tool {
       Example:
         nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4
 
-      'nibble VERB --help' lists a verb's options; 'nibble --version' its version.
+      'nibble help VERB' lists a verb's options; 'nibble --version' (-V) tells which
+        version this is.
       Exit codes: 0 done, 1 verify or diff found a difference, 2 wrong command line,
         65 input rejected, 66 input missing, 69 not supported, 73 output exists or
         cannot be created, 74 read or write error, 75 locked by another run.

@@ -23,7 +23,7 @@ enum VerifyVerb: Verb {
   private static let manifest = Option(
     "--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
 
-  static let options = [against, manifest, .jobs, .quiet, .json, .help]
+  static let options = [against, manifest, .jobs, .quiet, .verbose, .json, .help]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let path = try arguments.operands("PATH", verb: name)[0]

@@ -11,17 +11,30 @@ func run(_ words: [String]) throws(Failure) -> Int32 {
     try StandardStream.output.write(Tool.help)
     return 0
   }
-  if first == "--version" {
+  if first == "--version" || first == "-V" {
     try StandardStream.output.write(versionText() + "\n")
     return 0
   }
-  guard let verb = Tool.verbs.first(where: { $0.name == first }) else {
-    let hint = nearest(to: first, among: Tool.verbs.map { $0.name }).map { ", did you mean '\($0)'?" }
-    throw Failure(.usage, "unknown verb '\(first)'" + (hint ?? "; see 'nibble --help'"))
+  if first == "help" {
+    guard words.count == 2 else { throw Failure(.usage, "unexpected argument '\(words[2])'; see 'nibble --help'") }
+    try StandardStream.output.write(Tool.verb(words[1]).help)
+    return 0
   }
+  // `nibble --quiet verify m` is `nibble verify m --quiet`.
+  let leading = words.prefix { ["-q", "--quiet", "--verbose", "--json"].contains($0) }
+  if !leading.isEmpty, leading.count < words.count {
+    let rest = words.dropFirst(leading.count)
+    return try run([rest[rest.startIndex]] + leading + rest.dropFirst())
+  }
+  let verb = try Tool.verb(first)
   let rest = Array(words.dropFirst())
-  if rest.prefix(while: { $0 != "--" }).contains(where: { $0 == "--help" || $0 == "-h" }) {
+  let options = rest.prefix { $0 != "--" }
+  if options.contains(where: { $0 == "--help" || $0 == "-h" }) {
     try StandardStream.output.write(verb.help)
+    return 0
+  }
+  if options.contains(where: { $0 == "--version" || $0 == "-V" }) {
+    try StandardStream.output.write(versionText() + "\n")
     return 0
   }
   return try verb.run(Arguments(rest, options: verb.options, verb: verb.name))

@@ -12,7 +12,7 @@ public import JSON
 ///   - sideFile: the content of a file of the adapter's directory, nil when it is not there.
 public func ggufAdapterMetadata(
   config: JSONValue, alpha: Float, directoryName: String, sideFile: (String) throws(Failure) -> [UInt8]?,
-  warnings: inout [String]
+  warnings: inout [Warning]
 ) throws(Failure) -> GGUFMetadata {
   let family = try Family.of(config)
   var metadata = PlannedMetadata()

@@ -8,7 +8,7 @@ struct ConfigReader {
   let metadata: GGUFMetadata
   let family: Family
   private(set) var object = JSONObject()
-  private(set) var warnings: [String] = []
+  private(set) var warnings: [Warning] = []
   private let tensors: [GGUFTensor]
   private let positions: [TensorName: Int]
 

@@ -14,7 +14,7 @@ public struct GGUFModelPlan: Sendable {
   /// Computed tensors first, then in the order of the tensors passed in, where the experts of a layer stand for the
   /// last of them.
   public var weights: [PlannedWeight]
-  public var warnings: [String]
+  public var warnings: [Warning]
 }
 
 /// Plans the conversion of a Hugging Face model to GGUF, as llama.cpp's `convert_hf_to_gguf.py` does it.
@@ -35,7 +35,7 @@ public func planGGUF(
   let parameters = try ModelParameters(config, family: family)
   let sizes = try ModelSizes(parameters, family)
   let rope = try RopeParameters(parameters, family.rope)
-  var warnings: [String] = []
+  var warnings: [Warning] = []
   let planner = try WeightPlanner(
     family: family, className: try Family.className(config), isMultimodal: family.isMultimodal(config),
     parameters: parameters, sizes: sizes)

@@ -39,7 +39,7 @@ struct GeneralMetadata {
 
   init(
     config: JSONValue, directoryName: String, counts: ParameterCounts,
-    sideFile: (String) throws(Failure) -> [UInt8]?, warnings: inout [String]
+    sideFile: (String) throws(Failure) -> [UInt8]?, warnings: inout [Warning]
   ) throws(Failure) {
     if let file = try sideFile(SamplingMetadata.file) {
       sampling = SamplingMetadata(file, warnings: &warnings)

@@ -10,7 +10,7 @@ public struct HuggingFaceModelPlan: Sendable {
   public var config: JSONValue
   /// In the order of the tensors passed in, a stack of experts as its parts.
   public var weights: [PlannedWeight]
-  public var warnings: [String]
+  public var warnings: [Warning]
 }
 
 /// Plans the conversion of a GGUF model back to the Hugging Face model that it was made from.

@@ -71,7 +71,7 @@ struct ModelParameters {
   }
 
   /// What GGUF has no key for and its readers take otherwise than this configuration says.
-  func unexpected(_ constants: KeyValuePairs<String, Constant>) throws(Failure) -> [String] {
+  func unexpected(_ constants: KeyValuePairs<String, Constant>) throws(Failure) -> [Warning] {
     constants.compactMap { key, constant in
       guard let value = self[key], value != constant.json else { return nil }
       // An older word for the same function, in Gemma's first configurations.

@@ -12,7 +12,7 @@ extension ParameterRule {
   }
 
   /// Adds this rule's pairs.
-  func write(_ model: Model, to metadata: inout PlannedMetadata, warnings: inout [String]) throws(Failure) {
+  func write(_ model: Model, to metadata: inout PlannedMetadata, warnings: inout [Warning]) throws(Failure) {
     let parameters = model.parameters
     switch self {
     case .count(let key, let name):
@@ -115,7 +115,7 @@ extension RopeParameters {
   /// - Throws: `unsupported` for a scaling that the family's GGUF form cannot say: a reader would compute something
   ///   else without noticing.
   func write(
-    _ form: RopeForm, to metadata: inout PlannedMetadata, warnings: inout [String]
+    _ form: RopeForm, to metadata: inout PlannedMetadata, warnings: inout [Warning]
   ) throws(Failure) {
     switch (type, form) {
     case ("default", _): break

@@ -42,7 +42,7 @@ struct SamplingMetadata {
   private let config: JSONValue
 
   /// Nil, with a warning, for a file that is not JSON: some models have none that is.
-  init?(_ bytes: [UInt8], warnings: inout [String]) {
+  init?(_ bytes: [UInt8], warnings: inout [Warning]) {
     do throws(Failure) {
       config = try JSONValue(parsing: bytes, .python, file: Self.file)
     } catch {

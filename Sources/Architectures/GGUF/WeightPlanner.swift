@@ -32,16 +32,16 @@ struct WeightPlanner {
     var count = 0
   }
 
-  func plan(_ tensors: [TensorInfo], warnings: inout [String]) throws(Failure) -> [PlannedWeight] {
+  func plan(_ tensors: [TensorInfo], warnings: inout [Warning]) throws(Failure) -> [PlannedWeight] {
     var weights: [PlannedWeight] = []
     var found: [TensorName: TensorName] = [:]
     var experts: [Int: LayerExperts] = [:]
-    var left = 0
+    var left: [String] = []
     for (position, tensor) in tensors.enumerated() {
       if isIgnored(tensor.name) { continue }
       guard let (match, layer, expert) = try match(tensor) else {
         guard isMultimodal, TowerNames.contains(tensor.name.string) else { throw unmatched(tensor) }
-        left += 1
+        left.append(tensor.name.string)
         continue
       }
       try checkType(tensor)
@@ -59,10 +59,10 @@ struct WeightPlanner {
     }
     try checkComplete(found, experts)
     try checkFlags(found)
-    if left > 0 {
+    if !left.isEmpty {
       warnings.append(
-        "\(left) tensors of other parts of the model are left out: GGUF keeps those in a file of their own (mmproj), "
-          + "which is not written")
+        "\(left.count) tensors of other parts of the model are left out: \(names: left); GGUF keeps those in a file of "
+          + "their own (mmproj), which is not written")
     }
     if tiesEmbeddings, found["output.weight"] != nil {
       warnings.append("lm_head.weight is stored although the configuration ties it; it is written as it is stored")

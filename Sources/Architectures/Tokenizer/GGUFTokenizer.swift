@@ -7,7 +7,8 @@ public struct GGUFTokenizer: Sendable {
   /// In the order that llama.cpp's converter writes them.
   public private(set) var pairs: [(key: String, value: GGUFValue)] = []
   /// What was found that the result does not express, one sentence each.
-  public private(set) var warnings: [String] = []
+  public var warnings: [Warning] { Warning.grouped(found) }
+  private var found: [Warning] = []
 
   static let prefix = "tokenizer.ggml."
 
@@ -22,9 +23,7 @@ public struct GGUFTokenizer: Sendable {
 
   mutating func set(ggml key: String, _ value: GGUFValue) { set(Self.prefix + key, value) }
 
-  mutating func warn(_ warning: String) {
-    if !warnings.contains(warning) { warnings.append(warning) }
-  }
+  mutating func warn(_ warning: Warning) { found.append(warning) }
 }
 
 /// The tokenizer of a Hugging Face directory as a GGUF file says it, as `convert_hf_to_gguf.py` writes it.

@@ -40,7 +40,11 @@ struct SentencePieceModel: Sendable {
         }
       }
       guard !types.isEmpty else { throw Failure(.malformed, "is no SentencePiece model: it has no pieces") }
-    } catch { throw error.located(file: Self.file) }
+    } catch {
+      let found = FileContent.signature(Array(bytes.prefix(FileContent.length)))
+      let failure = found.map { Failure(.malformed, "is no SentencePiece model: it is \($0)") }
+      throw (failure ?? error).located(file: Self.file)
+    }
   }
 
   private mutating func readPiece(_ range: Range<Int>, _ model: ProtobufReader) throws(Failure) {

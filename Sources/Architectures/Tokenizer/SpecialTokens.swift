@@ -11,7 +11,7 @@ struct SpecialTokens {
   private(set) var chatTemplate: ChatTemplate?
   private(set) var lowercases: Bool?
   private(set) var stripsAccents: Bool?
-  private(set) var warnings: [String] = []
+  private(set) var warnings: [Warning] = []
 
   private var types: [String]
   private var configuration: JSONObject
@@ -52,7 +52,7 @@ struct SpecialTokens {
   mutating func set(_ type: String, _ id: Int, file: String? = nil) throws(Failure) {
     guard id >= 0 else { throw Failure(.malformed, "'\(type)_token_id' is \(id)", file: file) }
     if let limit, id >= limit {
-      warnings.append("the \(type) token's number \(id) is beyond the vocabulary's \(limit): left out")
+      warnings.append("beyond the vocabulary's \(limit) tokens and left out: \(list: ["\(type) token \(id)"])")
     } else if !ids.contains(where: { $0.type == type }) {
       ids.append((type, id))
     }

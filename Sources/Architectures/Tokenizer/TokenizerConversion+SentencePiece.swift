@@ -10,7 +10,7 @@ extension TokenizerConversion {
     if model.pieces.count > count {
       let message = "vocab_size is \(count), but \(SentencePieceModel.file) has \(model.pieces.count) pieces"
       if family == .phi3 { throw Failure(.malformed, message) }
-      output.warn(message + ": the last ones are left out")
+      output.warn("\(message): the last ones are left out")
     }
     for id in 0..<min(count, model.pieces.count) {
       // The converter asks for every type but that of a user's own piece.
@@ -76,7 +76,7 @@ extension TokenizerConversion {
 
   private mutating func isInRange(_ id: Int, _ count: Int) -> Bool {
     if id < count { return true }
-    output.warn("token \(id) is beyond the \(count) of vocab_size: left out")
+    output.warn("beyond the \(count) tokens of vocab_size and left out: \(list: ["\(id)"])")
     return false
   }
 

@@ -83,7 +83,7 @@ struct TokenizerFile: Sendable {
       }
       try reader.finish()
       if scope == .everything { try checkModel() }
-    } catch { throw error.located(file: Self.file) }
+    } catch { throw (Failure.noJSON(bytes) ?? error).located(file: Self.file) }
   }
 
   private mutating func readModel(_ reader: inout JSONReader) throws(Failure) {

@@ -9,8 +9,8 @@ struct FourBitPreparation {
   private let origin: (Int) -> Step.Origin
   private let copiedF32: FloatType?
   var steps: [Step] = []
-  private var narrowed = 0
-  private var widened = 0
+  private var narrowed: [String] = []
+  private var widened: [String] = []
   private var conversions: [Int: FloatType] = [:]
   private var transposed: Set<Int> = []
 
@@ -35,7 +35,7 @@ struct FourBitPreparation {
       // Their products overflow f16; the loader widens such weights of a 16-bit checkpoint, but takes those
       // of a quantized one as they are stored.
       conversions[index] = .f32
-      widened += 1
+      widened.append(info.name.string)
       origin = .derived([stored])
     } else if case .keep(let reason) = disposition, reason != .fp32Module, info.type == .f32, let copiedF32,
       copiedF32 != .f32, let stored = origin.single
@@ -56,7 +56,7 @@ struct FourBitPreparation {
     let type = FloatType(info.type) ?? .f32
     if info.type == .f64 {
       conversions[index] = .f32
-      narrowed += 1
+      narrowed.append(info.name.string)
     }
     let isTransposed = disposition == .quantizeTransposed && !isOriented
     if isTransposed { transposed.insert(index) }
@@ -73,11 +73,15 @@ struct FourBitPreparation {
     return source
   }
 
-  var warnings: [String] {
-    var warnings: [String] = []
-    if narrowed > 0 { warnings.append("\(narrowed) F64 weights are narrowed to F32 before they are quantized") }
-    if widened > 0 {
-      warnings.append("\(widened) F16 weights are stored as F32, in which the model class computes with them")
+  var warnings: [Warning] {
+    var warnings: [Warning] = []
+    if !narrowed.isEmpty {
+      warnings.append("\(narrowed.count) F64 weights are narrowed to F32 before they are quantized: \(names: narrowed)")
+    }
+    if !widened.isEmpty {
+      warnings.append(
+        "\(widened.count) F16 weights are stored as F32, in which the model class computes with them: "
+          + "\(names: widened)")
     }
     return warnings
   }

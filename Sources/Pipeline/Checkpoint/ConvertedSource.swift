@@ -27,6 +27,8 @@ struct ConvertedSource: TracingSource {
     self.conversions = conversions
   }
 
+  func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
+
   func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
   ) throws(Failure) {

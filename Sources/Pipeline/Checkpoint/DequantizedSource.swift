@@ -40,6 +40,8 @@ struct DequantizedSource: TensorSource {
     }
   }
 
+  func storedByteCount(of index: Int) -> Int { logical.byteCount(logical.items[index]) }
+
   func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(Failure) {

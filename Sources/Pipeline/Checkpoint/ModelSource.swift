@@ -143,13 +143,13 @@ public struct ModelSource: Sendable {
   }
 
   /// Warnings that hold for any use of this model as a source.
-  var warnings: [String] {
+  var warnings: [Warning] {
     var warnings = checkpoint.warnings
     let code = sideFiles.filter { $0.hasSuffix(".py") }
     if !code.isEmpty {
-      warnings.append("copied without being read: \(Self.list(code)), code that a loader runs with trust_remote_code")
+      warnings.append("copied without being read: \(names: code), code that a loader runs with trust_remote_code")
     }
-    if !leftBehind.isEmpty { warnings.append("not copied: \(Self.list(leftBehind))") }
+    if !leftBehind.isEmpty { warnings.append("not copied: \(names: leftBehind)") }
     if checkpoint.directory != nil, config == nil {
       warnings.append("there is no config.json: a loader will not know the model, nor that it is quantized")
     }

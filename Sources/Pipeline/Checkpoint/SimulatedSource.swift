@@ -19,6 +19,8 @@ struct SimulatedSource: TensorSource {
     self.format = format
   }
 
+  func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
+
   /// - Throws: `malformed` for a value that is not finite.
   func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer

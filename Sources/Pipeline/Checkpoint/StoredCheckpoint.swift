@@ -15,7 +15,7 @@ protocol StoredCheckpoint: TensorSource {
   /// Names of the files that hold tensors, relative to the directory.
   var fileNames: [String] { get }
   /// What is worth knowing and not an error, one line each.
-  var warnings: [String] { get }
+  var warnings: [Warning] { get }
   /// Device, inode and times of every file, as when it was opened.
   var identities: [FileIdentity] { get }
 
@@ -32,8 +32,6 @@ protocol StoredCheckpoint: TensorSource {
   func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry]
   /// The type that a tensor has in its file.
   func typeName(of index: Int) -> String
-  /// Bytes of a tensor in its file.
-  func storedByteCount(of index: Int) -> Int
   /// - Throws: `io` when a file is no longer what it was when it was opened.
   func checkUnchanged() throws(Failure)
 }
@@ -79,7 +77,7 @@ struct StoredSafetensors: StoredCheckpoint {
   var path: String { checkpoint.path }
   var directory: InputDirectory? { checkpoint.directory }
   var fileNames: [String] { checkpoint.files.map(\.name) + [checkpoint.indexName].compactMap(\.self) }
-  var warnings: [String] { checkpoint.warnings }
+  var warnings: [Warning] { checkpoint.warnings }
   var identities: [FileIdentity] { checkpoint.identities }
   var tensors: [TensorInfo] { checkpoint.tensors }
 
@@ -90,7 +88,6 @@ struct StoredSafetensors: StoredCheckpoint {
   func metadata(isWhole: Bool) -> [MetadataEntry] {
     checkpoint.metadata.map { MetadataEntry(key: $0.key, json: .string($0.value), text: $0.value) }
   }
-  func storedByteCount(of index: Int) -> Int { checkpoint.tensors[index].byteCount }
   func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
 
   func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {

@@ -21,6 +21,8 @@ struct TransposedSource: TensorSource {
     self.tensors = tensors
   }
 
+  func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
+
   func read(
     _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(Failure) {

@@ -21,7 +21,7 @@ public struct Convert: Sendable {
 
   /// - Throws: `malformed` for a value that float16 cannot hold, naming tensor and index.
   public func callAsFunction(
-    _ source: String, output: String, announce: (String) -> Void
+    _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
     if try Self.isAdapter(source, forGGUF: output.hasSuffix(".gguf")) {

@@ -9,7 +9,7 @@ import Tensors
 extension Convert {
   /// A LoRA adapter between PEFT's directory and llama.cpp's file.
   func convertAdapter(
-    _ source: String, base path: String, output: String, announce: (String) -> Void
+    _ source: String, base path: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     let model = try ModelSource(path: path)
     do throws(Failure) {
@@ -62,7 +62,7 @@ extension Convert {
   }
 
   private func writeAdapter(
-    _ source: GGUFAdapter, _ base: ModelSource, into path: String, announce: (String) -> Void
+    _ source: GGUFAdapter, _ base: ModelSource, into path: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     var tensors: any TensorSource = source.source
     if let target = FloatType(torchName: type.rawValue) {

@@ -7,7 +7,7 @@ import Tensors
 extension Convert {
   /// To GGUF: matrices keep their dtype unless another is asked for, vectors become F32, as llama.cpp wants them.
   func convertToGGUF(
-    _ source: String, output: String, announce: (String) -> Void
+    _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     let target = FloatType(torchName: type.rawValue)
     let input = try GGUFInput(path: source, isExact: target != nil)

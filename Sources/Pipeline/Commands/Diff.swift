@@ -32,17 +32,29 @@ public struct Diff: Sendable {
     public var relative: Double?
   }
 
+  /// A tensor that has the same values in another dtype. In a pair, A comes first.
+  public struct SameValues: Sendable {
+    public var name: TensorName
+    public var types: (a: String, b: String)
+  }
+
   public struct Result: Sendable {
     /// Sorted by name.
     public var onlyInA: [TensorName] = []
     public var onlyInB: [TensorName] = []
     /// The largest relative change first, those that cannot be measured before all others; then by name.
     public var changed: [Change] = []
+    /// Of the same shape and values, not of the same dtype; sorted by name.
+    public var sameValues: [SameValues] = []
     /// Tensors of the same dtype, shape and values.
-    public var unchanged = 0
-    public var warnings: [String] = []
+    public var unchanged: [TensorName] = []
+    public var warnings: [Warning] = []
+    /// How many of `changed` a report tells.
+    public var shown = Int.max
+    /// Whether a report counts kinds of tensors instead of naming each.
+    public var isSummary = false
 
-    public var isEqual: Bool { onlyInA.isEmpty && onlyInB.isEmpty && changed.isEmpty }
+    public var isEqual: Bool { onlyInA.isEmpty && onlyInB.isEmpty && changed.isEmpty && sameValues.isEmpty }
   }
 
   /// - Throws: what opening or reading a checkpoint throws, its file named together with the checkpoint;
@@ -67,10 +79,21 @@ public struct Diff: Sendable {
     }
     try pair.a.checkUnchanged()
     try pair.b.checkUnchanged()
-    for position in pair.common.indices where !equal.contains(position) {
-      if let change = change(position, pair, differences[position]) { result.changed.append(change) }
+    for position in pair.common.indices {
+      let name = pair.infos(position).a.name
+      let types = pair.typeNames(position)
+      if equal.contains(position) {
+        result.unchanged.append(name)
+      } else if differences[position]?.differing != 0 {
+        result.changed.append(change(position, pair, differences[position]))
+      } else if types.a == types.b {
+        // Such as zeros of different signs.
+        result.unchanged.append(name)
+      } else {
+        result.sameValues.append(SameValues(name: name, types: types))
+      }
     }
-    result.unchanged = pair.common.count - result.changed.count
+    result.sameValues.sort { $0.name < $1.name }
     result.changed.sort { left, right in
       let (x, y) = (left.relative ?? .infinity, right.relative ?? .infinity)
       return x == y ? left.name < right.name : x > y
@@ -78,13 +101,10 @@ public struct Diff: Sendable {
     return result
   }
 
-  /// Nil when the two are the same after all, such as zeros of different signs.
-  private func change(_ position: Int, _ pair: CheckpointPair, _ difference: ValueDifference?) -> Change? {
+  private func change(_ position: Int, _ pair: CheckpointPair, _ difference: ValueDifference?) -> Change {
     let (a, b) = pair.infos(position)
-    let types = pair.typeNames(position)
-    if let difference, difference.differing == 0, types.a == types.b { return nil }
     return Change(
-      name: a.name, types: types, shapes: (a.shape, b.shape), elements: a.shape == b.shape ? a.elementCount : nil,
+      name: a.name, types: pair.typeNames(position), shapes: (a.shape, b.shape), elements: a.shape == b.shape ? a.elementCount : nil,
       differing: difference?.differing, largest: difference?.largestDistance, relative: difference?.relative)
   }
 }

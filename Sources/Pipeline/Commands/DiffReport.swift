@@ -7,9 +7,22 @@ extension Diff.Result {
   public var json: String {
     var text = "{\n  \"equal\": \(isEqual),\n  \"onlyInA\": \(Self.list(onlyInA)),\n"
     text += "  \"onlyInB\": \(Self.list(onlyInB)),\n  \"changed\": ["
-    for (index, change) in changed.enumerated() { text += "\(index == 0 ? "" : ",")\n    \(change.json)" }
+    for (index, change) in changed.prefix(shown).enumerated() {
+      text += "\(index == 0 ? "" : ",")\n    \(change.json)"
+    }
     text += changed.isEmpty ? "],\n" : "\n  ],\n"
-    return text + "  \"warnings\": [\(warnings.map(\.jsonText).joined(separator: ", "))]\n}"
+    text += "  \"sameValues\": ["
+    for (index, same) in sameValues.enumerated() {
+      text += "\(index == 0 ? "" : ",")\n    {\"name\": \(same.name.string.jsonText), "
+      text += "\"dtype\": [\"\(same.types.a)\", \"\(same.types.b)\"]}"
+    }
+    text += sameValues.isEmpty ? "],\n" : "\n  ],\n"
+    if isSummary {
+      text += "  \"kinds\": ["
+      for (index, kind) in kinds.enumerated() { text += "\(index == 0 ? "" : ",")\n    \(kind.json)" }
+      text += kinds.isEmpty ? "],\n" : "\n  ],\n"
+    }
+    return text + "  \"warnings\": [\(warnings.map(\.description.jsonText).joined(separator: ", "))]\n}"
   }
 
   private static func list(_ names: [TensorName]) -> String {
@@ -19,15 +32,25 @@ extension Diff.Result {
   /// A table of what changed, names that are in one checkpoint only, and a line that sums it up.
   public var text: String {
     var text = ""
-    if !changed.isEmpty {
-      text += Table(head: Diff.Change.headings, rows: changed.map(\.cells), right: [3, 4, 5, 6]).text
+    if isSummary {
+      let rows = kinds.filter { $0.total > $0.equal }.map(\.cells)
+      if !rows.isEmpty { text += Table(head: DiffKind.headings, rows: rows, right: [1, 2, 3, 4, 5, 6]).text }
+    } else {
+      if !changed.isEmpty {
+        text += Table(head: Diff.Change.headings, rows: changed.prefix(shown).map(\.cells), right: [3, 4, 5, 6]).text
+      }
+      if changed.count > shown { text += "and \(changed.count - shown) that changed less\n" }
+      for same in sameValues {
+        text += "same values: \(same.name.string.printable(limit: 512))  \(same.types.a) → \(same.types.b)\n"
+      }
+      for name in onlyInA { text += "only in A: \(name.string.printable(limit: 512))\n" }
+      for name in onlyInB { text += "only in B: \(name.string.printable(limit: 512))\n" }
     }
-    for name in onlyInA { text += "only in A: \(name.string.printable(limit: 512))\n" }
-    for name in onlyInB { text += "only in B: \(name.string.printable(limit: 512))\n" }
-    if isEqual { return text + "equal: \(unchanged) tensors\n" }
+    if isEqual { return text + "equal: \(unchanged.count) tensors\n" }
+    let same = sameValues.isEmpty ? "" : "\(sameValues.count) of the same values in another dtype, "
     return text
-      + "different: \(changed.count) changed, \(onlyInA.count) only in A, \(onlyInB.count) only in B, "
-      + "\(unchanged) equal\n"
+      + "different: \(changed.count) changed, \(same)\(onlyInA.count) only in A, \(onlyInB.count) only in B, "
+      + "\(unchanged.count) equal\n"
   }
 }
 

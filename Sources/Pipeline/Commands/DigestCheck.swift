@@ -33,7 +33,9 @@ struct DigestCheck {
       guard file.size == entry.size else {
         // Not a digest to compare: every byte behind the cut would be in the wrong place.
         let lost = tensors(of: number).first { $0.offset + $0.byteCount > file.size }
-        result.add(file: entry.name, tensor: lost?.name, "has \(file.size) bytes, the manifest says \(entry.size)")
+        result.add(
+          file: entry.name, tensor: lost?.name,
+          "the file is \(Self.distance(file.size, entry.size)): it has \(file.size) bytes, the manifest says \(entry.size)")
         continue
       }
       files.append(ListedFile(number: number, identity: file.identity, tensors: tensors(of: number)))
@@ -44,6 +46,11 @@ struct DigestCheck {
       return try directory.open(names[number])
     }
     try digest(files, pool, &result)
+  }
+
+  private static func distance(_ found: Int, _ expected: Int) -> String {
+    let count = found < expected ? expected - found : found - expected
+    return "\(count == 1 ? "one byte" : "\(count) bytes") too \(found < expected ? "short" : "long")"
   }
 
   private func tensors(of file: Int) -> [Manifest.Tensor] {

@@ -30,7 +30,7 @@ public struct ExtractLoRA: Sendable {
   /// - Throws: `malformed` when the models do not fit each other, nothing differs or values are not finite;
   ///   `unsupported` for a model that is quantized otherwise than in 4 bits.
   public func callAsFunction(
-    _ base: String, _ tuned: String, output: String, announce: (String) -> Void
+    _ base: String, _ tuned: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> ExtractReport {
     let pair = try ExtractPair(base, tuned)
     let plan = try ExtractPlan(pair, rank: rank, targets: targets.map(Glob.init), savesRest: savesRest)
@@ -102,20 +102,19 @@ public struct ExtractLoRA: Sendable {
   }
 
   /// Merging the adapter will not bring back what it does not hold.
-  private static func warnings(_ rest: SavedTensors, _ pair: ExtractPair) -> [String] {
+  private static func warnings(_ rest: SavedTensors, _ pair: ExtractPair) -> [Warning] {
     if rest.missing.isEmpty { return [] }
-    let shown = rest.missing.prefix(8).map { missing in
+    let shown = rest.missing.map { missing in
       let size = missing.relative.map { ["by \(TensorStatistics.short($0 * 100)) %"] } ?? []
       let facts = (size + (missing.reason == SavedTensors.notAsked ? [] : [missing.reason])).joined(separator: ": ")
       let name = "'\(pair.tensors.infos(missing.position).b.name.string)'"
       return facts.isEmpty ? name : "\(name) (\(facts))"
-    }.joined(separator: ", ")
-    let more = rest.missing.count > 8 ? " and \(rest.missing.count - 8) more" : ""
+    }
     let isAskable = rest.missing.contains { $0.reason == SavedTensors.notAsked }
     let way = isAskable ? "; --save-rest saves embeddings, norms, head and biases whole" : ""
     let count = rest.missing.count == 1 ? "1 tensor differs" : "\(rest.missing.count) tensors differ"
     return [
-      "\(count) that the adapter does not hold, so that merging it leaves the base's: \(shown)\(more)\(way)"
+      "\(count) that the adapter does not hold, so that merging it leaves the base's: \(list: shown)\(way)"
     ]
   }
 

@@ -41,7 +41,7 @@ public struct Inspect: Sendable {
     var container: String
     var metadata: [MetadataEntry]
     public var rows: [Row]
-    public var warnings: [String]
+    public var warnings: [Warning]
     /// Of an adapter's directory.
     var adapter: AdapterSummary?
 
@@ -56,7 +56,7 @@ public struct Inspect: Sendable {
     let checkpoint = try openCheckpoint(path: path)
     var warnings = checkpoint.warnings
     let logical = isRaw ? LogicalTensors(plain: checkpoint) : try LogicalTensors(checkpoint, isLenient: true)
-    warnings += logical.problems.map(\.description)
+    warnings += Warning.grouped(logical.problems.map(Warning.init))
     let pattern = tensor.map(Glob.init)
     var rows: [Row] = []
     var items: [Int] = []
@@ -78,7 +78,7 @@ public struct Inspect: Sendable {
       warnings: warnings)
     do throws(Failure) { result.adapter = try AdapterSummary(checkpoint.directory) } catch {
       // Its tensors can be looked at whether it can be merged or not.
-      result.warnings.append(error.description)
+      result.warnings.append(Warning(error))
     }
     return result
   }

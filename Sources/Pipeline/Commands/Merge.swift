@@ -25,7 +25,7 @@ public struct Merge: Sendable {
   /// - Throws: `malformed` when an adapter does not fit the base or a result is not finite, `unsupported` for an
   ///   adapter that cannot be merged.
   public func callAsFunction(
-    _ base: String, adapters: [String], output: String, announce: (String) -> Void
+    _ base: String, adapters: [String], output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     if output.hasSuffix(".gguf") {
       return try mergeToGGUF(base, adapters: adapters, output: output, announce: announce)
@@ -48,11 +48,13 @@ public struct Merge: Sendable {
     let steps: [Step]
     let source: any TensorSource
     let fourBit: FourBitScheme?
+    var dispositions: [Disposition]?
     if let scheme {
       let quantized = try MergeQuantization(
         model, base, merged, code: FourBitCode(scheme), configuration: config.map(ModelConfiguration.init))
       (steps, source, fourBit) = (quantized.steps, quantized.source, quantized.scheme)
       warnings += quantized.warnings
+      dispositions = quantized.dispositions
       config?["quantization_config"] = quantized.configuration
     } else {
       steps = merged.source.items.indices.map { index in
@@ -69,6 +71,7 @@ public struct Merge: Sendable {
       model: model, plan: plan, config: config, operation: "merge", activity: "merging",
       recorded: recorded(provenance), warnings: warnings, options: run, sideFiles: side,
       identities: adapters.flatMap(\.identities), otherInputs: adapters.flatMap(\.files),
+      summary: fourBit == nil ? nil : QuantizationSummary(plan, dispositions),
       changes: { MergeReport.changes(merged) })
   }
 

@@ -8,7 +8,7 @@ extension Merge {
   /// Into a file for llama.cpp: a base in GGUF keeps its metadata and the type of every tensor, one of transformers is
   /// converted on the way.
   func mergeToGGUF(
-    _ base: String, adapters paths: [String], output: String, announce: (String) -> Void
+    _ base: String, adapters paths: [String], output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     // Values that are to be rounded again are not rounded before.
     let model = try ModelSource(path: base, blocksAs: .f32)
@@ -34,6 +34,7 @@ extension Merge {
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
     var warnings = input.warnings + merged.warnings
     let plan: GGUFPlan
+    var summary: QuantizationSummary?
     if let ggufScheme {
       var quantize = QuantizeToGGUF(ggufScheme)
       // Whatever the base was in, its values have changed.
@@ -41,6 +42,7 @@ extension Merge {
       quantize.run = run
       let prepared = try quantize.prepare(input, nil, name: name)
       plan = prepared.plan
+      summary = QuantizationSummary(plan)
       warnings += prepared.warnings
     } else {
       plan = try input.plan(as: target, name: name, maxShardBytes: run.maxShardBytes)
@@ -51,7 +53,8 @@ extension Merge {
       checkUnchanged: { () throws(Failure) in
         try input.checkUnchanged()
         for adapter in adapters { for file in adapter.files { try file.checkUnchanged() } }
-      }, changes: { MergeReport.changes(merged) })
+      }, otherInputs: adapters.flatMap(\.files), summary: summary,
+      changes: { MergeReport.changes(merged) })
   }
 
   /// Adapters of PEFT, which are directories, and of llama.cpp, which are files.

@@ -50,7 +50,7 @@ public struct Quantize: Sendable {
   ///   - announce: is given each warning before any data is read.
   /// - Throws: `unsupported` for a source that is already quantized.
   public func callAsFunction(
-    _ source: String, output: String, announce: (String) -> Void
+    _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     let model = try ModelSource(path: source)
     do throws(Failure) {
@@ -90,10 +90,10 @@ public struct Quantize: Sendable {
     return CheckpointRun(
       model: model, plan: plan, config: config(of: model, skip: weights.skipModules), operation: "quantize",
       activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run,
-      sideFiles: side)
+      sideFiles: side, summary: QuantizationSummary(plan, weights.dispositions))
   }
 
-  func expertWarnings(_ weights: WeightPlan) -> [String] {
+  func expertWarnings(_ weights: WeightPlan) -> [Warning] {
     guard weights.expertTensors > 0 else { return [] }
     return [
       "\(weights.expertTensors) expert tensors (\(byteText(weights.expertBytes))) stay as they are: transformers 5 "
@@ -121,7 +121,7 @@ public struct Quantize: Sendable {
     }
   }
 
-  private func storageWarnings(_ model: ModelSource) -> [String] {
+  private func storageWarnings(_ model: ModelSource) -> [Warning] {
     guard storage != .uint8 else { return [] }
     return [
       "--quant-storage \(storage.rawValue): load with dtype=\(storage.rawValue) only (config.json says so); "

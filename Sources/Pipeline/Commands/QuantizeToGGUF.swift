@@ -20,10 +20,10 @@ public struct QuantizeToGGUF: Sendable {
 
   /// - Parameters:
   ///   - announce: is given each warning before any data is read.
-  /// - Throws: `unsupported` for an architecture that is not known and for a source that is already quantized;
+  /// - Throws: `unsupported` for an architecture that is not known and for tensors of GGUF that are already quantized;
   ///   `malformed` for a weight that is not finite, naming tensor and index.
   public func callAsFunction(
-    _ source: String, output: String, announce: (String) -> Void
+    _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     let input = try GGUFInput(path: source, isExact: true)
     do throws(Failure) {
@@ -34,25 +34,24 @@ public struct QuantizeToGGUF: Sendable {
       return try GGUFRun(
         plan: plan, operation: "quantize", activity: "quantizing", recorded: recorded,
         warnings: input.warnings + warnings, options: run, identities: input.identities,
-        checkUnchanged: input.checkUnchanged
+        checkUnchanged: input.checkUnchanged, summary: QuantizationSummary(plan)
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }
   }
 
   func prepare(
     _ input: GGUFInput, _ matrix: ImportanceMatrix?, name: String
-  ) throws(Failure) -> (plan: GGUFPlan, warnings: [String]) {
+  ) throws(Failure) -> (plan: GGUFPlan, warnings: [Warning]) {
     var choice = choice
     choice.hasImportance = matrix != nil
     let order = input.tensors.quantizationOrder
     let tensors = order.map { input.tensors[$0] }
     var (types, warnings) = try choice(tensors, metadata: input.metadata)
-    if input.isQuantized, !forcesRequantization {
-      // A 4-bit source has been read as F32: nothing in its tensors' types tells.
-      throw Failure(
-        .unsupported,
-        "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
-          + "'nibble convert' turns it back into 16 bits", file: input.path)
+    if input.isQuantized, choice.scheme.defaultType.isQuantized {
+      // It has been read as F32: nothing in its tensors' types tells.
+      warnings.append(
+        "the source is in 4 bits (bitsandbytes): what that lost and what \(choice.scheme.rawValue) loses add up; the "
+          + "16-bit original gives a better file")
     }
     try TypeChoice.checkSource(tensors, types: types, allowsRequantization: forcesRequantization)
     var plan = try GGUFPlan(

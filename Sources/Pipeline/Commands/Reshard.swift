@@ -17,7 +17,7 @@ public struct Reshard: Sendable {
 
   /// - Parameter output: a directory; of a GGUF model the name of its files, with or without `.gguf`.
   public func callAsFunction(
-    _ source: String, output: String, announce: (String) -> Void
+    _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     if try GGUFCheckpoint.isGGUF(path: source) {
       guard !InputDirectory.exists(at: output), !output.hasSuffix("/") else {
@@ -41,14 +41,14 @@ public struct Reshard: Sendable {
     operation == .join ? [] : [("maxShardSize", .number(maxShardBytes))]
   }
 
-  private func warnings(_ warnings: [String], fileCount: Int) -> [String] {
+  private func warnings(_ warnings: [Warning], fileCount: Int) -> [Warning] {
     guard operation == .split, fileCount == 1 else { return warnings }
     return warnings + ["everything fits into one file of \(byteText(maxShardBytes))"]
   }
 
   // MARK: - GGUF
 
-  private func gguf(_ source: String, output: String, announce: (String) -> Void) throws(Failure) -> RunReport {
+  private func gguf(_ source: String, output: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
     let input = try GGUFInput(GGUFValues(path: source))
     let plan = try GGUFPlan(
       source: input.source, types: input.tensors.map(\.type), origins: Array(input.tensors.indices),

@@ -27,7 +27,7 @@ public struct Verify: Sendable {
     public var problems: [Problem] = []
     /// What could not be checked, and why.
     public var notChecked: [String] = []
-    public var warnings: [String] = []
+    public var warnings: [Warning] = []
 
     public var isGood: Bool { problems.isEmpty }
 

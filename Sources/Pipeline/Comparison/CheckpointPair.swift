@@ -69,7 +69,7 @@ struct CheckpointPair: Sendable {
     self.b = try ComparedCheckpoint(b.original, path: b.path, turned: turnedB)
   }
 
-  var warnings: [String] {
+  var warnings: [Warning] {
     if a.isSame(as: b) { return a.warnings + ["\(a.path) and \(b.path) are the same files"] }
     return a.warnings + b.warnings
   }

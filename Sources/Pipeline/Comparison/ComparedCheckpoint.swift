@@ -58,7 +58,7 @@ struct ComparedCheckpoint: Sendable {
     do throws(Failure) { try checkpoint.checkUnchanged() } catch { throw Self.located(error, path) }
   }
 
-  var warnings: [String] { checkpoint.warnings.map { "\(path): \($0)" } }
+  var warnings: [Warning] { checkpoint.warnings.map { "\(list: [path]): \($0)" } }
 
   /// Whether both are made of the same files.
   func isSame(as other: ComparedCheckpoint) -> Bool {

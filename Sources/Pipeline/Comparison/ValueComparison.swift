@@ -118,14 +118,6 @@ struct ValueComparison {
   private static func bytes(_ elements: Int, _ bits: Int) -> Int { elements * bits / 8 }
 }
 
-extension Int {
-  /// For totals of what headers say, which sparse files may carry beyond any real size.
-  func addingSaturated(_ other: Int) -> Int {
-    let (sum, overflow) = addingReportingOverflow(other)
-    return overflow ? .max : sum
-  }
-}
-
 extension RealType {
   init?(_ type: ElementType) {
     switch type {

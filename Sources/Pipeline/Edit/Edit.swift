@@ -25,16 +25,16 @@ public struct Edit: Sendable {
     public var bytes = 0
     /// The manifest that was brought up to date.
     public var manifest: String?
-    public var warnings: [String] = []
+    public var warnings: [Warning] = []
   }
 
   /// - Parameter announce: is given each warning before anything is written.
   /// - Throws: what reading or writing throws; the file is as it was then.
-  public func callAsFunction(_ path: String, announce: (String) -> Void) throws(Failure) -> Report {
+  public func callAsFunction(_ path: String, announce: (Warning) -> Void) throws(Failure) -> Report {
     let changes = try MetadataChanges(settings: settings, removals: removals, renames: renames)
     let name = fileName(of: path)
     try checkPlace(path, name)
-    var warnings: [String] = []
+    var warnings: [Warning] = []
     if HeaderJournal.isThere(for: path) {
       guard !isDryRun else {
         throw Failure(
@@ -101,7 +101,7 @@ extension Edit.Report {
             "before": Self.json(change.before), "after": Self.json(change.after),
           ]
         }), "headerOnly": .bool(isHeaderOnly), "bytesOut": .number(bytes),
-      "manifest": manifest.map(JSONValue.string) ?? .null, "warnings": .array(warnings.map(JSONValue.string)),
+      "manifest": manifest.map(JSONValue.string) ?? .null, "warnings": .array(warnings.map(\.json)),
     ]).text(.indented)
   }
 

@@ -10,7 +10,7 @@ struct EditedHeader {
   let old: [UInt8]
   let new: [UInt8]
   let changes: [MetadataChange]
-  let warnings: [String]
+  let warnings: [Warning]
 
   /// Whether the data may stay where it is.
   var fits: Bool { old.count == new.count }
@@ -43,7 +43,7 @@ struct EditedHeader {
       let value = MetadataChange.Value(text: pairs[index].value)
       made.append(MetadataChange(key: old, newKey: new, before: value, after: value))
     }
-    for (key, text) in changes.settings {
+    for (key, text, _) in changes.settings {
       if let index = position(key) {
         made.append(MetadataChange(key: key, before: .init(text: pairs[index].value), after: .init(text: text)))
         pairs[index].value = text
@@ -71,7 +71,7 @@ struct EditedHeader {
     var pairs = header.metadata.pairs
     try changes.check(pairs.map(\.key))
     var made: [MetadataChange] = []
-    var warnings: [String] = []
+    var warnings: [Warning] = []
     func position(_ key: String) -> Int? { pairs.firstIndex { KeyOrder.compare($0.key, key) == 0 } }
     for key in changes.removals {
       guard let index = position(key) else { continue }
@@ -83,11 +83,13 @@ struct EditedHeader {
       let value = try MetadataChange.Value(pairs[index].value)
       made.append(MetadataChange(key: old, newKey: new, before: value, after: value))
     }
-    for (key, text) in changes.settings {
+    for (key, text, isLiteral) in changes.settings {
       let index = position(key)
       let present = index.map { pairs[$0].value }
       let value: GGUFValue
-      do throws(Failure) { value = try GGUFValue(text: text, replacing: present) } catch {
+      do throws(Failure) {
+        value = try isLiteral ? GGUFValue(contents: text, replacing: present) : GGUFValue(text: text, replacing: present)
+      } catch {
         throw Failure(error.code, "'\(key)': \(error.message)")
       }
       let change = MetadataChange(key: key, before: try present.map(MetadataChange.Value.init), after: try .init(value))

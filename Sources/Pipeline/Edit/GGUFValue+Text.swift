@@ -46,6 +46,17 @@ extension GGUFValue {
     }
   }
 
+  /// The contents of a file: of the type of what it takes the place of, or text.
+  init(contents text: String, replacing present: GGUFValue?) throws(Failure) {
+    switch present {
+    case .array(let array): self = .array(try Self.array(text, of: array.elementType))
+    case .string, nil: self = try Self.scalar(text, .string)
+    case let value?:
+      // A number in a file ends with its line.
+      self = try Self.scalar(text.split(whereSeparator: \.isWhitespace).joined(separator: " "), value.type)
+    }
+  }
+
   // MARK: - A type that is known
 
   private static func scalar(_ text: String, _ type: GGUFValueType) throws(Failure) -> GGUFValue {

@@ -6,7 +6,8 @@ import Tensors
 ///
 /// Every key is named once at most, as old or as new: so the order of the options means nothing.
 struct MetadataChanges {
-  private(set) var settings: [(key: String, text: String)] = []
+  /// `isLiteral`: the text comes from a file, and no word before a colon is the name of a type.
+  private(set) var settings: [(key: String, text: String, isLiteral: Bool)] = []
   private(set) var removals: [String] = []
   private(set) var renames: [(old: String, new: String)] = []
 
@@ -14,7 +15,13 @@ struct MetadataChanges {
   init(settings: [String], removals: [String], renames: [String]) throws(Failure) {
     for text in settings {
       let (key, value) = try Self.pair(text, "--set", "KEY=VALUE")
-      self.settings.append((key, value))
+      if value.hasPrefix("@@") {
+        self.settings.append((key, String(value.dropFirst()), false))
+      } else if value.hasPrefix("@") {
+        self.settings.append((key, try Self.contents(of: String(value.dropFirst()), for: key), true))
+      } else {
+        self.settings.append((key, value, false))
+      }
     }
     self.removals = removals
     for text in renames {
@@ -26,6 +33,21 @@ struct MetadataChanges {
     for key in self.settings.map(\.key) + removals + self.renames.flatMap({ [$0.old, $0.new] }) {
       guard seen.insert(TensorName(key)).inserted else { throw Failure(.usage, "the key '\(key)' is named twice") }
     }
+  }
+
+  /// Beyond any chat template or license.
+  private static let fileLimit = 64 << 20
+
+  /// - Throws: what reading throws; `malformed` for what is not text.
+  private static func contents(of path: String, for key: String) throws(Failure) -> String {
+    guard !path.isEmpty else {
+      throw Failure(.usage, "option '--set': '\(key)=@' names no file; '\(key)=@@' is the text '@'")
+    }
+    let bytes = try InputFile(path: path).contents(limit: fileLimit)
+    guard let text = String(validating: bytes, as: UTF8.self) else {
+      throw Failure(.malformed, "is not UTF-8, as a value of '\(key)' must be", file: path)
+    }
+    return text
   }
 
   var isEmpty: Bool { settings.isEmpty && removals.isEmpty && renames.isEmpty }

@@ -79,11 +79,10 @@ struct ExtractPair: Sendable {
   }
 
   /// What a loader ignores, and is left out.
-  var warnings: [String] {
+  var warnings: [Warning] {
     let left = (tensors.onlyInA + tensors.onlyInB).filter { name in Self.ignored.contains { name.hasSuffix($0) } }
-    let ignored =
-      left.isEmpty ? [] : ["buffers that loaders ignore are left out: \(ModelSource.list(left.map(\.string)))"]
-    return tensors.warnings + ignored
+    guard !left.isEmpty else { return tensors.warnings }
+    return tensors.warnings + ["buffers that loaders ignore are left out: \(names: left.map(\.string))"]
   }
 
   /// The base's name for the tensor of a pair, in the model.

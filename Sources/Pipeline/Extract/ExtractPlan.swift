@@ -26,7 +26,7 @@ struct ExtractPlan: Sendable {
   private(set) var others: [Int] = []
   /// Of the others, embeddings that the two models have in different lengths.
   private(set) var resized: Set<Int> = []
-  private(set) var warnings: [String] = []
+  private(set) var warnings: [Warning] = []
 
   /// Every linear layer of the model, whether it is to have factors or not.
   private(set) var linearPaths: Set<String> = []

@@ -1,4 +1,4 @@
-import Bytes
+public import Bytes
 import JSON
 
 /// What `extract-lora` found, or would look at.
@@ -39,7 +39,7 @@ public struct ExtractReport: Sendable {
   public var notCaptured: [Tensor]
   public var bytesOut: Int
   public var seconds: Double
-  public var warnings: [String]
+  public var warnings: [Warning]
 
   /// Over all modules together; nil when none was computed.
   public var energy: Double? {
@@ -85,7 +85,7 @@ public struct ExtractReport: Sendable {
             "tensor": .string($0.tensor), "relativeChange": Self.number($0.relativeChange),
             "reason": .string($0.reason),
           ]
-        }), "bytesOut": .number(bytesOut), "warnings": .array(warnings.map(JSONValue.string)),
+        }), "bytesOut": .number(bytesOut), "warnings": .array(warnings.map(\.json)),
       "seconds": Self.number((seconds * 1000).rounded() / 1000),
     ]
     return object.text(.indented)

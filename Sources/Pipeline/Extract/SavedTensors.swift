@@ -30,7 +30,7 @@ struct SavedTensors: Sendable {
   private(set) var hasBiases = false
   /// The saved input embedding is the output embedding too.
   private(set) var savesTied = false
-  private(set) var warnings: [String] = []
+  private(set) var warnings: [Warning] = []
 
   /// - Parameters:
   ///   - savesRest: without it nothing is saved.

@@ -12,7 +12,7 @@ struct FitModel: Sendable {
   /// What parameters are held and computed in: bf16 or f16.
   let type: FloatType
   var parameters: [FitParameter]
-  var warnings: [String] = []
+  var warnings: [Warning] = []
 
   /// Bytes of an element of the model in 16 bits.
   var width: Checked { Checked(type.byteCount) }
@@ -81,7 +81,7 @@ struct FitModel: Sendable {
   }
 
   /// `dtype` as transformers 5 writes it, `torch_dtype` as older versions did.
-  private static func type(_ config: JSONValue) throws(Failure) -> (FloatType, [String]) {
+  private static func type(_ config: JSONValue) throws(Failure) -> (FloatType, [Warning]) {
     guard let value = config["dtype"] ?? config["torch_dtype"], !value.isNull else {
       return (.bf16, ["the config names no dtype; bfloat16 is assumed"])
     }
@@ -161,7 +161,7 @@ struct FitModel: Sendable {
     if shape.tiesEmbeddings { stored["lm_head.weight"] = nil }
     let others = stored.keys.sorted()
     if !others.isEmpty {
-      warnings.append("not parameters of \(shape.family.architecture), left out: \(ModelSource.list(others))")
+      warnings.append("not parameters of \(shape.family.architecture), left out: \(names: others)")
     }
   }
 

@@ -1,4 +1,4 @@
-import Bytes
+public import Bytes
 import JSON
 
 /// What `nibble fit` found.
@@ -26,7 +26,7 @@ public struct FitReport: Sendable {
   public var rows: [Row]
   public var hostMemory: Int
   public var disk: Int
-  public var warnings: [String]
+  public var warnings: [Warning]
 }
 
 extension FitReport {

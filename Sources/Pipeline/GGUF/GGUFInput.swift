@@ -17,7 +17,7 @@ struct GGUFInput {
   /// A GGUF model that some of the tensors are in as they are, and where in it.
   let stored: GGUFCheckpoint?
   let origins: [Int?]
-  let warnings: [String]
+  let warnings: [Warning]
   let path: String
   let identities: [FileIdentity]
   let checkUnchanged: () throws(Failure) -> Void
@@ -153,6 +153,8 @@ struct SortedSource: TensorSource {
     self.order = order
     tensors = order.map { base.tensors[$0] }
   }
+
+  func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: order[index]) }
 
   func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
     try unsafe base.read(order[index], at: offset, into: destination)

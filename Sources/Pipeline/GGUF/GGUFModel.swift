@@ -12,7 +12,7 @@ struct GGUFModel: StoredCheckpoint {
   let tensors: [TensorInfo]
   /// `config.json`, rebuilt.
   let config: JSONValue
-  let warnings: [String]
+  let warnings: [Warning]
   private let planned: PlannedSource
   private let source: ConvertedSource
   private let positions: [TensorName: Int]
@@ -88,15 +88,7 @@ struct GGUFModel: StoredCheckpoint {
   }
 
   /// Of an expert, its part of the bytes of all.
-  func storedByteCount(of index: Int) -> Int {
-    switch planned.weights[index].source {
-    case .part(let stored, _):
-      let tensor = values.checkpoint.tensors[stored]
-      return tensor.byteCount / max(1, tensor.shape.first ?? 1)
-    case .stored, .stacked, .values:
-      return planned.weights[index].source.positions.reduce(0) { $0 + values.storedByteCount(of: $1) }
-    }
-  }
+  func storedByteCount(of index: Int) -> Int { planned.storedByteCount(of: index) }
 
   func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
     try unsafe source.read(index, at: offset, into: destination)

@@ -43,16 +43,16 @@ struct GGUFPlan {
   }
 
   var inputByteCount: Int {
-    tensors.indices.reduce(0) { sum, index in
-      sum.addingSaturated(inputByteCount(of: 0..<tensors[index].elementCount, index))
-    }
+    tensors.indices.reduce(0) { $0.addingSaturated(inputByteCount(of: $1)) }
   }
 
-  /// What is read for some elements of a tensor.
+  /// What is read from files for some elements of a tensor; those of all its pieces add up to the whole.
   func inputByteCount(of elements: Range<Int>, _ tensor: Int) -> Int {
-    let type = tensors[tensor].type
-    if copies[tensor] != nil { return elements.count / type.valuesPerBlock * type.bytesPerBlock }
-    return elements.count * source.tensors[tensor].type.bitWidth / 8
+    inputByteCount(of: tensor).part(elements, of: tensors[tensor].elementCount)
+  }
+
+  private func inputByteCount(of tensor: Int) -> Int {
+    copies[tensor] == nil ? source.storedByteCount(of: tensor) : tensors[tensor].byteCount
   }
 
   var parameterCount: Int { tensors.reduce(0) { $0.addingSaturated($1.elementCount) } }

@@ -12,18 +12,22 @@ struct GGUFRun {
   let activity: String
   /// The options that shaped the result, for the manifest.
   let recorded: [(key: String, value: JSONValue)]
-  let warnings: [String]
+  let warnings: [Warning]
   let options: RunOptions
   /// Files being read, which may not be replaced.
   let identities: [FileIdentity]
   /// Asked whether they are still what they were, when everything is written.
   let checkUnchanged: () throws(Failure) -> Void
+  /// Files beside the model's that are read while it runs.
+  var otherInputs: [InputFile] = []
+  /// What was quantized, for a run that does.
+  var summary: QuantizationSummary?
   /// What adapters did, asked for when the weights have been written.
   var changes: (@Sendable () -> [MergeChange])?
 
   /// - Parameter announce: is given each warning before any data is read.
   /// - Throws: what reading, planning or writing throws; nothing is left behind then.
-  func run(into path: String, announce: (String) -> Void) throws(Failure) -> RunReport {
+  func run(into path: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
     let manifest = GGUFSidecar.name(for: plan.layout.files[0].name)
     let names = plan.layout.files.map(\.name) + [manifest]
     if options.isDryRun {
@@ -59,8 +63,8 @@ struct GGUFRun {
   private func report(_ path: String, _ names: [String], seconds: Double) -> RunReport {
     RunReport(
       output: path, files: names, tensors: plan.tensors.count, parameters: plan.parameterCount,
-      bytesIn: plan.inputByteCount, bytesOut: plan.layout.byteCount, seconds: seconds, warnings: warnings,
-      changes: changes?())
+      bytesIn: otherInputs.reduce(plan.inputByteCount) { $0.addingSaturated($1.size) }, bytesOut: plan.layout.byteCount, seconds: seconds, warnings: warnings,
+      changes: changes?(), summary: summary)
   }
 
   private func checkSpace(_ free: Int?, _ path: String) throws(Failure) {

@@ -26,7 +26,7 @@ struct GGUFValues: StoredCheckpoint {
   var path: String { checkpoint.path }
   var directory: InputDirectory? { checkpoint.directory }
   var fileNames: [String] { checkpoint.files.map(\.name) }
-  var warnings: [String] { checkpoint.warnings }
+  var warnings: [Warning] { checkpoint.warnings }
   var identities: [FileIdentity] { checkpoint.identities }
 
   func index(of name: TensorName) -> Int? { checkpoint.index(of: name) }

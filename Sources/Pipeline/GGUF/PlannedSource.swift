@@ -78,6 +78,21 @@ struct PlannedSource: TensorSource {
     }
   }
 
+  func storedByteCount(of index: Int) -> Int {
+    func part(_ stored: Int, _ count: Int, of whole: Int) -> Int {
+      base.storedByteCount(of: stored).proportion(count, of: max(1, whole))
+    }
+    switch (weights[index].source, weights[index].transform) {
+    case (.values, _): return 0
+    case (.stored(let stored), .rowsOfEach(let rows)):
+      return part(stored, rows.count, of: base.tensors[stored].shape.dropFirst().first ?? 1)
+    case (.stored(let stored), _): return base.storedByteCount(of: stored)
+    case (.part(let stored, _), _): return part(stored, 1, of: base.tensors[stored].shape.first ?? 1)
+    case (.stacked(let indices), _):
+      return indices.reduce(0) { $0.addingSaturated(base.storedByteCount(of: $1)) }
+    }
+  }
+
   func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
     if unsafe destination.isEmpty { return }
     let weight = weights[index]

@@ -13,7 +13,9 @@ struct MergeQuantization {
   let scheme: FourBitScheme
   /// `quantization_config`.
   let configuration: JSONValue
-  let warnings: [String]
+  let warnings: [Warning]
+  /// Nil where what was in 4 bits stays so.
+  let dispositions: [Disposition]?
 
   init(
     _ model: ModelSource, _ base: MergeBase, _ merged: MergePlan, code: FourBitCode,
@@ -41,6 +43,7 @@ struct MergeQuantization {
       settings["bnb_4bit_quant_type"] = .string(code.rawValue)
       self.configuration = settings
       warnings = []
+      dispositions = nil
       return
     }
     var quantize = Quantize()
@@ -61,6 +64,7 @@ struct MergeQuantization {
     source = try preparation.source()
     scheme = FourBitScheme(format: format, usesDoubleQuantization: true, storage: .u8)
     self.configuration = quantize.quantizationConfig(skip: weights.skipModules)
+    dispositions = weights.dispositions
     warnings = weights.warnings + preparation.warnings + quantize.expertWarnings(weights)
   }
 

@@ -7,7 +7,7 @@ import Safetensors
 struct SideFiles: Sendable {
   /// Names and the directories that hold them; sorted.
   private(set) var files: [(name: String, directory: InputDirectory)] = []
-  private(set) var warnings: [String] = []
+  private(set) var warnings: [Warning] = []
   /// Those that lie nowhere.
   private var made: [String: [UInt8]] = [:]
 
@@ -41,7 +41,7 @@ struct SideFiles: Sendable {
         made[name] = nil
       }
       warnings.append(
-        "from '\(adapter.path)', not from the base: \(ModelSource.list(names))"
+        "from '\(adapter.path)', not from the base: \(names: names)"
           + (replaced.isEmpty ? " (the base has none)" : ""))
     }
     files = chosen.sorted { $0.key.utf8.lexicographicallyPrecedes($1.key.utf8) }.map { ($0.key, $0.value) }

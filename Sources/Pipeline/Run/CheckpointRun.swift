@@ -16,7 +16,7 @@ struct CheckpointRun {
   let activity: String
   /// The options that shaped the result, for the manifest.
   let recorded: [(key: String, value: JSONValue)]
-  let warnings: [String]
+  let warnings: [Warning]
   let options: RunOptions
   let sideFiles: SideFiles
   /// Of directories beside the model's that the output may not lie in.
@@ -25,6 +25,8 @@ struct CheckpointRun {
   var otherInputs: [InputFile] = []
   /// Logical ones, where the plan's tensors are but their parts.
   var parameters: Int?
+  /// What was quantized, for a run that does.
+  var summary: QuantizationSummary?
   /// What adapters did, asked for when the weights have been written.
   var changes: (@Sendable () -> [MergeChange])?
 
@@ -32,7 +34,7 @@ struct CheckpointRun {
 
   /// - Parameter announce: is given each warning before any data is read.
   /// - Throws: what reading, planning or writing throws; nothing is left behind then.
-  func run(into path: String, announce: (String) -> Void) throws(Failure) -> RunReport {
+  func run(into path: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
     let shardBytes = try shardByteCount()
     if options.isDryRun {
       for warning in warnings { announce(warning) }
@@ -72,8 +74,8 @@ struct CheckpointRun {
     for step in plan.steps { tensors += try plan.outputs(of: step).count }
     return RunReport(
       output: path, files: files.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }, tensors: tensors,
-      parameters: parameters ?? parameterCount, bytesIn: plan.inputByteCount, bytesOut: bytesOut, seconds: seconds,
-      warnings: warnings, changes: changes?())
+      parameters: parameters ?? parameterCount, bytesIn: inputByteCount, bytesOut: bytesOut, seconds: seconds,
+      warnings: warnings, changes: changes?(), summary: summary)
   }
 
   /// Of the output: adapters may bring more.
@@ -83,6 +85,8 @@ struct CheckpointRun {
       return overflow ? Int.max : result
     }
   }
+
+  private var inputByteCount: Int { otherInputs.reduce(plan.inputByteCount) { $0.addingSaturated($1.size) } }
 
   private var plannedFiles: [String] {
     plan.shards.map(\.name) + (plan.shards.count > 1 ? [Self.indexName] : [])

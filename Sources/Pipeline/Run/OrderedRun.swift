@@ -21,7 +21,7 @@ struct OrderedRun {
       try buffer.fill(piece, from: plan.source, plan.scheme)
     } drain: { piece, buffer throws(Failure) in
       try writer.write(piece, buffer)
-      progress.advance(by: piece.range.count)
+      progress.advance(by: plan.inputByteCount(of: piece.range, piece.work.step))
     }
   }
 

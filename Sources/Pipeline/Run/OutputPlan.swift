@@ -108,8 +108,13 @@ struct OutputPlan: Sendable {
 
   var dataByteCount: Int { shards.reduce(0) { $0 + $1.dataByteCount } }
 
-  /// Bytes read from the source, all told.
-  var inputByteCount: Int { steps.reduce(0) { $0 + info(of: $1).byteCount } }
+  /// Bytes read from files, all told.
+  var inputByteCount: Int { steps.reduce(0) { $0.addingSaturated(source.storedByteCount(of: $1.tensor)) } }
+
+  /// What is read from files for some bytes of a step's values; those of all its pieces add up to the whole.
+  func inputByteCount(of range: Range<Int>, _ step: Step) -> Int {
+    source.storedByteCount(of: step.tensor).part(range, of: info(of: step).byteCount)
+  }
 }
 
 extension OutputPlan: ManifestTensors {

@@ -1,4 +1,4 @@
-import Bytes
+public import Bytes
 import JSON
 
 /// What every verb that writes a checkpoint has in common.
@@ -26,13 +26,15 @@ public struct RunReport: Sendable {
   public var tensors: Int
   /// Logical parameters.
   public var parameters: Int
-  /// Bytes of tensor data read, and of the shards written, which a dry run knows too.
+  /// Bytes of tensor data read, as it lies in files, and of the shards written, which a dry run knows too.
   public var bytesIn: Int
   public var bytesOut: Int
   public var seconds: Double
-  public var warnings: [String]
+  public var warnings: [Warning]
   /// What adapters changed, in the order of the tensors; nil for a run without adapters.
   public var changes: [MergeChange]?
+  /// What was quantized; nil for a run that does not.
+  public var summary: QuantizationSummary?
 
   /// The object that `--json` prints.
   public var json: String {
@@ -40,7 +42,7 @@ public struct RunReport: Sendable {
       "output": .string(output), "files": .array(files.map(JSONValue.string)), "tensors": .number(tensors),
       "parameters": .number(parameters), "bytesIn": .number(bytesIn), "bytesOut": .number(bytesOut),
       "seconds": JSONNumber((seconds * 1000).rounded() / 1000).map(JSONValue.number) ?? 0,
-      "warnings": .array(warnings.map(JSONValue.string)),
+      "warnings": .array(warnings.map(\.json)),
     ])
     if let changes {
       object["changes"] = .array(

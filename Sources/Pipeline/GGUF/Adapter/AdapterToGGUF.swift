@@ -13,7 +13,7 @@ import Tensors
 struct AdapterToGGUF {
   let source: PlannedSource
   let metadata: GGUFMetadata
-  private(set) var warnings: [String]
+  private(set) var warnings: [Warning]
 
   private let adapter: Adapter
   private let base: AdapterBase

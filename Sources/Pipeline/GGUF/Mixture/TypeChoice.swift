@@ -50,7 +50,7 @@ public struct TypeChoice: Sendable {
   ///   `malformed` for metadata that are missing or make no sense.
   public func callAsFunction(
     _ tensors: [GGUFTensor], metadata: GGUFMetadata
-  ) throws(Failure) -> (types: [GGMLType], warnings: [String]) {
+  ) throws(Failure) -> (types: [GGMLType], warnings: [Warning]) {
     guard scheme.defaultType.canBeEncoded else {
       let names = GGUFScheme.allCases.filter(\.defaultType.canBeEncoded).map(\.rawValue).joined(separator: ", ")
       throw Failure(.unsupported, "\(scheme.rawValue) cannot be written; there are \(names)")
@@ -68,16 +68,17 @@ public struct TypeChoice: Sendable {
   /// The same, whether the types can be written or not.
   func choose(
     _ tensors: [GGUFTensor], metadata: GGUFMetadata, demandsImportance: Bool = true
-  ) throws(Failure) -> (types: [GGMLType], warnings: [String]) {
+  ) throws(Failure) -> (types: [GGMLType], warnings: [Warning]) {
     let patterns = try compiled()
     let model = try ModelTraits(metadata)
     let roles = tensors.map { TensorRole(name: $0.name.string) }
     var mixture = MixtureState(self, model, roles: roles)
     var types = tensors.map(\.type)
-    var warnings: [String] = []
+    var warnings: [Warning] = []
     if !patterns.isEmpty, !scheme.defaultType.isQuantized {
       warnings.append("\(scheme.rawValue) quantizes nothing: the types of single tensors are not heeded")
     }
+    var deciding: Set<Int> = []
     for index in tensors.quantizationOrder {
       let tensor = tensors[index]
       guard
@@ -90,8 +91,9 @@ public struct TypeChoice: Sendable {
         types[index] = given
       } else if scheme.defaultType.isQuantized {
         var type = scheme.defaultType
-        if let override = patterns.first(where: { $0.pattern.matches(tensor.name.string) }) {
-          type = override.type
+        if let place = patterns.firstIndex(where: { $0.pattern.matches(tensor.name.string) }) {
+          type = patterns[place].type
+          deciding.insert(place)
         } else if !isPure {
           type = try mixture.type(of: tensor, role: role)
         }
@@ -105,7 +107,8 @@ public struct TypeChoice: Sendable {
           tensor: tensor.name.string)
       }
     }
-    return (types, warnings)
+    if scheme.defaultType.isQuantized { warnings += idle(patterns, deciding, tensors) }
+    return (types, Warning.grouped(warnings))
   }
 
   /// Whether the tensor of this name must find its weights in the importance matrix: quantized to so few bits
@@ -120,6 +123,18 @@ public struct TypeChoice: Sendable {
     case .iq1_s, .iq1_m, .iq2_xxs, .iq2_xs, .iq2_s, .iq3_xxs: true
     case .q2_K: scheme == .q2_k_s
     default: false
+    }
+  }
+
+  /// Of overrides that no tensor's type comes from.
+  private func idle(_ patterns: [Override], _ deciding: Set<Int>, _ tensors: [GGUFTensor]) -> [Warning] {
+    patterns.indices.filter { !deciding.contains($0) }.map { place in
+      let option = "\(overrides[place].pattern)=\(overrides[place].type.name)"
+      let found = tensors.filter { patterns[place].pattern.matches($0.name.string) }.map(\.name.string)
+      return found.isEmpty
+        ? "--tensor-type \(names: [option]) matches no tensor"
+        : "--tensor-type \(names: [option]) decides nothing: an earlier option has what it matches, or no type is chosen "
+          + "for it: \(names: found)"
     }
   }
 
@@ -163,7 +178,7 @@ public struct TypeChoice: Sendable {
   }
 
   private static func fitted(
-    _ type: GGMLType, to tensor: GGUFTensor, _ warnings: inout [String]
+    _ type: GGMLType, to tensor: GGUFTensor, _ warnings: inout [Warning]
   ) throws(Failure) -> GGMLType {
     guard tensor.columns % type.valuesPerBlock != 0 else { return type }
     guard let fallback = type.fallback(row: tensor.columns) else {
@@ -171,8 +186,8 @@ public struct TypeChoice: Sendable {
       return type
     }
     warnings.append(
-      "'\(tensor.name.string.printable(limit: 200))' becomes \(fallback.name): a row of \(tensor.columns) values is not "
-        + "whole blocks of \(type.valuesPerBlock), as \(type.name) needs")
+      "becomes \(fallback.name), because a row of \(tensor.columns) values is not whole blocks of "
+        + "\(type.valuesPerBlock), as \(type.name) needs: \(names: [tensor.name.string])")
     return fallback
   }
 }

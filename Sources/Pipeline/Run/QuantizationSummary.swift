@@ -1,0 +1,140 @@
+import Architectures
+import Bytes
+import GGUF
+import Quantization
+import Tensors
+
+/// What a run quantized, and what stays as it was and why.
+public struct QuantizationSummary: Sendable {
+  /// Types of fewer bits and how many tensors have them; the most frequent first.
+  var types: [(name: String, tensors: Int)] = []
+  /// Why other tensors stay, and which do; in the order of the first of each.
+  var kept: [(reason: Reason, names: [String])] = []
+  /// Of the values, how many were quantized.
+  var fraction = 0.0
+  /// Of the tensor data that is written.
+  var bitsPerParameter = 0.0
+
+  /// In words for one and for several.
+  struct Reason: Sendable, Equatable {
+    var one: String
+    var several: String
+
+    init(_ one: String, _ several: String? = nil) {
+      self.one = one
+      self.several = several ?? one + "s"
+    }
+  }
+
+  /// Two lines.
+  ///
+  /// - Parameter isVerbose: with the names of what stays.
+  public func text(isVerbose: Bool) -> String {
+    let quantized = types.enumerated().map { index, type in
+      "\(type.tensors)" + (index == 0 ? type.tensors == 1 ? " tensor" : " tensors" : "") + " to \(type.name)"
+    }.joined(separator: ", ")
+    var text = "quantized: \(quantized.isEmpty ? "nothing" : quantized) (\(Self.percent(fraction)) of the parameters), "
+    text += "\(Self.hundredths(bitsPerParameter)) bits per parameter in all\n"
+    guard !kept.isEmpty else { return text }
+    let groups = kept.map { "\($0.names.count) \($0.names.count == 1 ? $0.reason.one : $0.reason.several)" }
+    if !isVerbose { return text + "kept: \(groups.joined(separator: ", "))\n" }
+    for (group, entry) in zip(groups, kept) {
+      text += "kept: \(group): \(entry.names.map { $0.printable(limit: 512) }.joined(separator: ", "))\n"
+    }
+    return text
+  }
+
+  private static func percent(_ fraction: Double) -> String { "\(hundredths(100 * fraction)) %" }
+
+  private static func hundredths(_ value: Double) -> String { String((value * 100).rounded() / 100) }
+
+  private mutating func keep(_ name: TensorName, _ reason: Reason) {
+    if let place = kept.firstIndex(where: { $0.reason == reason }) {
+      kept[place].names.append(name.string)
+    } else {
+      kept.append((reason, [name.string]))
+    }
+  }
+
+  private mutating func setTypes(_ counts: [String: Int]) {
+    types = counts.map { (name: $0.key, tensors: $0.value) }.sorted { ($1.tensors, $0.name) < ($0.tensors, $1.name) }
+  }
+
+  private mutating func setSizes(quantized: Double, all: Double, bytes: Int) {
+    guard all > 0 else { return }
+    fraction = quantized / all
+    bitsPerParameter = 8 * Double(bytes) / all
+  }
+}
+
+extension QuantizationSummary {
+  /// Of a checkpoint in 4 bits.
+  ///
+  /// - Parameter dispositions: one for each tensor of the plan's source; nil where the source decided.
+  init(_ plan: OutputPlan, _ dispositions: [Disposition]?) {
+    var counts: [String: Int] = [:]
+    var (quantized, all) = (0.0, 0.0)
+    for step in plan.steps {
+      let info = plan.info(of: step)
+      all += Double(info.elementCount)
+      if case .quantize = step.action {
+        counts[plan.scheme?.format.code.rawValue.uppercased() ?? "", default: 0] += 1
+        quantized += Double(info.elementCount)
+      } else if case .keep(let reason)? = dispositions?[step.tensor] {
+        keep(info.name, Reason(reason, info))
+      } else {
+        keep(info.name, Reason("tensor as it was", "tensors as they were"))
+      }
+    }
+    setTypes(counts)
+    setSizes(quantized: quantized, all: all, bytes: plan.dataByteCount)
+  }
+
+  /// Of a GGUF file.
+  init(_ plan: GGUFPlan) {
+    var counts: [String: Int] = [:]
+    var (quantized, all) = (0.0, 0.0)
+    var bytes = 0
+    for tensor in plan.tensors {
+      all += Double(tensor.elementCount)
+      bytes = bytes.addingSaturated(tensor.byteCount)
+      if tensor.type.isQuantized {
+        counts[tensor.type.name.uppercased(), default: 0] += 1
+        quantized += Double(tensor.elementCount)
+      } else {
+        let type = tensor.type.name.uppercased()
+        keep(
+          tensor.name,
+          tensor.shape.count < 2 ? Reason("vector in \(type)", "vectors in \(type)")
+            : Reason("matrix in \(type), as llama.cpp has it", "matrices in \(type), as llama.cpp has them"))
+      }
+    }
+    setTypes(counts)
+    setSizes(quantized: quantized, all: all, bytes: bytes)
+  }
+}
+
+extension QuantizationSummary.Reason {
+  init(_ reason: KeepReason, _ info: TensorInfo) {
+    switch reason {
+    case .notLinear:
+      if info.shape.count < 2 {
+        self.init("norm or bias", "norms and biases")
+      } else if info.name.string.contains("emb") || info.name.string.contains("wte") || info.name.string.contains("wpe") {
+        self.init("embedding")
+      } else {
+        self.init("weight of no linear layer", "weights of no linear layer")
+      }
+    case .outputEmbedding: self.init("output embedding")
+    case .tied: self.init("tied weight")
+    case .lastParameter: self.init("last parameter of the model", "last parameters of the model")
+    case .fp32Module: self.init("weight that its class keeps in 32 bits", "weights that their class keeps in 32 bits")
+    case .expert: self.init("expert's weight", "experts' weights")
+    case .router: self.init("router")
+    case .converted: self.init("weight that the loader rearranges", "weights that the loader rearranges")
+    case .userKept: self.init("weight by --keep", "weights by --keep")
+    case .collision: self.init("weight named like a kept one", "weights named like kept ones")
+    case .unknown: self.init("weight of no known module", "weights of no known module")
+    }
+  }
+}
