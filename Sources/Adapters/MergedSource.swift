@@ -170,26 +170,25 @@ public struct MergedSource: TracingSource {
     }
   }
 
-  /// All deltas of some whole rows, added up.
+  /// All deltas of some whole rows, added up; the same whatever order the adapters came in.
   private func sum(
     _ index: Int, _ item: MergedTensor, _ rows: Range<Int>, into total: UnsafeMutableBufferPointer<Float>
   ) throws(Failure) {
     guard let start = total.baseAddress else { return }
     let length = item.rowLength
+    let terms = try orderedTerms(of: item)
     var isEmpty = true
-    for delta in item.deltas where delta.magnitude == nil {
-      let factors = try cache.factors(delta.factors)
-      unsafe delta.multiply(factors, rows: rows, rowLength: length, adding: !isEmpty, into: start)
+    for term in terms where term.delta.magnitude == nil {
+      unsafe term.delta.multiply(term.factors, rows: rows, rowLength: length, adding: !isEmpty, into: start)
       isEmpty = false
     }
     if isEmpty { unsafe total.update(repeating: 0) }
-    for vector in item.vectors {
-      let values = try vector.adapter.floats(of: vector.tensor)
-      for row in rows { unsafe total[row - rows.lowerBound] += vector.scale * values[row] }
+    for vector in try orderedVectors(of: item) {
+      for row in rows { unsafe total[row - rows.lowerBound] += vector.scale * vector.values[row] }
     }
-    for (position, delta) in item.deltas.enumerated() {
-      guard let magnitude = delta.magnitude else { continue }
-      try unsafe addDirection(index, position, delta, magnitude, item, rows, to: total)
+    for term in terms {
+      guard let magnitude = term.delta.magnitude else { continue }
+      try unsafe addDirection(index, term.position, term.delta, magnitude, item, rows, to: total)
     }
   }
 

@@ -189,6 +189,46 @@ import Testing
     #expect(try Merged(plan)[Self.weight] == [22, 2, 3, 44, 6, 6])
   }
 
+  /// 2²⁴ + 1 − 2²⁴ is 1 or 0, as it is added up: that of every order of the adapters must be the same, whether they add
+  /// to a weight, to a bias, or give the outputs lengths of their own.
+  @Test func sumInAnyOrder() throws {
+    let bias = SafetensorsBuilder.Tensor.of("model.q.bias", [2], [0, 0])
+    let zeros = SafetensorsBuilder.Tensor.of(Self.weight, [2, 3], [0, 0, 0, 0, 0, 0])
+    let builders = [Float(1 << 24), 1, -Float(1 << 24)].map { value in
+      var builder = adapter([1, 1, 1], [value, value], alpha: 1, .adapter("model.q.lora_B.bias", [2], [value, value]))
+      builder.set("lora_bias", "true")
+      return builder
+    }
+    try expectOneResult([zeros, bias], builders)
+    let directed = [Float(1 << 24), 3, 1].enumerated().map { number, length in
+      var builder = AdapterBuilder(
+        [
+          .adapter("model.q.lora_A.weight", [1, 3], [0, 1, Float(number)]),
+          .adapter("model.q.lora_B.weight", [2, 1], [0.1, 0.3]),
+          .adapter("model.q.lora_magnitude_vector", [2], [length, length / 3]),
+        ], rank: 1, alpha: 1)
+      builder.set("use_dora", "true")
+      return builder
+    }
+    try expectOneResult([Self.base], directed)
+    // The same factors, of which only the weights tell one from the other.
+    var weighted = try Merging([Self.base])
+    let same = [adapter([0.1, 0.7, 0.3], [0.9, 0.2], alpha: 1), adapter([0.1, 0.7, 0.3], [0.9, 0.2], alpha: 1)]
+    weighted.settings.weights = [0.3, 1e7]
+    let first = try Merged(weighted.plan(same))[Self.weight]
+    weighted.settings.weights.reverse()
+    #expect(try Merged(weighted.plan(same))[Self.weight] == first)
+  }
+
+  private func expectOneResult(_ base: [SafetensorsBuilder.Tensor], _ builders: [AdapterBuilder]) throws {
+    var results: Set<[Float]> = []
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+      let merged = try Merged(Merging(base).plan(order.map { builders[$0] }))
+      results.insert(base.flatMap { merged[$0.name] ?? [] })
+    }
+    #expect(results.count == 1, "\(results)")
+  }
+
   @Test(arguments: [Combination.ties, .dareTies, .dareLinear, .magnitudePrune])
   func combinationNeedsEqualRanks(_ kind: Combination) throws {
     var merging = try Merging([Self.base])

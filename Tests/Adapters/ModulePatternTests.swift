@@ -123,20 +123,18 @@ import Testing
     #expect(ModulePattern(nested(2000)) == nil)
   }
 
-  /// Where a backtracking engine takes minutes or for ever.
-  @Test(arguments: [
-    "(a+)+", "(a|a)*", "(a*)*", "(a|aa)+", "(.*)*", "(a?){30}a{30}", "([a-z]+)*x", "(.*a){20}", "((a*)*)*",
-  ])
+  /// Where a backtracking engine takes minutes or for ever, a minute is not the time of the test but what tells the two apart.
+  @Test(
+    .timeLimit(.minutes(1)),
+    arguments: [
+      "(a+)+", "(a|a)*", "(a*)*", "(a|aa)+", "(.*)*", "(a?){30}a{30}", "([a-z]+)*x", "(.*a){20}", "((a*)*)*",
+    ])
   func takesTimeInProportion(_ text: String) throws {
     let pattern = try #require(ModulePattern(text))
     let path = String(repeating: "a", count: 10_000)
-    let clock = ContinuousClock()
-    let elapsed = clock.measure {
-      _ = pattern.matches(path)
-      _ = pattern.matches(path + "!")
-    }
-    #expect(elapsed < .seconds(10), "\(elapsed)")
-    let short = String(repeating: "a", count: 40)
-    #expect(clock.measure { _ = pattern.matches(short + "b") } < .seconds(1))
+    _ = pattern.matches(path)
+    _ = pattern.matches(path + "!")
+    // 2⁶⁴ ways for who tries them all.
+    _ = pattern.matches(String(repeating: "a", count: 64) + "b")
   }
 }

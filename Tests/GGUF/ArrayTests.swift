@@ -70,20 +70,18 @@ import Testing
   }
 
   /// Only as many elements are decoded as are wanted.
-  @Test func firstElements() throws {
+  @Test(.timeLimit(.minutes(1))) func firstElements() throws {
     let small = try array(.strings(["a", "bb", "ccc"]))
     #expect(try small.values(first: 2).map(\.text) == ["a", "bb"])
     #expect(try small.values(first: 9).count == 3 && small.values(first: 0).isEmpty)
     let numbers = try array(.array((0..<1000).map { .uint16($0) }))
     #expect(try numbers.values(first: 3).map(\.integer) == [0, 1, 2])
     #expect(try GGUFArray(int32s: [5, 6, 7]).values(first: 2).map(\.integer) == [5, 6])
-    // 1 GiB that takes no room: what is not asked for is not read.
+    // 1 GiB that takes no room: what is not asked for is not read, which would take minutes.
     let builder = GGUFBuilder([.init("v", .array(of: 0, count: 1 << 30, []))])
     let path = try directory.writeSparse("large.gguf", builder.header, size: builder.header.count + 1 << 30)
     let large = try #require(try GGUFHeader(of: InputFile(path: path)).metadata.array("v"))
-    var first: [GGUFValue] = []
-    let time = try ContinuousClock().measure { first = try large.values(first: 8) }
-    #expect(first.count == 8 && time < .seconds(1))
+    #expect(try large.values(first: 8).count == 8)
   }
 
   /// What is made in memory is encoded as what is read from a file.

@@ -144,18 +144,16 @@ import Testing
 
   // MARK: - Time
 
-  /// Keys and names with a long prefix in common are compared by sorting.
-  @Test func manyNames() throws {
+  /// Keys and names with a long prefix in common are compared by sorting; each with each takes minutes.
+  @Test(.timeLimit(.minutes(1))) func manyNames() throws {
     let count = Build.isOptimized ? 300_000 : 20_000
     var builder = GGUFBuilder()
     let prefix = String(repeating: "p", count: 40)
     builder.pairs = (0..<count).map { .init("\(prefix)\($0)", .uint8(1)) }
     builder.tensors = (0..<count).map { .init("\(prefix)\($0)", 0, [0], []) }
     let path = try directory.write("model.gguf", builder.bytes)
-    var checkpoint: GGUFCheckpoint?
-    let time = try ContinuousClock().measure { checkpoint = try GGUFCheckpoint(path: path) }
-    #expect(checkpoint?.tensors.count == count && checkpoint?.metadata.pairs.count == count)
-    #expect(time < .seconds(10))
+    let checkpoint = try GGUFCheckpoint(path: path)
+    #expect(checkpoint.tensors.count == count && checkpoint.metadata.pairs.count == count)
     builder.tensors[count - 1].name = builder.tensors[0].name
     #expect(try refused(directory.write("model.gguf", builder.bytes)).tensor == prefix + "0")
   }

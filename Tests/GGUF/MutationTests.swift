@@ -100,7 +100,7 @@ import Testing
       do {
         let path = try write("m.gguf", bytes, size: bytes.count)
         let start = ContinuousClock().now
-        defer { if ContinuousClock().now - start > .seconds(5) { fail("\(name): took more than 5 s") } }
+        defer { if ContinuousClock().now - start > .seconds(60) { fail("\(name): took more than a minute") } }
         let file = try InputFile(path: path, name: "m.gguf")
         let header = try GGUFHeader(of: file)
         try check(header, size: bytes.count, name)

@@ -149,12 +149,11 @@ struct JSONCase: Sendable, CustomStringConvertible {
     }
   }
 
-  @Test func manyKeysAreFoundTwiceInTime() throws {
-    let keys = (0..<20_000).map { "\"key\($0)\":0" }.joined(separator: ",")
-    let start = ContinuousClock.now
-    #expect(try JSONValue(parsing: Array("{\(keys)}".utf8)).object?.count == 20_000)
+  /// Comparing each with each takes minutes.
+  @Test(.timeLimit(.minutes(1))) func manyKeysAreFoundTwiceInTime() throws {
+    let keys = (0..<40_000).map { "\"key\($0)\":0" }.joined(separator: ",")
+    #expect(try JSONValue(parsing: Array("{\(keys)}".utf8)).object?.count == 40_000)
     #expect(throws: Failure.self) { _ = try JSONValue(parsing: Array("{\(keys),\"key1234\":1}".utf8)) }
-    #expect(ContinuousClock.now - start < .seconds(10))
   }
 
   @Test(arguments: [

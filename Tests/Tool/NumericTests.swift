@@ -209,7 +209,7 @@ import Testing
       status: 69, message: "has 2147483712 elements, bitsandbytes counts at most 2^31", file: "model.safetensors",
       tensor: Self.name
     ).check(run, "quantize")
-    #expect(run.seconds < 5)
+    #expect(run.bytesRead < 1 << 20, "\(run.bytesRead)")
     let kept = try Tool.run(
       "quantize", directory.path("model"), "-o", directory.path("out"), "--keep", "*", "--dry-run", "--json")
     #expect(kept.status == 0 && parse(kept.output)?["parameters"]?.int == 2_147_483_712)

@@ -34,6 +34,8 @@ enum Tool {
     var seconds: Double
     /// The largest resident set that was seen, in bytes.
     var residentBytes: Int
+    /// By system calls, the libraries it is linked to included; 0 where there is no `/proc`.
+    var bytesRead: Int
 
     /// Lines on standard error that are no warnings.
     var errorLines: [Substring] {
@@ -157,6 +159,7 @@ final class ToolProcess {
       usleep(1000)
     }
     let seconds = Date().timeIntervalSince(started)
+    let bytesRead = bytesRead()
     var status: Int32 = 0
     waitpid(identifier, &status, 0)
     let end = status & 0x7F
@@ -169,7 +172,15 @@ final class ToolProcess {
     if end != 0 || crashes.contains(code), !(allowsKill && code == 137) {
       Issue.record("died of a signal: \(code)\n\(texts[1])", sourceLocation: sourceLocation)
     }
-    return Tool.Result(status: code, output: texts[0], error: texts[1], seconds: seconds, residentBytes: resident)
+    return Tool.Result(status: code, output: texts[0], error: texts[1], seconds: seconds, residentBytes: resident,
+      bytesRead: bytesRead)
+  }
+
+  /// So far; of one that has ended, until it is waited for, all.
+  func bytesRead() -> Int {
+    let text = (try? String(contentsOfFile: "/proc/\(identifier)/io", encoding: .utf8)) ?? ""
+    let line = text.split(separator: "\n").first { $0.hasPrefix("rchar: ") }
+    return line.flatMap { Int($0.dropFirst(7)) } ?? 0
   }
 
   /// `VmHWM`. Not `ru_maxrss`: that of a child starts with what the parent had when it was spawned.
