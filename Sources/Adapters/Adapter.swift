@@ -71,6 +71,12 @@ public final class Adapter: Sendable {
     if names.contains(Self.pickleName) {
       warnings.append("\(path): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
     }
+    if !configuration.unknownMembers.isEmpty {
+      let names = configuration.unknownMembers.prefix(8).map { "'\($0.printable(limit: 80))'" }.joined(separator: ", ")
+      let more = configuration.unknownMembers.count > 8 ? " and \(configuration.unknownMembers.count - 8) more" : ""
+      warnings.append(
+        "\(shown): passed over, since PEFT \(ExtractedConfiguration.peftVersion) does not know what it means: \(names)\(more)")
+    }
     if configuration.alpha == 0 { warnings.append("\(path): lora_alpha is 0: the adapter's deltas are zero") }
     try self.init(
       path: path, configuration: configuration, source: file, directory: directory, files: [input], warnings: warnings)
@@ -142,43 +148,6 @@ public final class Adapter: Sendable {
 
   private static func weightsPath(_ path: String, _ directory: InputDirectory?) -> String {
     directory == nil ? path : "\(path)/\(weightsName)"
-  }
-
-  /// The digest of the weights' files, to know the adapter again.
-  public func digest() throws(Failure) -> XXH128Digest {
-    var hasher = XXH3Hasher()
-    for file in files {
-      var position = 0
-      while position < file.size {
-        try Interruption.check()
-        let end = min(position + (1 << 20), file.size)
-        let bytes = try file.bytes(in: position..<end)
-        unsafe bytes.withUnsafeBytes { unsafe hasher.update($0) }
-        position = end
-      }
-    }
-    return hasher.digest128
-  }
-
-  /// Whether a tensor is the same as one of another adapter, byte for byte.
-  func hasSameValues(_ one: Int, as other: Int, of adapter: Adapter) throws(Failure) -> Bool {
-    guard tensors[one].shape == adapter.tensors[other].shape, tensors[one].type == adapter.tensors[other].type else {
-      return false
-    }
-    var position = 0
-    while position < tensors[one].byteCount {
-      try Interruption.check()
-      let count = min(1 << 20, tensors[one].byteCount - position)
-      let left = try ScratchBuffer(source, one, at: position, count: count)
-      let right = try ScratchBuffer(adapter.source, other, at: position, count: count)
-      defer {
-        extendLifetime(left)
-        extendLifetime(right)
-      }
-      guard unsafe left.bytes.hasSameBytes(as: right.bytes) else { return false }
-      position += count
-    }
-    return true
   }
 
   /// A failure of one of the adapter's tensors, with its place.

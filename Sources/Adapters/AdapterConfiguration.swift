@@ -32,6 +32,10 @@ public struct AdapterConfiguration: Sendable {
   /// MiCA rounds the delta to the weight's dtype before it adds it.
   public let roundsDelta: Bool
   public let taskType: String?
+  /// `base_model_name_or_path`: what its training loaded.
+  public let baseModel: String?
+  /// Members that PEFT does not have and that say something.
+  let unknownMembers: [String]
 
   public struct BlockDiagonal: Sendable {
     public var count: Int
@@ -87,6 +91,9 @@ public struct AdapterConfiguration: Sendable {
     blocks = try fields.blockDiagonal()
     roundsDelta = members["init_lora_weights"]?.string?.lowercased() == "mica"
     taskType = try fields.text("task_type")
+    // It says nothing that is computed with.
+    baseModel = members["base_model_name_or_path"]?.string
+    unknownMembers = AdapterMembers.unknown(in: members)
     ranks = try fields.patterns("rank_pattern") { value in
       value.int.flatMap { (1...Int(Int32.max)).contains($0) ? $0 : nil }
     }

@@ -38,6 +38,8 @@ public struct BaseModel: Sendable {
   public let tiesEmbeddings: Bool
   /// The path of the output embedding, `lm_head`.
   public let outputEmbedding: String
+  /// The class that a head for each of PEFT's tasks makes of this one.
+  public var headClasses: [String: String] = [:]
 
   public init(
     source: any TensorSource, entries: [Entry], basePrefix: String, tiesEmbeddings: Bool, outputEmbedding: String

@@ -26,31 +26,40 @@ package struct TensorFactors: Sendable {
 }
 
 extension MergePlan {
-  /// What the adapter does, tensor by tensor.
+  /// What the adapter does, tensor by tensor. Copies of the base's own values, which PEFT saves beside the factors of
+  /// embeddings, do nothing.
   ///
   /// - Throws: `unsupported` when it does more to the model than low-rank updates of matrices.
   package func factors(of adapter: Adapter) throws(Failure) -> [TensorFactors] {
-    if replicatedLayers != nil { throw Self.refusal("layers of the base repeated (layer_replication)") }
+    if replicatedLayers != nil { throw Self.refusal("repeats layers of the base (layer_replication)", adapter) }
+    if adapter.configuration.usesDoRA { throw Self.refusal("is a DoRA adapter (use_dora)", adapter) }
     var result: [TensorFactors] = []
     for item in source.items where item.isChanged {
-      let name = item.info.name.string
-      guard let tensor = item.baseIndex else { throw Self.refusal("whole tensors of its own", name) }
-      guard item.vectors.isEmpty else { throw Self.refusal("biases of its own (lora_bias)", name) }
-      guard item.rows.isEmpty else { throw Self.refusal("rows of an embedding (trainable_token_indices)", name) }
-      guard item.deltas.count == 1, let delta = item.deltas.first, let term = delta.factors.terms.first else {
-        throw Self.refusal("several updates of one tensor", name)
+      var tensor = item.baseIndex
+      if case .adapter(_, let own) = item.origin {
+        guard let replaced = item.replaced, try adapter.hasSameNumbers(own, as: replaced, of: source.base) else {
+          let isNew = item.replaced == nil
+          throw Self.refusal(
+            "is one of the adapter's whole tensors\(isNew ? "" : " and differs from the base's")", adapter, own)
+        }
+        tensor = replaced
       }
-      guard delta.magnitude == nil else { throw Self.refusal("lengths of outputs (DoRA)", name) }
+      guard let tensor else { continue }
+      if let bias = item.vectors.first { throw Self.refusal("is a bias (lora_bias)", adapter, bias.tensor) }
+      if let rows = item.rows.first {
+        throw Self.refusal("has rows of an embedding (trainable_token_indices)", adapter, rows.tensor)
+      }
+      guard let delta = item.deltas.first, let term = delta.factors.terms.first else { continue }
+      if item.deltas.count > 1 { throw Self.refusal("is one of several updates of one tensor", adapter, term.module.a) }
       result.append(try Self.factors(delta, term, item, tensor))
     }
-    // A tensor that was added to the base comes after the base's own.
     return result
   }
 
-  private static func refusal(_ what: String, _ tensor: String? = nil) -> Failure {
+  private static func refusal(_ what: String, _ adapter: Adapter, _ tensor: Int? = nil) -> Failure {
     Failure(
-      .unsupported, "the adapter has \(what), which an adapter in GGUF cannot say; merge it into its base instead",
-      tensor: tensor)
+      .unsupported, "\(what), which an adapter in GGUF cannot hold; merge it into its base instead ('nibble merge')",
+      file: tensor == nil ? adapter.path : adapter.weightsPath, tensor: tensor.map { adapter.tensors[$0].name.string })
   }
 
   private static func factors(

@@ -21,7 +21,18 @@ public struct MergePlan: Sendable {
   public let staysTied: Bool
   /// When layers were replicated: the base's layer that each of the result's comes from.
   public let replicatedLayers: [Int]?
+  /// The head that an adapter brought, where the base has one of another class.
+  public let classifier: Classifier?
   public let warnings: [Warning]
+
+  /// The class that a classifier's head makes of the model.
+  public struct Classifier: Sendable {
+    public var architecture: String
+    /// Rows of the head; nil where they are not labels.
+    public var labels: Int?
+    /// What has it.
+    public var adapter: Adapter
+  }
 
   /// - Parameters:
   ///   - type: what every floating-point tensor is written in; nil keeps each one's own.
@@ -36,6 +47,7 @@ public struct MergePlan: Sendable {
     try planner.placeDeltas()
     try planner.checkAllUsed()
     try planner.tie()
+    planner.dropUnusedHead()
     let items = try planner.items(in: type)
     source = try MergedSource(items, base: base.source)
     changes = planner.slots.enumerated().flatMap { index, slot in
@@ -44,6 +56,7 @@ public struct MergePlan: Sendable {
     vocabularySize = planner.vocabularySize
     staysTied = planner.staysTied
     replicatedLayers = planner.replicatedLayers
+    classifier = planner.classifier
     warnings = Warning.grouped(planner.warnings)
   }
 }

@@ -14,6 +14,7 @@ extension MergePlanner {
       }
       for replacement in adapter.replacements { try place(replacement, of: number) }
     }
+    try shareStorage()
   }
 
   private mutating func place(_ replacement: Adapter.Replacement, of number: Int) throws(Failure) {
@@ -74,6 +75,7 @@ extension MergePlanner {
     slot.part = nil
     slots.append(slot)
     register(slots.count - 1)
+    if sharesStorage { inherit(slots.count - 1, from: embedding) }
     return slots.count - 1
   }
 
@@ -94,9 +96,7 @@ extension MergePlanner {
         name: TensorName(name), parameter: name, part: nil, isTransposed: false, base: slots[like].base,
         shape: adapter.tensors[replacement.tensor].shape))
     register(slots.count - 1)
-    warnings.append(
-      "\(names: [name]) is not in the base; the adapter's is written: 'architectures' in config.json must name a class "
-        + "that has it")
+    noteHead(name, replacement, of: adapter, isHead: isHead)
     return .whole(slots.count - 1)
   }
 
@@ -112,7 +112,7 @@ extension MergePlanner {
         let rows = adapter.configuration.trainableTokens.first { token in
           token.module.isEmpty || entry.path == token.module || entry.path.hasSuffix("." + token.module)
         }
-        guard let rows = rows?.rows else {
+        guard let rows = rows?.rows ?? rowsOfTied(entry.path, adapter) else {
           throw adapter.failure(
             "has rows, but trainable_token_indices says nothing of '\(entry.path)'", tensor: entry.tensor)
         }
@@ -144,6 +144,15 @@ extension MergePlanner {
     for (own, row) in rows.enumerated() { rowOf[row] = own }
     slots[slot].rows.append((adapter, entry.tensor, rowOf))
     record(slot, number, scale: nil)
+  }
+
+  /// The tied head has the embedding's rows, and PEFT saves them twice when it saves embeddings.
+  private func rowsOfTied(_ path: String, _ adapter: Adapter) -> [Int]? {
+    guard base.tiesEmbeddings, path == base.outputEmbedding || path == "lm_head", let embedding = inputEmbedding else {
+      return nil
+    }
+    let own = slots[embedding].parameter.dropLast(".weight".count)
+    return adapter.configuration.trainableTokens.first { own == $0.module || own.hasSuffix("." + $0.module) }?.rows
   }
 
   // MARK: - The embedding

@@ -4,14 +4,22 @@ import Tensors
 extension MergePlanner {
   /// Where the base uses one tensor as input and output embedding, an adapter may have changed one of the two.
   mutating func tie() throws(Failure) {
+    try separate()
     try checkVocabulary()
-    guard base.tiesEmbeddings, let embedding = inputEmbedding else { return }
-    let head = slots.firstIndex {
+  }
+
+  private var head: Int? {
+    slots.firstIndex {
       $0.parameter == base.outputEmbedding + ".weight" || $0.name.string == base.outputEmbedding + ".weight"
     }
+  }
+
+  private mutating func separate() throws(Failure) {
+    guard base.tiesEmbeddings, let embedding = inputEmbedding else { return }
+    let head = head
     let isHeadChanged = try head.map { (head) throws(Failure) in try isChanged(head, apartFrom: embedding) } ?? false
     // Rows for single tokens are shared by both sides in PEFT too.
-    let isEmbeddingChanged = !slots[embedding].deltas.isEmpty || slots[embedding].replacement != nil
+    let isEmbeddingChanged = !slots[embedding].deltas.isEmpty || slots[embedding].replacement != nil && !isCopy(embedding)
     let areReplacedAlike =
       slots[embedding].deltas.isEmpty && (head.map { slots[$0].replacement != nil } ?? false)
     let follows = !isHeadChanged && (areReplacedAlike || adapters.contains { $0.configuration.tiesWeights })
@@ -20,19 +28,7 @@ extension MergePlanner {
       if let head, slots[embedding].isChanged { follow(embedding, with: head) }
       return
     }
-    let isResized = slots[embedding].shape != base.source.tensors[slots[embedding].base].shape
-    if !isHeadChanged, isResized, slots[embedding].deltas.isEmpty {
-      // Resized, and saved once for both.
-      if let head { follow(embedding, with: head) }
-      return
-    }
     let own = head ?? appendHead(copying: embedding)
-    if slots[own].shape != slots[embedding].shape, !isHeadChanged, let saved = slots[embedding].replacement {
-      // Resized, saved once for both, then adapted on one side.
-      slots[own].replacement = saved
-      slots[own].shape = slots[embedding].shape
-      record(own, saved.adapter, scale: nil)
-    }
     let name = slots[own].name.string
     staysTied = false
     if isHeadChanged, isEmbeddingChanged {
@@ -47,7 +43,15 @@ extension MergePlanner {
         "the adapter changes the input embedding only, to which the output embedding was tied: '\(name)' keeps the base's "
           + "values, tie_word_embeddings is false")
     }
-    if !slots[embedding].rows.isEmpty, slots[own].rows.isEmpty { slots[own].rows = slots[embedding].rows }
+    guard !slots[embedding].rows.isEmpty, slots[own].rows.isEmpty else { return }
+    slots[own].rows = slots[embedding].rows
+    // The head's own factors lie around the rows that it shares with the embedding.
+    slots[own].rowsComeFirst = !slots[own].deltas.isEmpty
+    if slots[own].rowsComeFirst, let delta = slots[own].deltas.first(where: { $0.magnitude != nil }) {
+      throw Failure(
+        .unsupported, "has DoRA on the output embedding, whose tied rows are trained too; merge it with PEFT",
+        file: delta.magnitude?.adapter.path)
+    }
   }
 
   private mutating func follow(_ embedding: Int, with head: Int) {
@@ -97,14 +101,52 @@ extension MergePlanner {
     return true
   }
 
-  /// A resized input embedding needs an output embedding with as many rows.
+  // MARK: - New rows
+
+  /// What a tied model has of one side before it is adapted, it has of the other: an adapter of the head alone brings a
+  /// copy of the rows that both had when training began.
+  mutating func shareStorage() throws(Failure) {
+    sharesStorage = true
+    guard base.tiesEmbeddings, let embedding = inputEmbedding, let head else { return }
+    if isCopy(embedding), slots[head].replacement == nil { inherit(head, from: embedding) }
+    guard isCopy(head), slots[embedding].replacement == nil, let copy = slots[head].replacement else { return }
+    // Most copies are of what is there.
+    if slots[head].shape == slots[embedding].shape,
+      try adapters[copy.adapter].hasSameNumbers(copy.tensor, as: slots[embedding].base, of: base.source)
+    {
+      return
+    }
+    inherit(embedding, from: head)
+  }
+
+  /// Gives one side what an adapter has of the other, unless that is what training made of it.
+  mutating func inherit(_ slot: Int, from other: Int) {
+    guard isCopy(other), let copy = slots[other].replacement else { return }
+    slots[slot].replacement = copy
+    slots[slot].shape = slots[other].shape
+    record(slot, copy.adapter, scale: nil)
+  }
+
+  /// Whether an adapter replaces a tensor by what it was before it was adapted.
+  private func isCopy(_ slot: Int) -> Bool {
+    guard let replacement = slots[slot].replacement else { return false }
+    let adapter = adapters[replacement.adapter]
+    let name = adapter.tensors[replacement.tensor].name.string
+    return !adapter.configuration.saves(AdapterKey(name).module) && !name.contains("modules_to_save")
+  }
+
+  /// Input and output embedding have as many rows.
   private func checkVocabulary() throws(Failure) {
-    guard let rows = vocabularySize, let embedding = inputEmbedding, !base.tiesEmbeddings,
-      let head = slots.firstIndex(where: { $0.parameter == base.outputEmbedding + ".weight" }),
-      slots[head].shape.first != rows, let replacement = slots[embedding].replacement
-    else { return }
-    throw adapters[replacement.adapter].failure(
-      "has \(rows) tokens, the output embedding '\(slots[head].name.string)' \(slots[head].shape.first ?? 0); the adapter "
-        + "must have both", tensor: replacement.tensor)
+    guard let embedding = inputEmbedding, let head else { return }
+    for (resized, other, kind) in [(embedding, head, "output"), (head, embedding, "input")] {
+      guard slots[resized].shape.first != base.source.tensors[slots[resized].base].shape.first,
+        slots[other].shape.first != slots[resized].shape.first, let replacement = slots[resized].replacement
+      else { continue }
+      throw adapters[replacement.adapter].failure(
+        "has \(slots[resized].shape.first ?? 0) tokens, the \(kind) embedding '\(slots[other].name.string)' "
+          + "\(slots[other].shape.first ?? 0); the adapter must have both, or the new rows of one are lost (train with both in "
+          + "modules_to_save, or on a base that was saved with its new tokens)",
+        tensor: replacement.tensor)
+    }
   }
 }

@@ -18,6 +18,8 @@ struct MergePlanner {
     var deltas: [LowRankDelta] = []
     var vectors: [(adapter: Adapter, tensor: Int, scale: Float)] = []
     var rows: [(adapter: Adapter, tensor: Int, rowOf: [Int: Int])] = []
+    /// Whether the rows are part of what the deltas are added to.
+    var rowsComeFirst = false
     var isStack = false
     /// Rounded to the base's dtype before it is added, whatever the settings say of linear layers.
     var isRoundedFirst = false
@@ -36,6 +38,9 @@ struct MergePlanner {
   /// Adapter and position of each tensor that found no place.
   var unmatched: [(adapter: Int, tensor: Int)] = []
   var nextFactorID = 0
+  /// Whether a head that is added begins as what an adapter has of the tied embedding.
+  var sharesStorage = false
+  var classifier: MergePlan.Classifier?
 
   private var byName: [String: Int] = [:]
   private var byParameter: [String: [Int]] = [:]
@@ -172,6 +177,7 @@ struct MergePlanner {
       item.deltas = slot.deltas
       item.vectors = slot.vectors
       item.rows = slot.rows
+      item.rowsComeFirst = slot.rowsComeFirst
       if slot.isChanged {
         guard let own else {
           throw Failure(

@@ -54,7 +54,9 @@ public struct MergedSource: TracingSource {
       } else {
         try unsafe pass(index, item, elements, into: destination, original)
       }
-      if !item.rows.isEmpty { try unsafe replaceRows(index, item, elements, in: destination) }
+      if !item.rows.isEmpty, !item.rowsComeFirst, let type = FloatType(elementType: item.info.type) {
+        try unsafe replaceRows(index, item, elements, in: destination, as: type)
+      }
     } catch { throw error.located(tensor: item.info.name.string) }
   }
 
@@ -154,6 +156,7 @@ public struct MergedSource: TracingSource {
     let values = try stored(item, elements, from)
     defer { extendLifetime(values) }
     unsafe original?.set(values.bytes)
+    if item.rowsComeFirst { try unsafe replaceRows(index, item, elements, in: values.mutableBytes, as: from) }
     let first = elements.lowerBound - rows.lowerBound * length
     let own = unsafe UnsafeBufferPointer(rebasing: delta.floats[first..<first + elements.count])
     do throws(NonFinite) {
@@ -195,11 +198,11 @@ public struct MergedSource: TracingSource {
   // MARK: - Rows
 
   private func replaceRows(
-    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, in destination: UnsafeMutableRawBufferPointer
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, in destination: UnsafeMutableRawBufferPointer,
+    as to: FloatType
   ) throws(Failure) {
     let length = item.rowLength
-    let width = destination.count / elements.count
-    guard let to = FloatType(elementType: item.info.type) else { return }
+    let width = to.byteCount
     for replacement in item.rows {
       let source = replacement.adapter.source
       for row in elements.lowerBound / length...(elements.upperBound - 1) / length {

@@ -21,6 +21,8 @@ public struct MergedTensor: Sendable {
   var vectors: [(adapter: Adapter, tensor: Int, scale: Float)] = []
   /// Rows of an embedding that an adapter has: row of the tensor, row of the adapter's.
   var rows: [(adapter: Adapter, tensor: Int, rowOf: [Int: Int])] = []
+  /// Whether deltas are added to those rows, not replaced by them.
+  var rowsComeFirst = false
   /// What the delta is rounded to before it is added; f32 leaves it as it is.
   var deltaType = FloatType.f32
 

@@ -54,6 +54,7 @@ enum MergeVerb: Verb {
     let output = try arguments.required(.output, verb: name)
     var merge = Merge()
     merge.settings = try settings(arguments, adapters: adapters.count)
+    if let name = arguments.text(scheme) { try check(name, output) }
     if output.hasSuffix(".gguf") {
       merge.ggufScheme = try arguments.choice(scheme, GGUFScheme.self)
     } else if let choice = try arguments.choice(scheme, Quantize.Code.self) {
@@ -71,6 +72,19 @@ enum MergeVerb: Verb {
     }
     try report.print(arguments, verb: name)
     return 0
+  }
+
+  /// - Throws: `usage` for a scheme of the other kind of output.
+  private static func check(_ scheme: String, _ output: String) throws(Failure) {
+    if output.hasSuffix(".gguf") {
+      guard Quantize.Code(rawValue: scheme) != nil else { return }
+      throw Failure(
+        .usage,
+        "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; \(scheme) is written as a directory, whose name "
+          + "does not end in .gguf")
+    }
+    guard GGUFScheme(named: scheme) != nil else { return }
+    throw Failure(.usage, "scheme '\(scheme)' is written as a GGUF file: the name of the output must end in .gguf")
   }
 
   private static func settings(_ arguments: Arguments, adapters: Int) throws(Failure) -> MergeSettings {

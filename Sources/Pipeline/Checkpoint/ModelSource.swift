@@ -150,7 +150,7 @@ public struct ModelSource: Sendable {
       warnings.append("copied without being read: \(names: code), code that a loader runs with trust_remote_code")
     }
     if !leftBehind.isEmpty { warnings.append("not copied: \(names: leftBehind)") }
-    if checkpoint.directory != nil, config == nil {
+    if checkpoint.directory != nil, config == nil, !isAdapter {
       warnings.append("there is no config.json: a loader will not know the model, nor that it is quantized")
     }
     return warnings

@@ -30,6 +30,7 @@ public struct Convert: Sendable {
     if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
     let model = try ModelSource(path: source, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
     do throws(Failure) {
+      if model.isAdapter { return try prepareAdapter(model).run(into: output, announce: announce) }
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
   }
@@ -42,7 +43,8 @@ public struct Convert: Sendable {
     }
     guard forGGUF, InputDirectory.exists(at: path) else { return false }
     let names = try InputDirectory(path: path).names()
-    return names.contains(Adapter.configName) && !names.contains(ModelSource.configName)
+    return names.contains(Adapter.configName) && names.contains(Adapter.weightsName)
+      && !names.contains { $0.hasSuffix(".safetensors") && $0 != Adapter.weightsName }
   }
 
   func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {

@@ -43,7 +43,7 @@ public struct Merge: Sendable {
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
     // Reads the adapters whole, so whatever headers can tell comes before it.
     let provenance = try MergeProvenance(model, adapters, settings)
-    var warnings = model.warnings + merged.warnings
+    var warnings = try model.warnings + merged.warnings + doubts(adapters, model)
     var config = config(of: model, base, merged, target)
     let steps: [Step]
     let source: any TensorSource
@@ -75,9 +75,20 @@ public struct Merge: Sendable {
       changes: { MergeReport.changes(merged) })
   }
 
+  /// What makes it likely that the merge is not what was meant.
+  func doubts(_ adapters: [Adapter], _ model: ModelSource) throws(Failure) -> [String] {
+    let names = try BaseNames(model)
+    var doubts: [String] = []
+    for adapter in adapters {
+      if let doubt = names.warning(for: adapter, trainedAs: trainedAs) { doubts.append(doubt) }
+      if let doubt = try adapter.zeroWarning() { doubts.append(doubt) }
+    }
+    return doubts
+  }
+
   func check(_ model: ModelSource) throws(Failure) {
     let path = model.checkpoint.path
-    if model.checkpoint.tensors.first?.name.string.hasPrefix("base_model.model.") == true {
+    if model.isAdapter {
       throw Failure(.malformed, "is an adapter; the first path is that of the model that it was trained on", file: path)
     }
     switch model.quantizationMethod {
@@ -127,6 +138,7 @@ public struct Merge: Sendable {
       config.edit("tie_word_embeddings") { _ in false }
       config["tie_word_embeddings"] = false
     }
+    if let classifier = merged.classifier { classifier.apply(to: &config) }
     return config
   }
 

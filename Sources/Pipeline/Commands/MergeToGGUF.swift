@@ -26,13 +26,14 @@ extension Merge {
     let target = FloatType(torchName: type.rawValue)
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
     let provenance = try MergeProvenance(model, adapters, settings)
+    let doubts = try doubts(adapters, model)
     guard let config = config(of: model, base, merged, target) else {
       throw Failure(
         .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
     }
     let side = try SideFiles(of: model, adapters: adapters)
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
-    var warnings = input.warnings + merged.warnings
+    var warnings = input.warnings + merged.warnings + doubts
     let plan: GGUFPlan
     var summary: QuantizationSummary?
     if let ggufScheme {
@@ -49,7 +50,7 @@ extension Merge {
     }
     return GGUFRun(
       plan: plan, operation: "merge", activity: "merging", recorded: recorded(provenance), warnings: warnings,
-      options: run, identities: input.identities + adapters.flatMap(\.identities),
+      source: model.checkpoint.path, options: run, identities: input.identities + adapters.flatMap(\.identities),
       checkUnchanged: { () throws(Failure) in
         try input.checkUnchanged()
         for adapter in adapters { for file in adapter.files { try file.checkUnchanged() } }

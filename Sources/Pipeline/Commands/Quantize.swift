@@ -42,6 +42,10 @@ public struct Quantize: Sendable {
   public var forcesRequantization = false
   public var run = RunOptions()
 
+  static let adapterReason =
+    "nothing loads its factors in 4 bits; merge it into its base and quantize that ('nibble merge BASE ADAPTER -o OUT', "
+    + "with --scheme in one step)"
+
   public static let blockSizes = FourBitFormat.blockSizes
 
   public init() {}
@@ -106,6 +110,7 @@ public struct Quantize: Sendable {
 
   private func checkSource(_ model: ModelSource) throws(Failure) {
     let path = model.checkpoint.path
+    try model.refuseAdapter(Self.adapterReason)
     switch model.quantizationMethod {
     case .none: break
     case .fourBit:

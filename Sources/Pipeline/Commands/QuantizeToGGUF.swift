@@ -27,13 +27,16 @@ public struct QuantizeToGGUF: Sendable {
   ) throws(Failure) -> RunReport {
     let input = try GGUFInput(path: source, isExact: true)
     do throws(Failure) {
+      guard try input.metadata.text("general.type") != "adapter" else {
+        throw Failure(.unsupported, "is an adapter, not a model: \(Quantize.adapterReason)", file: source)
+      }
       let matrix = try importance.map { path throws(Failure) in
         try ImportanceMatrix(InputFile(path: path, name: fileName(of: path)))
       }
       let (plan, warnings) = try prepare(input, matrix, name: fileName(of: output))
       return try GGUFRun(
         plan: plan, operation: "quantize", activity: "quantizing", recorded: recorded,
-        warnings: input.warnings + warnings, options: run, identities: input.identities,
+        warnings: input.warnings + warnings, source: input.path, options: run, identities: input.identities,
         checkUnchanged: input.checkUnchanged, summary: QuantizationSummary(plan)
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }

@@ -30,6 +30,7 @@ public struct Reshard: Sendable {
       throw Failure(.usage, "'\(source)' is no GGUF model; 'nibble convert' makes one of it")
     }
     let model = try ModelSource(path: source)
+    try model.refuseAdapter("PEFT reads it from one file, which it is in")
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
@@ -55,7 +56,7 @@ public struct Reshard: Sendable {
       stored: input.stored, metadata: input.metadata, name: fileName(of: output), maxShardBytes: maxShardBytes)
     return try GGUFRun(
       plan: plan, operation: operation.rawValue, activity: "copying", recorded: recorded,
-      warnings: warnings(input.warnings, fileCount: plan.layout.files.count), options: run,
+      warnings: warnings(input.warnings, fileCount: plan.layout.files.count), source: source, options: run,
       identities: input.identities, checkUnchanged: input.checkUnchanged
     ).run(into: output, announce: announce)
   }

@@ -25,6 +25,7 @@ struct ExtractPair: Sendable {
     let a = try ComparedCheckpoint.original(basePath)
     let b = try ComparedCheckpoint.original(tunedPath)
     for model in [a.model, b.model] {
+      try model.refuseAdapter("an adapter is made from the weights before and after training")
       guard case .other(let method) = model.quantizationMethod else { continue }
       throw Failure(
         .unsupported, "is quantized (\(method)); weights are compared in 16 or 32 bits, or in 4 (bitsandbytes)",

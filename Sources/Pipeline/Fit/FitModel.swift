@@ -35,6 +35,7 @@ struct FitModel: Sendable {
       let names = try directory.entries().map(\.name)
       if names.contains(where: { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }) {
         let model = try ModelSource(path: path)
+        try model.refuseAdapter("name the one that it was trained on")
         guard let config = model.config else {
           throw Failure(.missing, "has no \(ModelSource.configName), which names the architecture", file: path)
         }

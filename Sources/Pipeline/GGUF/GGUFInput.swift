@@ -64,6 +64,7 @@ extension GGUFInput {
 
   /// A Hugging Face model, under the names and in the arrangement that llama.cpp expects.
   init(_ model: ModelSource, isExact: Bool) throws(Failure) {
+    try model.refuseAdapter(Quantize.adapterReason)
     guard let config = model.config else {
       throw Failure(
         .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)

@@ -13,6 +13,8 @@ struct GGUFRun {
   /// The options that shaped the result, for the manifest.
   let recorded: [(key: String, value: JSONValue)]
   let warnings: [Warning]
+  /// What the model was made from; nil for an adapter.
+  var source: String?
   let options: RunOptions
   /// Files being read, which may not be replaced.
   let identities: [FileIdentity]
@@ -50,8 +52,9 @@ struct GGUFRun {
       progress.advance(by: plan.inputByteCount(of: piece.elements, piece.tensor))
     }
     try writer.finish()
+    let origin = try source.map { (source) throws(Failure) in try SourceRecord(path: source).members } ?? []
     try ManifestWriter(
-      tensors: plan, operation: operation, options: recorded, files: writer.fileDigests,
+      tensors: plan, operation: operation, options: origin + recorded, files: writer.fileDigests,
       outputDigests: writer.tensorDigests, sources: [], storedDigests: []
     ).writeManifest(manifest, into: staged.files, sha256: options.sha256)
     try checkUnchanged()

@@ -51,9 +51,11 @@ struct MergeBase {
         part: place.part.map { BaseModel.Part(expert: $0.expert, index: $0.index, count: $0.count) },
         isTransposed: isTransposed)
     }
-    model = BaseModel(
+    var model = BaseModel(
       source: base, entries: entries, basePrefix: names.basePrefix, tiesEmbeddings: names.tiesEmbeddings,
       outputEmbedding: names.outputEmbedding)
+    model.headClasses = headClasses(beside: source.configuration.architecture)
+    self.model = model
     self.isFourBit = isFourBit
     self.conv1D = conv1D
     let changed = simulated.union(turned).union(turnsBack)

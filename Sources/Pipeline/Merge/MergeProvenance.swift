@@ -1,8 +1,6 @@
 import Adapters
 import Bytes
 import JSON
-import Safetensors
-import Tensors
 
 /// Which adapters are in a merged model, told in its manifest: merging one twice would double its effect.
 struct MergeProvenance {
@@ -11,7 +9,7 @@ struct MergeProvenance {
 
   /// - Throws: `malformed` when an adapter is given twice or is in the base already.
   init(_ model: ModelSource, _ adapters: [Adapter], _ settings: MergeSettings) throws(Failure) {
-    var entries = try Self.earlier(model)
+    var entries = try SourceRecord(path: model.checkpoint.path).options?["adapters"]?.array ?? []
     let known = Set(entries.compactMap { $0["xxh128"]?.string })
     var digests: [String: String] = [:]
     for (index, adapter) in adapters.enumerated() {
@@ -36,27 +34,4 @@ struct MergeProvenance {
   }
 
   var json: JSONValue { .array(entries) }
-
-  /// What the base's own manifest tells; nothing when it has none or it cannot be read.
-  private static func earlier(_ model: ModelSource) throws(Failure) -> [JSONValue] {
-    let place =
-      if let sidecar = try GGUFSidecar(path: model.checkpoint.path) { (sidecar.directory, sidecar.name) } else {
-        model.checkpoint.directory.map { ($0, ManifestWriter.name) }
-      }
-    guard let (directory, name) = place, directory.contains(name) else { return [] }
-    let bytes = try directory.open(name).contents(limit: Manifest.sizeLimit)
-    var reader = JSONReader(bytes)
-    do throws(Failure) {
-      try reader.enterObject()
-      while let (key, _) = try reader.nextMember() {
-        // The lists of files and tensors, which may be long, come after it.
-        if key == "options" { return try reader.value()["adapters"]?.array ?? [] }
-        try reader.skipValue()
-      }
-    } catch {
-      // What the manifest is worth is for `verify` to say.
-      return []
-    }
-    return []
-  }
 }

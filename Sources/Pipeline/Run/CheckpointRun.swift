@@ -56,7 +56,8 @@ struct CheckpointRun {
     }
     for name in sideFiles.names { files.append(try copy(name, into: directory.files)) }
     try ManifestWriter(
-      tensors: plan, operation: operation, options: recorded, files: files, outputDigests: writer.outputDigests,
+      tensors: plan, operation: operation, options: SourceRecord(path: model.checkpoint.path).members + recorded,
+      files: files, outputDigests: writer.outputDigests,
       sources: plan.stored.tensors, storedDigests: writer.storedDigests
     ).write(into: directory.files, sha256: options.sha256)
     try model.checkpoint.checkUnchanged()

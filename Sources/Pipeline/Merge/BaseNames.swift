@@ -1,0 +1,75 @@
+import Adapters
+import Bytes
+import JSON
+
+/// Whether a base is the model that an adapter names as its own. Weights of another model of the same shapes fit as
+/// well, and the result means nothing.
+struct BaseNames {
+  private let model: ModelSource
+  private let record: SourceRecord
+  private let names: Set<String>
+
+  init(_ model: ModelSource) throws(Failure) {
+    self.model = model
+    let path = model.checkpoint.path
+    record = try SourceRecord(path: path)
+    let real = FileName.real(path).flatMap { SourceRecord.name(of: $0) }
+    let known = [record.name, real, model.config?["_name_or_path"]?.string].compactMap(\.self) + record.origins
+    names = Set(known.map(SourceRecord.lastComponent))
+  }
+
+  /// - Parameter trainedAs: what the base's weights are taken for.
+  /// - Returns: nil when nothing speaks against it.
+  func warning(for adapter: Adapter, trainedAs: Quantize.Code?) -> String? {
+    guard let named = adapter.configuration.baseModel, !named.isEmpty, let own = record.name else { return nil }
+    let wanted = SourceRecord.lastComponent(of: named)
+    if names.contains(wanted) || isNamedInGGUF(wanted) { return nil }
+    let shown = "'\((SourceRecord.hubName(named) ?? named).printable(limit: 200))'"
+    if let code = neighbour(wanted) {
+      if trainedAs == code { return nil }
+      return "\(adapter.path): was trained on \(shown), the \(code.rawValue.uppercased()) of this base: merge it into "
+        + "that, or with --base-as-trained \(code.rawValue)"
+    }
+    var text = "\(adapter.path): was trained on \(shown), and nothing says that '\(own.printable(limit: 200))'"
+    text += "\(kind) is that model: merged into another one it means nothing"
+    let isFourBit = ["nf4", "fp4", "4bit"].contains { wanted.lowercased().contains($0) }
+    if isFourBit, model.quantizationMethod == .none, trainedAs == nil {
+      text += "; by its name that is in 4 bits, to which --base-as-trained nf4 brings a base in 16"
+    }
+    return text
+  }
+
+  /// " (NF4 of 'X')", as far as that is known.
+  private var kind: String {
+    guard model.quantizationMethod == .fourBit else { return "" }
+    let code = model.config?["quantization_config"]?["bnb_4bit_quant_type"]?.string == "nf4" ? "NF4" : "4 bits"
+    return " (\(code)\(record.origins.first.map { " of '\($0.printable(limit: 200))'" } ?? ""))"
+  }
+
+  /// How a model that lies beside the base under that name was quantized from this base; nil when none was.
+  private func neighbour(_ name: String) -> Quantize.Code? {
+    guard let real = FileName.real(model.checkpoint.path) else { return nil }
+    let parent = "/" + real.split(separator: "/").dropLast().joined(separator: "/")
+    guard InputDirectory.isPlainComponent(name), let directory = try? InputDirectory(path: parent),
+      (try? directory.entries().contains { $0.name == name && $0.kind == .directory }) == true,
+      let record = try? SourceRecord(path: "\(parent)/\(name)"), let source = record.origins.first,
+      names.contains(SourceRecord.lastComponent(of: source))
+    else { return nil }
+    return record.options?["scheme"]?.string.flatMap(Quantize.Code.init)
+  }
+
+  /// A file is not called as the directory that it was made from: its metadata spell that in words, and its own name
+  /// has a type added.
+  private func isNamedInGGUF(_ wanted: String) -> Bool {
+    guard model.checkpoint.container == "gguf" else { return false }
+    func plain(_ text: String) -> String { text.lowercased().filter { $0.isLetter || $0.isNumber } }
+    let wanted = plain(wanted)
+    guard !wanted.isEmpty else { return false }
+    if plain(record.name ?? "").hasPrefix(wanted) { return true }
+    let metadata = (try? model.checkpoint.metadata(isWhole: false)) ?? []
+    return metadata.contains { entry in
+      let isName = entry.key == "general.name" || entry.key.hasPrefix("general.base_model.0.")
+      return isName && plain(SourceRecord.lastComponent(of: entry.text)) == wanted
+    }
+  }
+}
