@@ -24,6 +24,9 @@ public struct JSONNumber: Sendable, Equatable {
   /// Whether it is a number of RFC 8259, which may be beyond the range of doubles.
   public var isFinite: Bool { !Self.words.contains(text) }
 
+  /// What one of Python's words stands for; nil for a number.
+  public var notFinite: Double? { isFinite ? nil : Double(text) }
+
   /// The value, when it is written as a whole number (`2.0` and `2e0` are not) and fits.
   public var int: Int? { Int(text) }
 
@@ -35,6 +38,8 @@ public struct JSONNumber: Sendable, Equatable {
 
   /// `repr(float)`: positional from 1e-4 up to below 1e16, else with an exponent of two digits or more.
   static func pythonText(of value: Double) -> String {
+    // Many are, and need no digits found.
+    if value.magnitude < 1e15, value != 0, let whole = Int(exactly: value) { return "\(whole).0" }
     // Swift's description has the same shortest digits but changes to exponents elsewhere.
     let description = value.magnitude.description
     let parts = description.split(separator: "e", maxSplits: 1)

@@ -21,8 +21,13 @@ extension HostileAdapter {
       tensor: "model.layers.0.self_attn.q_proj.lora_A.weight"
     ) { $0.adapter.set("r", "2147483647") },
 
-    member("lora_alpha", "NaN", "expected a value"), member("lora_alpha", "Infinity", "expected a value"),
-    member("lora_alpha", "-Infinity", "found 'I', expected a digit"),
+    member("lora_alpha", "NaN", "'lora_alpha' is NaN, \(scaleNumber)"),
+    member("lora_alpha", "Infinity", "'lora_alpha' is Infinity, \(scaleNumber)"),
+    member("lora_alpha", "-Infinity", "'lora_alpha' is -Infinity, \(scaleNumber)"),
+    member("r", "NaN", "'r' is NaN, \(wholeRank)"), member("r", "Infinity", "'r' is Infinity, \(wholeRank)"),
+    member("use_dora", "NaN", "'use_dora' is NaN, allowed is true or false"),
+    member(
+      "bias", "\"\\ud800\"", "'bias' is a string with half of a surrogate pair, allowed is a string", twin: "\"none\""),
     member("lora_alpha", "1e309", "'lora_alpha' is 1e309, \(scaleNumber)"),
     member("lora_alpha", "-1", "'lora_alpha' is -1, \(scaleNumber)", twin: "0", warning: "lora_alpha is 0"),
     member("lora_alpha", "\"16\"", "'lora_alpha' is '16', \(scaleNumber)", twin: "16.5"),
@@ -39,6 +44,7 @@ extension HostileAdapter {
     member("rank_pattern", "[\"q_proj\"]", "'rank_pattern' is an array, allowed is an object", twin: "null"),
     member("alpha_pattern", "{\"q_proj\": -1}", "'alpha_pattern.q_proj' is -1", twin: "{\"q_proj\": 0.5}"),
     member("alpha_pattern", "{\"q_proj\": 1e309}", "'alpha_pattern.q_proj' is 1e309"),
+    member("alpha_pattern", "{\"q_proj\": Infinity}", "'alpha_pattern.q_proj' is Infinity"),
     member("alpha_pattern", "{\"q_proj\": \"8\"}", "'alpha_pattern.q_proj' is '8'"),
     member("alpha_pattern", "{\"q_proj\": 8, \"q_proj\": 16}", "key 'q_proj' occurs twice", twin: "{\"q_proj\": 16}"),
     pattern("alpha_pattern", "q_proj(?!x)", twin: "q_proj(?:)"),

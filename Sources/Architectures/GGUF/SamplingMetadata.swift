@@ -30,10 +30,11 @@ struct SamplingMetadata {
       case .number:
         // In the fewest digits that are the same number in 32 bits.
         guard let number = try metadata.number(key) else { continue }
-        guard let short = Double(String(Float(number))).flatMap(JSONNumber.init) else {
-          throw Failure(.malformed, "metadata '\(key)' is \(number), expected a finite number")
+        let short = Float(number)
+        guard short.isFinite || !number.isFinite else {
+          throw Failure(.malformed, "metadata '\(key)' is \(number), expected a number of 32 bits")
         }
-        object[name] = .number(short)
+        object[name] = .number(JSONNumber(python: Double(String(short)) ?? number))
       }
     }
     return object
@@ -69,8 +70,13 @@ struct SamplingMetadata {
         guard let integer = value.int else { throw wrong("a whole number") }
         try metadata.set(key, signed: integer)
       case .number:
-        guard let number = value.double else { throw wrong("a number") }
-        try metadata.set(key, number: number)
+        guard let number = value.number else { throw wrong("a number") }
+        if let infinite = number.notFinite {
+          metadata.set(key, .float32(Float(infinite)))
+        } else {
+          guard let number = number.double else { throw wrong("a number") }
+          try metadata.set(key, number: number)
+        }
       }
     }
   }

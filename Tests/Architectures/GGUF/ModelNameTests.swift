@@ -1,3 +1,5 @@
+import GGUF
+import JSON
 import Testing
 
 @testable import Architectures
@@ -119,6 +121,15 @@ import Testing
     for bad in [#"{"top_k": 2.5}"#, #"{"top_k": 3000000000}"#, #"{"temperature": "hot"}"#, #"{"top_p": 1e300}"#] {
       #expect(failure { try plan(bad) }?.code == .malformed, "\(bad)")
     }
+    // What Python writes for what JSON cannot say is a number of GGUF like any other.
+    let words = try plan(#"{"temperature": Infinity, "top_p": NaN, "typical_p": -Infinity, "note": "\ud800"}"#)
+    #expect(words.warnings.isEmpty)
+    let metadata = GGUFMetadata(words.metadata)
+    #expect(try metadata.number("general.sampling.temp") == .infinity)
+    #expect(try metadata.number("general.sampling.top_p")?.isNaN == true)
+    let back = JSONValue.object(try SamplingMetadata.configuration(metadata))
+    #expect(back.text(.compact) == #"{"top_p":NaN,"temperature":Infinity}"#)
+    #expect(failure { try plan(#"{"top_k": Infinity}"#) }?.message == "top_k: found NaN or Infinity, expected a whole number")
     let damaged = try plan("{")
     #expect(damaged.warnings.count == 1)
     #expect(!damaged.metadata.contains { $0.key.contains("sampling") })
