@@ -12,6 +12,8 @@ import torch
 import checkpoint
 from tool import ROOT
 
+pytestmark = pytest.mark.kernels
+
 BASE = ROOT / "fixtures" / "sql-llama"
 ADAPTER = ROOT / "fixtures" / "sql-llama-dialect"
 
