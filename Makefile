@@ -24,7 +24,7 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
-.PHONY: all build demo test test-long test-swift test-interop test-dist test-dist-debian \
+.PHONY: all build demo test test-long test-swift test-interop test-cpus test-dist test-dist-debian \
         bench bench-13b gpu-proof gpu-proof-pack install dist clean build-packages test-packages environment
 .NOTPARALLEL:
 all: build
@@ -103,9 +103,10 @@ clean:
 
 test: test-swift test-dist test-interop
 
-# Slow architectures, block sizes and limits, and the tarball inside a bare Debian.
+# Slow architectures, block sizes and limits, other processors' kernels, and the tarball inside a bare Debian.
 test-long: test-swift test-dist test-dist-debian
 	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
+	@$(MAKE) --no-print-directory test-cpus
 
 test-swift: build test-packages
 	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS)
@@ -116,6 +117,12 @@ environment: test-packages
 
 test-interop: build environment
 	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" -m pytest -q Tests/Interop $(PYTEST_FLAGS)
+
+# What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
+# tests run each, then those of BLAS and of the libraries that it is compared with.
+test-cpus: build test-packages environment
+	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS) --filter '^QuantizationTests'
+	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Interop/cpus.py $(PYTEST_FLAGS)
 
 # --- measurements ---------------------------------------------------------------------------------
 

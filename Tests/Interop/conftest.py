@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+import shared_memory
 from tool import ROOT, Nibble
 
 
@@ -28,8 +29,24 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_configure(config):
     torch.set_num_threads(min(2, os.cpu_count() or 1))
+    if torch.backends.cpu.get_cpu_capability() != "AVX512":
+        without_bf16_kernels()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+
+
+def without_bf16_kernels() -> None:
+    """bitsandbytes asks the processor itself, whatever kernels torch was told to take."""
+    import bitsandbytes
+
+    for module in (bitsandbytes.functional, bitsandbytes.nn.modules, bitsandbytes.backends.cpu.ops):
+        module.has_avx512bf16 = lambda: False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_in_shared_memory():
+    yield
+    shared_memory.sweep()
 
 
 @pytest.fixture(scope="session")

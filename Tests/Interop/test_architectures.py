@@ -7,6 +7,8 @@ import oracle
 from nibble import load
 from architectures import CASES
 
+pytestmark = pytest.mark.kernels
+
 PARAMETERS = [
     pytest.param(case, id=case.name, marks=[pytest.mark.long] if case.long else []) for case in CASES
 ]

@@ -15,6 +15,8 @@ from adapters import CONFIG, WEIGHTS, Row, quiet, row
 from architectures import BF16, F32
 from tool import REJECTED, UNSUPPORTED
 
+pytestmark = pytest.mark.kernels
+
 
 def extract(nibble, base, tuned, out, *options, rank=8) -> dict:
     report = nibble.json("extract-lora", base, tuned, "--rank", rank, "-o", out, *options)

@@ -8,6 +8,8 @@ import pytest
 import oracle
 from tool import ROOT
 
+pytestmark = pytest.mark.kernels
+
 FIXTURE = ROOT / "fixtures" / "sql-llama"
 
 

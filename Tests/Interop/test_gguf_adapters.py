@@ -20,6 +20,8 @@ import gguf_families
 import gguf_oracle
 from tool import REJECTED, ROOT, UNSUPPORTED, USAGE
 
+pytestmark = pytest.mark.kernels
+
 FIXTURE, DIALECT = ROOT / "fixtures/sql-llama", ROOT / "fixtures/sql-llama-dialect"
 LINEAR = {"r": 4, "lora_alpha": 6, "target_modules": "all-linear"}
 MIXED = LINEAR | {

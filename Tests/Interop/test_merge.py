@@ -19,6 +19,8 @@ from checkpoint import same
 from peft_merge import Reference, reference
 from tool import REJECTED
 
+pytestmark = pytest.mark.kernels
+
 
 def load(row: Row, out) -> torch.nn.Module:
     """As a user loads it; nothing may be missing, left over, or of another shape."""

@@ -16,6 +16,8 @@ from checkpoint import same
 from peft_merge import Reference, merged, reference
 from tool import REJECTED, USAGE
 
+pytestmark = pytest.mark.kernels
+
 
 def create(rows: list[Row], bases, folder) -> list:
     return [row.create(bases[row.base], folder / row.name) for row in rows]

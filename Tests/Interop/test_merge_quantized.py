@@ -18,6 +18,8 @@ from checkpoint import same
 from peft_merge import reference
 from test_convert import dequantized
 
+pytestmark = pytest.mark.kernels
+
 # Name of the adapter's row, and of the scheme its base is quantized with.
 BASES = [
     ("plain-bf16", "nf4"), ("plain-bf16", "fp4"), ("plain-f16", "nf4"), ("conv1d", "nf4"), ("dora", "nf4"),

@@ -9,6 +9,8 @@ import checkpoint
 import oracle
 from architectures import case, text
 
+pytestmark = pytest.mark.kernels
+
 BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
 

@@ -26,6 +26,8 @@ import environment
 import train
 from tool import ROOT
 
+pytestmark = pytest.mark.kernels
+
 HERE = pathlib.Path(__file__).resolve().parent
 BIN = pathlib.Path(sys.prefix) / "bin"
 OVERLAY = pathlib.Path(sys.prefix) / "transformers-4"
