@@ -14,6 +14,7 @@ import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import adapters
 import gguf_families
@@ -247,6 +248,55 @@ def test_refused(nibble, bases, tmp_path, options, base, word):
     for key, value in expected["metadata"].items():
         if key.startswith(architecture + "."):
             assert found["metadata"][key] == value, key
+
+
+# What PEFT saves beside the factors: by itself, or because it was told to keep more than training changed.
+COPIES = {
+    "embeddings": (EMBEDDINGS, ["model.embed_tokens.base_layer", "lm_head.base_layer"]),
+    "norms": (LINEAR | {"modules_to_save": ["norm", "input_layernorm"]}, ["model.norm", "model.layers.1.input_layernorm"]),
+    "head": (LINEAR | {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, ["lm_head"]),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+def test_copies_of_the_base_are_left_out(nibble, bases, tmp_path, name):
+    """They change nothing; one that would is refused by its own name."""
+    base, (options, modules) = bases("llama"), COPIES[name]
+    bare = make(base, {key: value for key, value in options.items() if key != "modules_to_save"}, tmp_path / "bare/x")
+    adapter = tmp_path / "copies/x"
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    with adapters.quiet():
+        model = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **options))
+        model.save_pretrained(adapter)
+    tensors = load_file(adapter / adapters.WEIGHTS)
+    copies = {key for key in tensors if "lora_" not in key}
+    assert {f"{adapters.PREFIX}{module}.weight" for module in modules} <= copies
+    factors = load_file(bare / adapters.WEIGHTS)
+    assert factors.keys() == tensors.keys() - copies
+    tensors |= factors
+    save_file(tensors, adapter / adapters.WEIGHTS, metadata={"format": "pt"})
+    for source in (bare, adapter):
+        nibble.run("convert", source, "-o", source.parent / "lora.gguf", "--base", base)
+    assert (tmp_path / "bare/lora.gguf").read_bytes() == (tmp_path / "copies/lora.gguf").read_bytes()
+
+    # One element of the last row is enough, be it in another dtype.
+    key = f"{adapters.PREFIX}{modules[-1]}.weight"
+    for change in (lambda value: value.index_fill(0, torch.tensor([len(value) - 1]), 3),
+                   lambda value: value.index_fill(0, torch.tensor([len(value) - 1]), 3).bfloat16()):
+        save_file(tensors | {key: change(tensors[key])}, adapter / adapters.WEIGHTS, metadata={"format": "pt"})
+        answer = nibble.run("convert", adapter, "-o", tmp_path / "other.gguf", "--base", base, expect=UNSUPPORTED)
+        assert f"{adapter}/adapter_model.safetensors: tensor '{key}': " in answer.stderr, answer.stderr
+        assert "differs from the base's" in answer.stderr and not (tmp_path / "other.gguf").exists()
+
+
+def test_dora_is_refused_by_the_adapters_name(nibble, bases, tmp_path):
+    base = bases("llama")
+    adapter = make(base, LINEAR | {"use_dora": True}, tmp_path / "adapter")
+    answer = nibble.run("convert", adapter, "-o", tmp_path / "lora.gguf", "--base", base, expect=UNSUPPORTED)
+    assert answer.stderr == (
+        f"nibble: error: {adapter}: is a DoRA adapter (use_dora), which an adapter in GGUF cannot hold; merge it into its "
+        "base instead ('nibble merge')\n"
+    )
 
 
 def test_wrong_input(nibble, bases, tmp_path):

@@ -1,12 +1,15 @@
 """What `nibble merge` refuses: adapters of other kinds, damaged ones, and words that it does not know."""
 
+import dataclasses
+import subprocess
+
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import adapters
-from adapters import PREFIX, WEIGHTS, Row, quiet, rewrite_config, row
+from adapters import CONFIG, PREFIX, WEIGHTS, Row, quiet, rewrite_config, row
 from tool import MISSING, REJECTED, UNSUPPORTED, USAGE
 
 
@@ -150,3 +153,18 @@ def test_usage(options, bases, nibble, tmp_path):
     nibble.run("merge", bases["llama"], adapter, "-o", tmp_path / "out", *options, expect=USAGE)
     nibble.run("merge", bases["llama"], "-o", tmp_path / "out", expect=USAGE)
     assert not (tmp_path / "out").exists()
+
+
+def test_members_of_peft_are_known(bases, nibble, tmp_path):
+    """Whatever PEFT itself writes into adapter_config.json, no warning says that it is not known."""
+    adapter = row("gaussian").create(bases["llama"], tmp_path / "adapter")
+    written = (adapter / CONFIG).read_text()
+    fields = [field.name for field in dataclasses.fields(peft.LoraConfig)]
+    assert len(fields) > 40
+    for name in [*fields, "not_a_member"]:
+        (adapter / CONFIG).write_text(written)
+        rewrite_config(adapter, lambda config: config | {name: config.get(name) or 1})
+        # Some are refused then: what they say is known.
+        command = [nibble.path, "merge", bases["llama"], adapter, "-o", tmp_path / "out", "--dry-run"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert ("passed over" in result.stderr) == (name == "not_a_member"), (name, result.stderr)

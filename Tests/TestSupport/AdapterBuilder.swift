@@ -18,7 +18,7 @@ public struct AdapterBuilder: Sendable {
   public init(_ tensors: [SafetensorsBuilder.Tensor], rank: Int = 4, alpha: Double = 8) {
     self.tensors = tensors
     members = [
-      ("peft_type", "\"LORA\""), ("task_type", "\"CAUSAL_LM\""), ("base_model_name_or_path", "\"tiny\""),
+      ("peft_type", "\"LORA\""), ("task_type", "\"CAUSAL_LM\""), ("base_model_name_or_path", "\"base\""),
       ("r", "\(rank)"), ("lora_alpha", "\(alpha)"), ("lora_dropout", "0.05"), ("bias", "\"none\""),
       ("fan_in_fan_out", "false"), ("init_lora_weights", "true"), ("inference_mode", "true"),
       ("target_modules", "[\"q_proj\", \"down_proj\"]"), ("modules_to_save", "null"), ("rank_pattern", "{}"),
