@@ -69,9 +69,9 @@ public final class Adapter: Sendable {
     let file = try SafetensorsFile(input)
     var warnings = file.header.warnings
     if names.contains(Self.pickleName) {
-      warnings.append("\(path): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
+      warnings.append("\(list: [path]): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
     }
-    if configuration.alpha == 0 { warnings.append("\(path): lora_alpha is 0: the adapter's deltas are zero") }
+    if configuration.alpha == 0 { warnings.append("\(list: [path]): lora_alpha is 0: the adapter's deltas are zero") }
     try self.init(
       path: path, configuration: configuration, source: file, directory: directory, files: [input], warnings: warnings)
   }

@@ -57,7 +57,7 @@ public struct AdapterConfiguration: Sendable {
   ///   cannot be merged, with the reason and the way out.
   public init(parsing bytes: [UInt8], file: String) throws(Failure) {
     do throws(Failure) {
-      try self.init(JSONValue(parsing: bytes))
+      try self.init(JSONValue(parsing: bytes, file: file))
     } catch { throw error.located(file: file) }
   }
 
