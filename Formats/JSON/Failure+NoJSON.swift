@@ -3,6 +3,11 @@ public import Bytes
 extension Failure {
   /// What a file holds that ought to be JSON and is something else altogether; nil when it looks like JSON with a fault.
   public static func noJSON(_ bytes: [UInt8]) -> Failure? {
-    FileContent.signature(Array(bytes.prefix(FileContent.length))).map { Failure(.malformed, "not JSON: it is \($0)") }
+    let beginning = Array(bytes.prefix(FileContent.length))
+    var found = FileContent.signature(beginning)
+    let first = beginning.first { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }
+    // Nobody writes a file of a mere word or number.
+    if found == nil, let first, !"{[\"".utf8.contains(first) { found = FileContent.text(beginning) }
+    return found.map { Failure(.malformed, "not JSON: it is \($0)") }
   }
 }

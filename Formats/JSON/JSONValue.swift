@@ -26,8 +26,8 @@ public indirect enum JSONValue: Sendable {
       self = try reader.value()
       try reader.finish()
     } catch {
-      if let failure = Failure.noJSON(bytes) { throw failure.located(file: file) }
-      throw error.located(file: file)
+      // What is no file, such as a value on a command line, speaks for itself.
+      throw (file == nil ? error : Failure.noJSON(bytes) ?? error).located(file: file)
     }
   }
 

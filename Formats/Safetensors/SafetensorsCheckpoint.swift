@@ -102,7 +102,8 @@ public final class SafetensorsCheckpoint: TensorSource {
   private static func readIndex(_ name: String, in directory: InputDirectory) throws(Failure) -> ShardIndex {
     let file = try directory.open(name)
     do throws(Failure) {
-      return try ShardIndex(parsing: file.contents(limit: ShardIndex.sizeLimit))
+      let bytes = try file.contents(limit: ShardIndex.sizeLimit)
+      do throws(Failure) { return try ShardIndex(parsing: bytes) } catch { throw Failure.noJSON(bytes) ?? error }
     } catch { throw error.located(file: name) }
   }
 

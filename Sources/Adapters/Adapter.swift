@@ -69,15 +69,14 @@ public final class Adapter: Sendable {
     let file = try SafetensorsFile(input)
     var warnings = file.header.warnings
     if names.contains(Self.pickleName) {
-      warnings.append("\(path): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
+      warnings.append("\(list: [path]): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
     }
     if !configuration.unknownMembers.isEmpty {
-      let names = configuration.unknownMembers.prefix(8).map { "'\($0.printable(limit: 80))'" }.joined(separator: ", ")
-      let more = configuration.unknownMembers.count > 8 ? " and \(configuration.unknownMembers.count - 8) more" : ""
       warnings.append(
-        "\(shown): passed over, since PEFT \(ExtractedConfiguration.peftVersion) does not know what it means: \(names)\(more)")
+        "\(list: [shown]): passed over, since PEFT \(ExtractedConfiguration.peftVersion) does not know what it means: "
+          + "\(names: configuration.unknownMembers)")
     }
-    if configuration.alpha == 0 { warnings.append("\(path): lora_alpha is 0: the adapter's deltas are zero") }
+    if configuration.alpha == 0 { warnings.append("\(list: [path]): lora_alpha is 0: the adapter's deltas are zero") }
     try self.init(
       path: path, configuration: configuration, source: file, directory: directory, files: [input], warnings: warnings)
   }

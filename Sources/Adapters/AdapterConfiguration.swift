@@ -61,7 +61,7 @@ public struct AdapterConfiguration: Sendable {
   ///   cannot be merged, with the reason and the way out.
   public init(parsing bytes: [UInt8], file: String) throws(Failure) {
     do throws(Failure) {
-      try self.init(JSONValue(parsing: bytes, .python))
+      try self.init(JSONValue(parsing: bytes, .python, file: file))
     } catch { throw error.located(file: file) }
   }
 

@@ -9,7 +9,7 @@ extension MergePlanner {
     for (number, adapter) in adapters.enumerated() {
       if !adapter.replacements.isEmpty, settings.weight(number) != 1 {
         warnings.append(
-          "\(adapter.path): --weight scales deltas; the \(adapter.replacements.count) tensors that the adapter has whole "
+          "\(list: [adapter.path]): --weight scales deltas; the \(adapter.replacements.count) tensors that the adapter has whole "
             + "are taken as they are")
       }
       for replacement in adapter.replacements { try place(replacement, of: number) }

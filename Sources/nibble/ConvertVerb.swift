@@ -11,11 +11,13 @@ enum ConvertVerb: Verb {
     "loses its quantization_config.",
     "",
     "An OUT that ends in .gguf is a file for llama.cpp: names, order of rows,",
-    "hyper-parameters and tokenizer as its own converter writes them; vectors become",
-    "F32. A GGUF SOURCE becomes a directory for transformers, config.json and",
-    "tokenizer rebuilt, quantized blocks in bfloat16 unless --dtype says otherwise.",
+    "hyper-parameters and tokenizer as its own converter writes them; vectors",
+    "become F32. A GGUF SOURCE becomes a directory for transformers, config.json",
+    "and tokenizer rebuilt, quantized blocks in bfloat16, which rounds some of",
+    "their values, unless --dtype says otherwise.",
     "",
-    "With --base SOURCE is a LoRA adapter, of PEFT or in GGUF, and becomes the other.",
+    "With --base SOURCE is a LoRA adapter, of PEFT or in GGUF, and becomes the",
+    "other.",
   ]
   static let example = [
     "nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16",

@@ -6,12 +6,12 @@ enum DiffVerb: Verb {
   static let summary = "which tensors of two checkpoints differ, and by how much"
   static let operands = "A B [options]"
   static let description = [
-    "Compares the tensors of two checkpoints, safetensors or GGUF, by value, whatever",
-    "dtypes and shards they lie in; weights in 4 bits and in blocks are dequantized.",
+    "Compares the tensors of two checkpoints, safetensors or GGUF, by value, in",
+    "whatever dtypes and shards they lie; weights in few bits are dequantized.",
     "Lists for each tensor that changed how many elements differ, max |B-A| and",
-    "||B-A|| / ||A||, the largest change first; tensors that have the same values in",
-    "another dtype; and those that only A or only B has. 0 equals -0, NaN a NaN of the",
-    "same bits. Exit code 1 for any difference, also if it is one of dtype only.",
+    "||B-A|| / ||A||, the largest change first; tensors that have the same values",
+    "in another dtype; and those that only A or only B has. 0 equals -0, NaN a NaN",
+    "of the same bits. Exit code 1 for any difference, also for one of dtype only.",
   ]
   static let example = [
     "nibble diff CodeLlama-13b-hf CodeLlama-13b-tuned",
@@ -36,6 +36,7 @@ enum DiffVerb: Verb {
     var result = try diff(paths[0], paths[1])
     if let number = try arguments.number(top, allowed: 1...Int.max) { result.shown = number }
     result.isSummary = arguments.has(summaryOption)
+    result.isVerbose = arguments.has(.verbose)
     let notices = Notices(arguments)
     for warning in result.warnings { notices.warn(warning) }
     try StandardStream.output.write(arguments.has(.json) ? result.json + "\n" : result.text)

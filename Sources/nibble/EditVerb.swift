@@ -8,14 +8,14 @@ enum EditVerb: Verb {
   static let description = [
     "Changes metadata; tensor data stays bit for bit. A GGUF value keeps its type;",
     "TYPE:VALUE (u8 i8 u16 i16 u32 i32 u64 i64 f32 f64 bool str) gives one, and an",
-    "array is JSON: [1, 2]. KEY=@FILE takes the file's contents, KEY=@@TEXT begins",
-    "with @. Of a split model only the first file has metadata. A manifest of Nibble",
-    "beside the file is checked and brought up to date.",
+    "array is JSON: [1, 2]. KEY=@FILE takes the contents of a file, KEY=@@TEXT is",
+    "a text that begins with @. Of a split model only the first file has metadata.",
+    "A manifest of Nibble beside the file is checked and brought up to date.",
     "",
-    "A header that keeps its length is written in place: old and new are first saved",
-    "in FILE.nibble-header, from which the next edit repairs FILE after a power",
-    "failure. Else a new file takes the old one's place, complete. Links, such as",
-    "those of the Hugging Face cache, are refused.",
+    "A header that keeps its length is written in place: old and new are first",
+    "saved in FILE.nibble-header, from which the next edit repairs FILE after a",
+    "power failure. Else a new file takes the old one's place, complete. Links,",
+    "such as those of the Hugging Face cache, are refused.",
   ]
   static let example = [
     "nibble edit model.gguf --set general.name='Code Llama' --dry-run",
@@ -23,7 +23,8 @@ enum EditVerb: Verb {
     "nibble edit model.gguf --set tokenizer.chat_template=@chat_template.jinja",
   ]
 
-  private static let set = Option("--set", value: "KEY=VALUE", repeatable: true, "a new value, or a new key; KEY=@FILE: of a file")
+  private static let set = Option(
+    "--set", value: "KEY=VALUE", repeatable: true, "a new value, or a new key; KEY=@FILE: of a file")
   private static let remove = Option("--remove", value: "KEY", repeatable: true, "a key and its value")
   private static let rename = Option("--rename", value: "OLD=NEW", repeatable: true, "a key that keeps its value")
 

@@ -23,11 +23,14 @@ enum ExtractVerb: Verb {
   private static let saveRest = Option(
     "--save-rest", "also save, whole, embeddings, norms, head and", "biases that changed (default: a warning)")
 
-  static let options = [Option.output, rank, precision, target, saveRest] + Option.writing
+  private static let output = Option(
+    "--output", short: "-o", value: "DIR", "the directory to create (required)")
+
+  static let options = [output, rank, precision, target, saveRest] + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let paths = try arguments.operands("BASE", "TUNED", verb: name)
-    let output = try arguments.required(.output, verb: name)
+    let output = try arguments.required(output, verb: name)
     _ = try arguments.required(rank, verb: name)
     var extract = ExtractLoRA(rank: try arguments.number(rank, allowed: 1...1_000_000) ?? 1)
     if let choice = try arguments.choice(precision, ExtractLoRA.Precision.self) { extract.precision = choice }

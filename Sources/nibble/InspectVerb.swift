@@ -6,7 +6,8 @@ enum InspectVerb: Verb {
   static let summary = "what a checkpoint holds: tensors, dtypes, sizes, values"
   static let operands = "PATH [options]"
   static let description = [
-    "Lists tensors from headers alone; a 4-bit weight and its statistics are one row.",
+    "Lists the tensors of a model or an adapter, a directory or a file, safetensors",
+    "or GGUF, from headers alone; a 4-bit weight and its statistics are one row.",
     "--stats reads the values.",
   ]
   static let example = [
@@ -19,7 +20,7 @@ enum InspectVerb: Verb {
   private static let stats = Option(
     "--stats", "min, max, mean, standard deviation, fraction of", "zeros, NaN and infinity counts")
   private static let against = Option(
-    "--against", value: "DIR", "with --stats: how far quantized weights are from", "those of this checkpoint")
+    "--against", value: "MODEL", "with --stats: how far quantized weights are from", "those of this checkpoint")
   private static let metadata = Option("--metadata", "the files' own metadata instead of tensors")
 
   static let options = [raw, tensor, stats, against, metadata, .jobs, .quiet, .verbose, .json, .help]

@@ -7,8 +7,8 @@ enum JoinVerb: Verb {
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Puts a sharded model into one file, every tensor byte for byte. SOURCE is a",
-    "directory, or any file of a GGUF split; OUT the GGUF file, or of safetensors the",
-    "directory to create, with every side file.",
+    "directory, or any file of a GGUF split; OUT is the GGUF file to create, or for",
+    "safetensors the directory, with every side file.",
   ]
   static let example = [
     "nibble join CodeLlama-13b-00001-of-00003.gguf -o CodeLlama-13b.gguf",

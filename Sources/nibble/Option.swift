@@ -6,7 +6,7 @@ struct Option: Sendable {
   let short: String?
   /// What stands for the value in help (`N`); nil for a switch.
   let value: String?
-  /// One or more lines of at most 50 characters, the default named.
+  /// One or more lines of at most 49 characters, the default named.
   let help: [String]
   let isRepeatable: Bool
 
@@ -18,14 +18,14 @@ struct Option: Sendable {
     isRepeatable = repeatable
   }
 
-  static let json = Option("--json", "one JSON object on standard output,", "and nothing else")
+  static let json = Option("--json", "one JSON object on standard output, nothing else")
   static let quiet = Option("--quiet", short: "-q", "no progress, no warnings")
   static let verbose = Option("--verbose", "every name, where otherwise a few stand for all")
   static let jobs = Option("--jobs", value: "N", "worker threads (default: all processors)")
   static let force = Option("--force", "replace a checkpoint that already exists")
   static let dryRun = Option("--dry-run", "plan and report, write nothing")
   static let help = Option("--help", short: "-h", "this text")
-  static let output = Option("--output", short: "-o", value: "DIR", "the directory to create (required)")
+  static let output = Option("--output", short: "-o", value: "OUT", "directory, or GGUF file, to create (required)")
   static let maxShardSize = Option("--max-shard-size", value: "SIZE", "data per shard, 5GB or 5GiB (default: 5GB)")
   static let sha256 = Option("--sha256", "SHA-256 of every file too, which shows forgery")
 

@@ -4,14 +4,15 @@ import Pipeline
 
 enum QuantizeVerb: Verb {
   static let name = "quantize"
-  static let summary = "16-bit weights to 4 bits: NF4 for training, GGUF for llama.cpp"
+  static let summary = "weights to few bits: NF4 for training, GGUF for llama.cpp"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes a directory that transformers loads in 4 bits: each linear layer that",
-    "transformers and bitsandbytes would quantize, bit for bit, with checksums.",
+    "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
-    "included; each tensor has the type that llama-quantize would give it. SOURCE is",
-    "a checkpoint directory, a safetensors file, or a GGUF file.",
+    "included; each tensor has the type that llama-quantize would give it. SOURCE",
+    "is a directory, a safetensors or a GGUF file. One in 4 bits (bitsandbytes) can",
+    "become a GGUF file, too: it is dequantized on the way.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
@@ -26,7 +27,7 @@ enum QuantizeVerb: Verb {
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
   private static let quantStorage = Option(
     "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
-    "float16, float32; FSDP wants the dtype of training")
+    "float16, float32; for FSDP the dtype of training")
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader",
     "computes in (default: bfloat16)")
@@ -34,11 +35,11 @@ enum QuantizeVerb: Verb {
     "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits; 'towers' means",
     "vision and audio towers, projectors and heads")
   private static let target = Option(
-    "--target", value: "NAME", "transformers-5 (default: experts stay in 16",
-    "bits) or transformers-4 (experts stored one by", "one are quantized)")
+    "--target", value: "NAME", "transformers-5 (default): experts stay 16-bit;",
+    "transformers-4: those stored one by one do not")
   private static let forceRequantize = Option(
-    "--force-requantize", "accept a SOURCE that lost bits before: NF4 to NF4,",
-    "GGUF tensors that are quantized")
+    "--force-requantize", "quantize again what is quantized: NF4 to NF4,",
+    "tensors of a GGUF file")
 
   private static let tensorType = Option(
     "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type where the name has a match")

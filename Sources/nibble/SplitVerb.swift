@@ -7,9 +7,9 @@ enum SplitVerb: Verb {
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Cuts a model into shards and copies every tensor byte for byte; a 4-bit weight",
-    "stays with its statistics. Of a GGUF model OUT-00001-of-000NN.gguf and so on are",
-    "written, as llama-gguf-split does; of safetensors the directory OUT with shards,",
-    "index and every side file. 'nibble join' is the way back.",
+    "stays with its statistics. Of a GGUF model OUT-00001-of-000NN.gguf and so on",
+    "are written, as llama-gguf-split does; of safetensors the directory OUT with",
+    "shards, index and every side file. 'nibble join' is the way back.",
   ]
   static let example = [
     "nibble split CodeLlama-13b.gguf -o CodeLlama-13b --max-shard-size 4GB",

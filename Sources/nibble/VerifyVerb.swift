@@ -6,11 +6,12 @@ enum VerifyVerb: Verb {
   static let summary = "structure, checksums and the loaders' contract"
   static let operands = "PATH [options]"
   static let description = [
-    "Reads every byte and compares it with nibble-manifest.json: a flipped bit names",
-    "its tensor and, in a large one, the range of bytes; a missing, extra or swapped",
-    "file is found. Without a manifest it checks what it can and says what it could",
-    "not. For a GGUF model FILE may be the output of llama-gguf-hash: xxh64, sha1,",
-    "sha256 or uuid of tensors and files. Exit code 1 for a difference.",
+    "Reads every byte and compares it with the manifest that Nibble wrote: of a",
+    "flipped bit it names the tensor and, in a large one, the range of bytes; a",
+    "missing, extra or swapped file is found. Without a manifest it checks what it",
+    "can and says what it could not. For a GGUF model FILE may be the output of",
+    "llama-gguf-hash: xxh64, sha1, sha256 or uuid of tensors and files. Exit code 1",
+    "for a difference.",
   ]
   static let example = [
     "nibble verify CodeLlama-13b-nf4",

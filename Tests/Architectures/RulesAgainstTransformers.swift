@@ -44,7 +44,7 @@ struct RulesAgainstTransformers {
   private func check(_ row: Case) {
     let configuration = ModelConfiguration(architecture: row.name)
     let plan = planWeights(row.tensors, configuration: configuration, target: .transformers5, keep: [])
-    var wrong = plan.warnings.filter { !$0.contains("the end of their names matches") }
+    var wrong = plan.warnings.map(\.description).filter { !$0.contains("the end of their names matches") }
     for ((tensor, letter), disposition) in zip(zip(row.tensors, row.letters), plan.dispositions) {
       let expected: Character =
         switch disposition {

@@ -167,4 +167,37 @@ import Testing
     #expect(throws: Failure.self) { try TypeChoice(.q2_k_s)([tensor], metadata: metadata) }
     #expect(try TypeChoice(.q2_k_s, hasImportance: true)([tensor], metadata: metadata).types == [.q2_K])
   }
+
+  /// An option that has no effect is told, as `--keep` is.
+  @Test func overridesWithoutEffect() throws {
+    let metadata = try Self.metadata("llama", "{\"block_count\": 1}")
+    let tensors = try [
+      ("token_embd.weight", [512, 256]), ("blk.0.ffn_up.weight", [256, 256]), ("blk.0.attn_norm.weight", [256]),
+    ].map { try GGUFTensor(name: TensorName($0.0), type: .bf16, shape: $0.1) }
+    func warnings(_ options: String...) throws -> [Warning] {
+      var choice = TypeChoice(.q8_0)
+      choice.overrides = try options.map { try TypeChoice.override($0) }
+      return try choice.choose(tensors, metadata: metadata).warnings
+    }
+    #expect(try warnings("ffn_up=q6_k").isEmpty)
+    #expect(try warnings("FFN_UPP=q6_k", "ffn_up=q6_k") == ["--tensor-type 'FFN_UPP=q6_K' matches no tensor"])
+    let norm = try warnings("norm=f32", "ffn=q6_k")
+    #expect(
+      norm.count == 1 && norm[0].contains("'norm=f32' decides nothing")
+        && norm[0].names.contains("blk.0.attn_norm.weight"))
+    let second = try warnings("ffn=q6_k", "ffn_up=q5_k")
+    #expect(second.count == 1 && second[0].contains("'ffn_up=q5_K' decides nothing"))
+  }
+
+  /// Rows that are not whole blocks: one warning for each reason, however many tensors.
+  @Test func oneWarningForAllRows() throws {
+    let metadata = try Self.metadata("llama", "{\"block_count\": 20}")
+    let tensors = try (0..<20).map {
+      try GGUFTensor(name: TensorName("blk.\($0).ffn_up.weight"), type: .bf16, shape: [256, 96])
+    }
+    let warnings = try TypeChoice(.q4_k_s).choose(tensors, metadata: metadata).warnings
+    #expect(warnings.count == 1 && warnings[0].names.count == 20)
+    #expect(
+      warnings[0].brief.hasSuffix("'blk.0.ffn_up.weight', 'blk.1.ffn_up.weight', 'blk.2.ffn_up.weight' and 17 more"))
+  }
 }

@@ -28,7 +28,8 @@ extension HostileDirectory {
           ("s1.safetensors", shard("\u{e9}")), ("s2.safetensors", shard("e\u{301}")),
         ]),
       HostileDirectory(
-        "PyTorch weights beside", exitCode: 0, "ignored: 'pytorch_model.bin', since loaders take safetensors files where there are any",
+        "PyTorch weights beside", exitCode: 0,
+        "ignored: 'pytorch_model.bin', since loaders take safetensors files where there are any",
         [
           ("model.safetensors", shard("a")), ("pytorch_model.bin", text("x")),
           ("pytorch_model.bin.index.json", text("{}")),

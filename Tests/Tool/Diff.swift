@@ -7,7 +7,7 @@ enum Diff {
   static func compare(_ words: String...) throws -> JSONValue {
     let run = try Tool.run(["diff", "--json"] + words)
     let json = try #require(parse(run.output), "\(run.error)")
-    #expect(json.object.map { Array($0.keys) } == ["equal", "onlyInA", "onlyInB", "changed", "warnings"])
+    #expect(json.object.map { Array($0.keys) } == ["equal", "onlyInA", "onlyInB", "changed", "sameValues", "warnings"])
     #expect(run.status == (json["equal"]?.bool == true ? 0 : 1), "\(run.error)")
     for change in json["changed"]?.array ?? [] {
       let keys = change.object.map { Array($0.keys) }

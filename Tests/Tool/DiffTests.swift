@@ -82,18 +82,73 @@ import Testing
     #expect(reversed["onlyInA"] == json["onlyInB"] && reversed["onlyInB"] == json["onlyInA"])
   }
 
-  /// A dtype is a change even where every value is the same.
+  /// Another dtype is a difference, and no change of a value.
   @Test(arguments: ["F32", "F64", "F16"])
   func dtype(_ type: String) throws {
     let values = (0..<96).map { Float($0) / 4 - 8 }
     let a = try write(values, type, [8, 12], "a")
     let b = try write(values, "BF16", [8, 12], "b")
-    let changed = try Diff.change(a, b)
-    #expect(Diff.pair(changed["dtype"]) == [type, "BF16"] && Diff.pair(changed["shape"]) == ["[8, 12]", "[8, 12]"])
-    #expect(changed["elements"]?.int == 96 && changed["differing"]?.int == 0)
-    #expect(changed["maxAbs"]?.double == 0 && changed["relative"]?.double == 0)
-    let text = try Tool.run("diff", a, b).output
-    #expect(text.contains("\(type) → BF16"), "\(text)")
+    let json = try Diff.compare(a, b)
+    #expect(json["equal"]?.bool == false && json["changed"]?.array?.isEmpty == true)
+    let same = try #require(json["sameValues"]?.array?.first)
+    #expect(same.object.map { Array($0.keys) } == ["name", "dtype"] && same["name"]?.string == "w")
+    #expect(Diff.pair(same["dtype"]) == [type, "BF16"])
+    let text = try Tool.run("diff", a, b)
+    #expect(text.status == 1 && text.output.hasPrefix("same values, \(type) → BF16: 1 tensor, w\n"), "\(text.output)")
+    let line = "different: 0 changed, 1 of the same values in another dtype, 0 only in A, 0 only in B, 0 equal\n"
+    #expect(text.output.hasSuffix(line))
+    // One value apart, and it is a change of values.
+    let other = try write(values.map { $0 == 3 ? 3.5 : $0 }, "BF16", [8, 12], "c")
+    #expect(try Diff.change(a, other)["differing"]?.int == 1)
+    #expect(try Diff.compare(a, other)["sameValues"]?.array?.isEmpty == true)
+  }
+
+  // MARK: - Many
+
+  /// Two layers, in the second of which everything changed more.
+  private func layers() throws -> (a: String, b: String) {
+    func tensors(_ change: Float) -> [Tensor] {
+      (0..<3).flatMap { layer -> [Tensor] in
+        let value = 1 + change * Float(layer) / 8
+        return [
+          Tensor("model.layers.\(layer).up.weight", "F32", [1], TestModel.bytes(of: [value], as: "F32")),
+          Tensor(
+            "model.layers.\(layer).norm", change == 0 ? "F32" : "BF16", [1],
+            TestModel.bytes(of: [2], as: change == 0 ? "F32" : "BF16")),
+        ]
+      } + [Tensor("head\(change)", "F32", [1], TestModel.bytes(of: [1], as: "F32"))]
+    }
+    return (try write(tensors(0), "many-a"), try write(tensors(1), "many-b"))
+  }
+
+  @Test func top() throws {
+    let (a, b) = try layers()
+    let all = try #require(Diff.compare(a, b)["changed"]?.array)
+    #expect(all.map { $0["name"]?.string } == [2, 1].map { "model.layers.\($0).up.weight" })
+    let one = try Diff.compare(a, b, "--top", "1")
+    #expect(one["changed"]?.array == [all[0]] && one["sameValues"]?.array?.count == 3)
+    let text = try Tool.run("diff", a, b, "--top=1")
+    #expect(text.status == 1 && text.output.contains("model.layers.2.up.weight"))
+    #expect(!text.output.contains("layers.1.up") && text.output.contains("\nand 1 that changed less\n"))
+    #expect(text.output.contains("different: 2 changed, "))
+    let more = try Tool.run("diff", a, b, "--top=2")
+    #expect(more.output == (try Tool.run("diff", a, b).output))
+  }
+
+  @Test func summary() throws {
+    let (a, b) = try layers()
+    let text = try Tool.run("diff", a, b, "--summary")
+    let lines = text.output.split(separator: "\n").map { $0.split(separator: " ", omittingEmptySubsequences: true) }
+    #expect(text.status == 1)
+    #expect(lines[1] == ["model.layers.*.up.weight", "2", "0.25", "-", "-", "-", "1"])
+    #expect(lines[2] == ["head0.0", "-", "-", "-", "1", "-", "-"] && lines[3].first == "head1.0")
+    #expect(lines[4] == ["model.layers.*.norm", "-", "-", "3", "-", "-", "-"] && lines.count == 6)
+    let run = try Tool.run("diff", a, b, "--summary", "--json")
+    let kinds = try #require(parse(run.output)?["kinds"]?.array)
+    #expect(kinds.count == 4 && kinds[0]["changed"]?.int == 2 && kinds[0]["equal"]?.int == 1)
+    #expect(kinds[0]["relative"]?.double == 0.25 && kinds[3]["sameValues"]?.int == 3)
+    let equal = try Tool.run("diff", a, a, "--summary", "-q")
+    #expect(equal.status == 0 && equal.output == "equal: 7 tensors\n")
   }
 
   @Test func dtypesWithNothingInCommon() throws {

@@ -43,6 +43,34 @@ import Testing
     #expect(run.output.hasSuffix("m.gguf: wrote the header in place (\(PlainGGUF.small.header.count) B)\n"))
   }
 
+  /// Templates are too long for a command line, and have quotes and line ends.
+  @Test func valueOfAFile() throws {
+    let template = "{% for m in messages %}\n'u32:7' \"@\"\n{% endfor %}\n"
+    let file = try directory.write("t.jinja", Array(template.utf8))
+    func value(_ key: String) throws -> JSONValue? {
+      try parse(Tool.run("inspect", path, "--metadata", "--json").output)?["metadata"]?[key]
+    }
+    let run = try Tool.run("edit", path, "--set", "tokenizer.chat_template=@\(file)", "--set", "general.name=@\(file)")
+    #expect(run.status == 0, "\(run.error)")
+    #expect(try value("tokenizer.chat_template")?.string == template)
+    #expect(try value("general.name")?.string == template)
+    let number = try directory.write("number", Array("4096\n".utf8))
+    #expect(try Tool.run("edit", path, "--set", "llama.context_length=@\(number)").status == 0)
+    #expect(try value("llama.context_length")?.int == 4096)
+    // A text that begins so, and none from a file.
+    #expect(try Tool.run("edit", path, "--set", "general.name=@@here").status == 0)
+    #expect(try value("general.name")?.string == "@here")
+    let before = try directory.read("m.gguf")
+    let missing = try Tool.run("edit", path, "--set", "general.name=@\(directory.path("none"))", "--json")
+    Refusal(status: 66, message: "none: cannot open").check(missing, "edit")
+    let bytes = try directory.write("bytes", [0xFF, 0xFE, 0])
+    let binary = try Tool.run("edit", path, "--set", "general.name=@\(bytes)", "--json")
+    Refusal(status: 65, message: "is not UTF-8, as a value of 'general.name' must be").check(binary, "edit")
+    let nothing = try Tool.run("edit", path, "--set", "general.name=@", "--json")
+    Refusal(status: 2, message: "'general.name=@' names no file").check(nothing, "edit")
+    #expect(try directory.read("m.gguf") == before)
+  }
+
   @Test func json() throws {
     let run = try Tool.run("edit", path, "--set=general.architecture=qwen2", "--set", "a\u{1b}=u8:1", "--json")
     #expect(run.status == 0 && run.warnings.count == 1)

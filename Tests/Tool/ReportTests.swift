@@ -61,6 +61,71 @@ import Testing
     #expect(quiet.status == 0 && quiet.error == "")
   }
 
+  /// What a user looks for in the last lines.
+  @Test func lastLines() throws {
+    let done = try Tool.run("quantize", model, "-o", out, "--keep", "model.layers.0.mlp.*", "-q")
+    let lines = done.output.split(separator: "\n")
+    #expect(lines.count == 4 && lines[0].hasPrefix("wrote \(out): 6 files, 23 tensors, "), "\(done.output)")
+    // Three weights of 64 × 64 of all that there is, and their share of what is written.
+    let parameters = 4 * 64 * 64 + 2 * 32 * 64 + 2 * 64
+    let inspected = try object("inspect", out)
+    let bits = try #require(inspected["summary"]?["bitsPerParameter"]?.double)
+    let percent = (10000 * Double(3 * 64 * 64) / Double(parameters)).rounded() / 100
+    let rounded = (bits * 100).rounded() / 100
+    #expect(
+      lines[1] == "quantized: 3 tensors to NF4 (\(percent) % of the parameters), \(rounded) bits per parameter in all")
+    #expect(lines[2] == "kept: 1 embedding, 1 weight by --keep, 2 norms and biases, 1 output embedding")
+    #expect(lines[3].wholeMatch(of: /[\d.]+ kB in, [\d.]+ kB out, [\d.]+ s, .*\/s/) != nil)
+    let verbose = try Tool.run("quantize", model, "-o", out, "--force", "--dry-run", "--verbose", "-q")
+    #expect(verbose.output.contains("\nkept: 1 output embedding: lm_head.weight\n"), "\(verbose.output)")
+    // A run that quantizes nothing does not speak of it.
+    #expect(try !Tool.run("convert", model, "-o", out, "--dry-run", "-q").output.contains("quantized"))
+  }
+
+  /// Bytes in are those of the files, not of the values that they stand for.
+  @Test func bytesOfFiles() throws {
+    let nf4 = try object("quantize", model, "-o", out)
+    let data = try #require(object("inspect", out)["summary"]?["bytes"]?.int)
+    let back = try object("convert", out, "-o", directory.path("back"))
+    #expect(back["bytesIn"]?.int == data && data < (nf4["bytesIn"]?.int ?? 0))
+    let wide = try object("convert", model, "-o", directory.path("wide"), "--dtype", "float32")
+    #expect(wide["bytesIn"] == nf4["bytesIn"])
+    #expect(
+      try object("convert", directory.path("wide"), "-o", directory.path("half"), "--dtype", "bfloat16")["bytesIn"]?.int
+        == 2 * (nf4["bytesIn"]?.int ?? 0))
+  }
+
+  /// Of a merge the adapter's files count, too, and a base in GGUF by its blocks.
+  @Test func bytesOfMergesAndGGUF() throws {
+    let base = try TestModel.llama(layers: 2).write(to: directory, "base")
+    let adapter = try AdapterBuilder.llama(layers: 2).write(to: directory, "adapter")
+    let size = try #require(
+      FileManager.default.attributesOfItem(atPath: adapter + "/adapter_model.safetensors")[.size] as? Int)
+    let plain = try #require(object("inspect", base)["summary"]?["bytes"]?.int)
+    let merged = try object("merge", base, adapter, "-o", out)
+    #expect(merged["bytesIn"]?.int == plain + size)
+    let planned = try object("merge", base, adapter, "-o", out, "--force", "--dry-run")
+    #expect(planned["bytesIn"] == merged["bytesIn"])
+  }
+
+  @Test func mergeByKind() throws {
+    let base = try TestModel.llama(layers: 3).write(to: directory, "base")
+    let adapter = try AdapterBuilder.llama(layers: 3, modules: ["self_attn.q_proj", "mlp.up_proj"]).write(
+      to: directory, "adapter")
+    let brief = try Tool.run("merge", base, adapter, "-o", out)
+    let rows = brief.output.split(separator: "\n").map { $0.split(separator: " ", omittingEmptySubsequences: true) }
+    #expect(rows[0].prefix(3) == ["tensors", "number", "adapter"], "\(brief.output)")
+    #expect(rows[1].prefix(2) == ["model.layers.*.self_attn.q_proj.weight", "3"])
+    #expect(rows[2].prefix(2) == ["model.layers.*.mlp.up_proj.weight", "3"] && rows[3].first == "wrote")
+    #expect(rows[1].contains("%") && rows[1].contains("to"))
+    let verbose = try Tool.run("merge", base, adapter, "-o", out, "--force", "--verbose")
+    let names = verbose.output.split(separator: "\n").filter { $0.hasPrefix("model.layers.") }
+    #expect(names.count == 6 && names.contains { $0.hasPrefix("model.layers.2.mlp.up_proj.weight ") })
+    let json = try object("merge", base, adapter, "-o", out, "--force")
+    #expect(json["changes"]?.array?.count == 6)
+    #expect(try Tool.run("merge", base, adapter, "-o", out, "--force", "-q").output.hasPrefix("wrote"))
+  }
+
   @Test func convert() throws {
     let planned = try object("convert", model, "-o", out, "--dtype", "float32", "--dry-run")
     let done = try object("convert", model, "-o", out, "--dtype", "float32")

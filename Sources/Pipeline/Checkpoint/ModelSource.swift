@@ -149,11 +149,22 @@ public struct ModelSource: Sendable {
     if !code.isEmpty {
       warnings.append("copied without being read: \(names: code), code that a loader runs with trust_remote_code")
     }
+    let pointers = sideFiles.filter(isPointer)
+    if !pointers.isEmpty {
+      warnings.append("copied, but only Git LFS pointers ('git lfs pull' fetches the files): \(names: pointers)")
+    }
     if !leftBehind.isEmpty { warnings.append("not copied: \(names: leftBehind)") }
     if checkpoint.directory != nil, config == nil, !isAdapter {
       warnings.append("there is no config.json: a loader will not know the model, nor that it is quantized")
     }
     return warnings
+  }
+
+  private func isPointer(_ name: String) -> Bool {
+    guard let file = try? sideFile(name), file.size < 1024, let bytes = try? file.bytes(in: 0..<file.size) else {
+      return false
+    }
+    return bytes.starts(with: "version https://git-lfs".utf8)
   }
 
   static func list(_ names: [String]) -> String {

@@ -53,6 +53,8 @@ public struct Diff: Sendable {
     public var shown = Int.max
     /// Whether a report counts kinds of tensors instead of naming each.
     public var isSummary = false
+    /// Whether every name is told of tensors that differ in dtype alone.
+    public var isVerbose = false
 
     public var isEqual: Bool { onlyInA.isEmpty && onlyInB.isEmpty && changed.isEmpty && sameValues.isEmpty }
   }
@@ -104,7 +106,8 @@ public struct Diff: Sendable {
   private func change(_ position: Int, _ pair: CheckpointPair, _ difference: ValueDifference?) -> Change {
     let (a, b) = pair.infos(position)
     return Change(
-      name: a.name, types: pair.typeNames(position), shapes: (a.shape, b.shape), elements: a.shape == b.shape ? a.elementCount : nil,
+      name: a.name, types: pair.typeNames(position), shapes: (a.shape, b.shape),
+      elements: a.shape == b.shape ? a.elementCount : nil,
       differing: difference?.differing, largest: difference?.largestDistance, relative: difference?.relative)
   }
 }

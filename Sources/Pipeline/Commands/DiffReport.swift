@@ -25,6 +25,17 @@ extension Diff.Result {
     return text + "  \"warnings\": [\(warnings.map(\.description.jsonText).joined(separator: ", "))]\n}"
   }
 
+  /// A line for each change of dtype: it is one of all tensors, as a rule.
+  private var sameValuesText: String {
+    var names: [String: [String]] = [:]
+    for same in sameValues { names["\(same.types.a) → \(same.types.b)", default: []].append(same.name.string) }
+    return names.sorted { $0.key < $1.key }.map { types, names in
+      let list: Warning =
+        "same values, \(types): \(names.count == 1 ? "1 tensor" : "\(names.count) tensors"), \(list: names)"
+      return (isVerbose ? list.description : list.brief) + "\n"
+    }.joined()
+  }
+
   private static func list(_ names: [TensorName]) -> String {
     "[\(names.map(\.string.jsonText).joined(separator: ", "))]"
   }
@@ -40,9 +51,7 @@ extension Diff.Result {
         text += Table(head: Diff.Change.headings, rows: changed.prefix(shown).map(\.cells), right: [3, 4, 5, 6]).text
       }
       if changed.count > shown { text += "and \(changed.count - shown) that changed less\n" }
-      for same in sameValues {
-        text += "same values: \(same.name.string.printable(limit: 512))  \(same.types.a) → \(same.types.b)\n"
-      }
+      text += sameValuesText
       for name in onlyInA { text += "only in A: \(name.string.printable(limit: 512))\n" }
       for name in onlyInB { text += "only in B: \(name.string.printable(limit: 512))\n" }
     }

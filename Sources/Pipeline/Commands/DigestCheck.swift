@@ -35,7 +35,8 @@ struct DigestCheck {
         let lost = tensors(of: number).first { $0.offset + $0.byteCount > file.size }
         result.add(
           file: entry.name, tensor: lost?.name,
-          "the file is \(Self.distance(file.size, entry.size)): it has \(file.size) bytes, the manifest says \(entry.size)")
+          "the file is \(Self.distance(file.size, entry.size)): it has \(file.size) bytes, the manifest says \(entry.size)"
+        )
         continue
       }
       files.append(ListedFile(number: number, identity: file.identity, tensors: tensors(of: number)))

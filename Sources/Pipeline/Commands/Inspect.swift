@@ -109,7 +109,7 @@ public struct Inspect: Sendable {
       if logical.checkpoint is GGUFValues { return .gguf(try GGUFInput(path: path, isExact: true).source) }
       return .model(try OriginalSource(path: path))
     }
-    let total = items.reduce(0) { $0 + source.tensors[$1].byteCount }
+    let total = items.reduce(0) { $0.addingSaturated(source.storedByteCount(of: $1)) }
     let progress = Progress("reading", total: total, style: progress)
     defer { progress.finish() }
     let scan = StatisticsScan(source: source, reference: reference, jobs: jobs, progress: progress)

@@ -172,7 +172,8 @@ struct StatisticsScan {
         sum.merge(error)
         result[piece.position].error = sum
       }
-      progress.advance(by: piece.elements.count * source.tensors[piece.item].type.bitWidth / 8)
+      let whole = source.tensors[piece.item].elementCount
+      progress.advance(by: source.storedByteCount(of: piece.item).part(piece.elements, of: whole))
     }
     return result
   }

@@ -60,7 +60,8 @@ struct ByteComparison {
   /// - Returns: those of them in which some byte differs.
   func run(_ positions: [Int]) throws(Failure) -> Set<Int> {
     let parts = parts(of: positions)
-    let total = parts.reduce(0) { $0.addingSaturated($1.byteCount) }
+    // Of both sides.
+    let total = parts.reduce(0) { $0.addingSaturated($1.byteCount).addingSaturated($1.byteCount) }
     let progress = Progress("comparing", total: total, style: style)
     defer { progress.finish() }
     let found = Found()
@@ -68,7 +69,7 @@ struct ByteComparison {
     try stream.run(Cursor(parts: parts)) { piece, buffer throws(Failure) in
       try compare(piece, buffer, found)
     } drain: { piece, buffer throws(Failure) in
-      progress.advance(by: piece.range.count)
+      progress.advance(by: 2 * piece.range.count)
     }
     return found.all
   }

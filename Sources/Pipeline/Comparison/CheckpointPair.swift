@@ -78,6 +78,11 @@ struct CheckpointPair: Sendable {
     (a.source.tensors[common[position].a], b.source.tensors[common[position].b])
   }
 
+  /// Of both tensors in their files.
+  func storedByteCount(_ position: Int) -> Int {
+    a.source.storedByteCount(of: common[position].a).addingSaturated(b.source.storedByteCount(of: common[position].b))
+  }
+
   func typeNames(_ position: Int) -> (a: String, b: String) {
     (a.typeName(common[position].a), b.typeName(common[position].b))
   }

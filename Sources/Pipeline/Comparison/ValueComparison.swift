@@ -38,6 +38,8 @@ struct ValueComparison {
     var count: Int
     /// Of one element; all types of fewer than 8 bits fill whole bytes in every piece.
     var bits: (a: Int, b: Int)
+    /// Of both tensors in their files.
+    var byteCount: Int
   }
 
   private struct Piece: Sendable {
@@ -80,11 +82,13 @@ struct ValueComparison {
       let method = Method(a.type, b.type)
       result.append(method == nil ? nil : ValueDifference())
       guard let method else { continue }
-      total = total.addingSaturated(a.byteCount)
+      let (left, right) = pair.common[position]
+      let byteCount = pair.storedByteCount(position)
+      total = total.addingSaturated(byteCount)
       works.append(
         Work(
-          number: number, a: pair.common[position].a, b: pair.common[position].b, method: method, count: a.elementCount,
-          bits: (a.type.bitWidth, b.type.bitWidth)))
+          number: number, a: left, b: right, method: method, count: a.elementCount,
+          bits: (a.type.bitWidth, b.type.bitWidth), byteCount: byteCount))
     }
     let progress = Progress("measuring", total: total, style: style)
     defer { progress.finish() }
@@ -93,7 +97,7 @@ struct ValueComparison {
       try compare(piece, buffer)
     } drain: { piece, buffer throws(Failure) in
       result[piece.work.number]?.merge(buffer.difference)
-      progress.advance(by: Self.bytes(piece.elements.count, piece.work.bits.a))
+      progress.advance(by: piece.work.byteCount.part(piece.elements, of: piece.work.count))
     }
     return result
   }

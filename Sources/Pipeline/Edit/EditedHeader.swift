@@ -88,7 +88,8 @@ struct EditedHeader {
       let present = index.map { pairs[$0].value }
       let value: GGUFValue
       do throws(Failure) {
-        value = try isLiteral ? GGUFValue(contents: text, replacing: present) : GGUFValue(text: text, replacing: present)
+        value =
+          try isLiteral ? GGUFValue(contents: text, replacing: present) : GGUFValue(text: text, replacing: present)
       } catch {
         throw Failure(error.code, "'\(key)': \(error.message)")
       }

@@ -26,7 +26,7 @@ struct ExtractRun {
     for shard in plan.shards { try file.append(try plan.header(of: shard)) }
     var reports: [ExtractReport.Module] = []
     var digests: [TensorDigests] = []
-    let total = modules.reduce(0) { $0.addingSaturated(pair.tensors.infos($1.position).b.byteCount) }
+    let total = modules.reduce(0) { $0.addingSaturated(pair.tensors.storedByteCount($1.position)) }
     let progress = Progress("extracting", total: total, style: options.progress)
     defer { progress.finish() }
     // B of the module whose A was written last.
@@ -38,7 +38,7 @@ struct ExtractRun {
         reports.append(report)
         digests.append(try append(a, to: &file))
         pending = b
-        progress.advance(by: pair.tensors.infos(modules[number].position).b.byteCount)
+        progress.advance(by: pair.tensors.storedByteCount(modules[number].position))
       case .b:
         guard let b = pending.take() else { throw Failure(.internal, "B without A") }
         digests.append(try append(b, to: &file))

@@ -42,7 +42,8 @@ struct FitModel: Sendable {
         try self.init(model, (ModelSource.configName, config))
       } else {
         guard names.contains(ModelSource.configName) else {
-          throw Failure(.missing, "has neither safetensors nor a \(ModelSource.configName)", file: path)
+          let hint = HubCache.hint(for: directory)
+          throw Failure(.missing, hint ?? "has neither safetensors nor a \(ModelSource.configName)", file: path)
         }
         try self.init(Self.config(directory.open(ModelSource.configName)))
       }

@@ -66,7 +66,8 @@ struct GGUFRun {
   private func report(_ path: String, _ names: [String], seconds: Double) -> RunReport {
     RunReport(
       output: path, files: names, tensors: plan.tensors.count, parameters: plan.parameterCount,
-      bytesIn: otherInputs.reduce(plan.inputByteCount) { $0.addingSaturated($1.size) }, bytesOut: plan.layout.byteCount, seconds: seconds, warnings: warnings,
+      bytesIn: otherInputs.reduce(plan.inputByteCount) { $0.addingSaturated($1.size) }, bytesOut: plan.layout.byteCount,
+      seconds: seconds, warnings: warnings,
       changes: changes?(), summary: summary)
   }
 

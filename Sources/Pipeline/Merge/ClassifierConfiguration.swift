@@ -32,6 +32,6 @@ extension MergePlan.Classifier {
     guard let directory = adapter.directory, directory.contains(ModelSource.configName),
       let bytes = try? directory.open(ModelSource.configName).contents(limit: ModelSource.configLimit)
     else { return nil }
-    return try? JSONValue(parsing: bytes, file: ModelSource.configName)
+    return try? JSONValue(parsing: bytes, .python, file: ModelSource.configName)
   }
 }

@@ -105,7 +105,8 @@ extension QuantizationSummary {
         let type = tensor.type.name.uppercased()
         keep(
           tensor.name,
-          tensor.shape.count < 2 ? Reason("vector in \(type)", "vectors in \(type)")
+          tensor.shape.count < 2
+            ? Reason("vector in \(type)", "vectors in \(type)")
             : Reason("matrix in \(type), as llama.cpp has it", "matrices in \(type), as llama.cpp has them"))
       }
     }
@@ -120,7 +121,8 @@ extension QuantizationSummary.Reason {
     case .notLinear:
       if info.shape.count < 2 {
         self.init("norm or bias", "norms and biases")
-      } else if info.name.string.contains("emb") || info.name.string.contains("wte") || info.name.string.contains("wpe") {
+      } else if info.name.string.contains("emb") || info.name.string.contains("wte") || info.name.string.contains("wpe")
+      {
         self.init("embedding")
       } else {
         self.init("weight of no linear layer", "weights of no linear layer")
