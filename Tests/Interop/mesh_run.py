@@ -2,7 +2,7 @@
 
 Arguments: JSON {"checkpoints" (lists of one path per rank; each list is loaded, the first also trained), "mode":
 "fsdp" | "fsdp1" | "ddp" | "zero2" | "single", "ranks", "mesh" (its shape, by default all ranks in a row), "out",
-"steps", "fail"}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are torch's. A single process does what each of `ranks`
+"steps", "fail", "labels" (loads with a new head for so many)}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are torch's. A single process does what each of `ranks`
 would have done, one after the other. Writes OUT/rankN.json and, from the first rank, the gradients of the first step
 and the adapter.
 """
@@ -69,9 +69,15 @@ class Run:
             options |= {"mesh": mesh, "shard": self.settings["mode"] == "fsdp"}
         else:
             options |= {"device": "cpu"}
+        if labels := self.settings.get("labels"):
+            options |= {"model_class": transformers.AutoModelForSequenceClassification, "num_labels": labels}
+            options["peft_config"] = LoraConfig(r=8, target_modules="all-linear", task_type="SEQ_CLS")
         before, started = memory(), time.monotonic()
         model = nibble.load(checkpoints[self.rank], **options)
         after = memory()
+        if self.settings.get("labels"):
+            heads = ((name, value) for name, value in model.named_parameters() if ".score." in name)
+            self.report["heads"] = {name: whole(value.detach()).tolist() for name, value in heads}
         self.report |= {
             "seconds": time.monotonic() - started, "bytes_read": base(model).nibble_bytes_read,
             "private": after["Private_Dirty"] - before["Private_Dirty"], "private_before": before["Private_Dirty"],
@@ -201,6 +207,8 @@ def main() -> int:
         dist.init_process_group("gloo")
     if run.settings.get("fail") and run.rank == run.ranks - 1:
         fail_in_exchange(run.settings["fail"])
+    # Each rank draws its own random numbers.
+    torch.manual_seed(5 + run.rank)
     errors = run.report["errors"] = []
     try:
         if run.settings["mode"] == "zero2":

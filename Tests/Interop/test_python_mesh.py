@@ -214,6 +214,17 @@ def test_fsdp1_shards_what_every_rank_loaded(folder, single):
         assert "Cannot flatten integer dtype tensors" in report["errors"][0]["text"]
 
 
+@pytest.mark.parametrize("mode", ["fsdp", "ddp"])
+def test_a_new_head_is_the_same_on_all_ranks(mode, folder):
+    """Its random values, and those of the copy that is trained, are the first rank's."""
+    reports = start(folder / f"head-{mode}", mode, 2, folder / "uint8", steps=0, labels=3)
+    assert not any(report["errors"] for report in reports), reports
+    first, second = (report["heads"] for report in reports)
+    assert first == second and len(first) == 2
+    original, copy = first.values()
+    assert original == copy and len(copy) == 3 and any(copy[0])
+
+
 def resident(path: pathlib.Path) -> int:
     """Bytes of a file that are in the page cache, as fincore of util-linux counts them."""
     command = ["fincore", "-b", "-n", "-o", "RES", str(path)]

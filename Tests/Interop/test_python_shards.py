@@ -5,6 +5,7 @@ import datetime
 import pytest
 import torch
 import torch.distributed as dist
+import transformers
 from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig
 from torch.distributed.device_mesh import init_device_mesh
@@ -108,6 +109,33 @@ def test_modules_to_save(nibble, tmp_path, mesh):
     assert isinstance(copy, DTensor) and copy.requires_grad
     with package.open(out) as checkpoint:
         assert torch.equal(whole(copy.data), checkpoint["lm_head.weight"].torch())
+
+
+HEAD_CLASSES = [transformers.AutoModelForSequenceClassification, transformers.AutoModelForTokenClassification]
+
+
+@pytest.mark.parametrize("model_class", HEAD_CLASSES)
+def test_a_new_head(model_class, nibble, tmp_path, mesh):
+    """Random values, which are those of a model that is not sharded; the rest is the checkpoint's."""
+    _, out = quantized("llama", nibble, tmp_path)
+    models = []
+    for options in ({"mesh": mesh}, {"device": "cpu"}):
+        torch.manual_seed(3)
+        models.append(package.load(out, model_class=model_class, num_labels=5, **options))
+    check(*models)
+    assert whole(models[0].score.weight.data).any() and models[0].score.weight.shape[0] == 5
+
+
+def test_a_new_head_that_is_trained(nibble, tmp_path, mesh):
+    _, out = quantized("llama", nibble, tmp_path)
+    model = package.load(
+        out, mesh=mesh, model_class=HEAD_CLASSES[0], peft_config=LoraConfig(**ADAPTER, task_type="SEQ_CLS")
+    )
+    heads = {name: whole(value.data) for name, value in model.named_parameters() if ".score." in name}
+    original, copy = sorted(heads)[1], sorted(heads)[0]
+    assert len(heads) == 2 and torch.equal(heads[original], heads[copy]) and heads[copy].any()
+    with pytest.raises(package.CheckpointError, match="has no tensor .*, which BertModel needs"):
+        package.load(out, mesh=mesh, model_class=transformers.BertModel)
 
 
 class WithBuffer(LlamaForCausalLM):

@@ -1,14 +1,18 @@
 """`nibble.open`: the tensors of a checkpoint, by name, after a check that its files, index and manifest agree."""
 
+from __future__ import annotations
+
 import os
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from . import guess
 from . import manifest as manifests
 from .container import MappedFile, read_json
-from .errors import CheckpointError, printable
+from .dequantized import state_name
+from .errors import CheckpointError, NoSuchTensorError, printable
 from .lazy import LazyTensor
 
 INDEX = "model.safetensors.index.json"
@@ -28,15 +32,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class Checkpoint(Mapping):
+class Checkpoint(Mapping[str, LazyTensor]):
     """The tensors of a directory or of one safetensors file, by name. Close it, or use it in a `with`."""
 
-    def __init__(self, path: str | os.PathLike, *, verify: bool | None = None, sparse: bool = False):
+    def __init__(
+        self, path: str | os.PathLike[str], *, verify: bool | None = None, sparse: bool = False
+    ) -> None:
         """With `sparse`, nothing is read ahead but what is asked for: for a reader of parts."""
         self.path = os.fspath(path)
         self.bytes_read = 0
         self.read_ahead = 0 if sparse else READ_AHEAD
+        self.manifest: manifests.Manifest | None = None
         self._sparse = sparse
+        self._closed = False
         self._pool: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         self._files: list[MappedFile] = []
@@ -56,19 +64,46 @@ class Checkpoint(Mapping):
     def files(self) -> list[str]:
         return [file.path for file in self._files]
 
+    @property
+    def tensors(self) -> dict[str, LazyTensor]:
+        """All of them. Raises CheckpointError once the checkpoint is closed."""
+        if self._closed:
+            raise CheckpointError(
+                f"{self.path}: the checkpoint is closed: use it inside its `with`, or open it without and close it later"
+            )
+        return self._tensors
+
+    def state_of(self, name: str) -> str | None:
+        """The tensor that describes the 4-bit codes of a weight, or None for a weight that is not 4-bit."""
+        return state_name(self.tensors, name)
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Checkpoint {self.path!r}, closed>"
+        size = sum(tensor.size for tensor in self._tensors.values())
+        files = f"{len(self._files)} file{'s' if len(self._files) != 1 else ''}"
+        checked = "checked" if self.verified else "not checked"
+        return f"<Checkpoint {self.path!r}: {len(self._tensors)} tensors, {size} bytes in {files}, {checked}>"
+
     def __getitem__(self, name: str) -> LazyTensor:
-        return self._tensors[name]
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            raise NoSuchTensorError(self.path, name, self._tensors)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return len(self._tensors)
+        return len(self.tensors)
 
-    def __enter__(self) -> "Checkpoint":
+    def __enter__(self) -> Checkpoint:
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -78,7 +113,7 @@ class Checkpoint(Mapping):
             self._pool = None
         for file in self._files:
             file.close()
-        self._files, self._tensors = [], {}
+        self._files, self._tensors, self._closed = [], {}, True
 
     def check_ahead(self) -> None:
         """Begins to check large tensors, in the order of the files, beside whatever comes next."""
@@ -103,12 +138,14 @@ class Checkpoint(Mapping):
             tensor.trust()
 
     def _open(self, verify: bool | None) -> None:
+        placed: dict[str, str] | None = None
         if os.path.isdir(self.path):
-            directory, names, placed = self.path, *self._names()
+            directory = self.path
+            names, placed = self._names()
         elif os.path.exists(self.path):
-            directory, names, placed = os.path.dirname(self.path) or ".", [os.path.basename(self.path)], None
+            directory, names = os.path.dirname(self.path) or ".", [os.path.basename(self.path)]
         else:
-            raise CheckpointError(f"{self.path}: no such file or directory")
+            raise CheckpointError(f"{self.path}: no such file or directory{guess.of_name(self.path)}")
         self.manifest = manifests.read(directory) if verify is not False else None
         if self.manifest is None and verify is not False:
             message = f"{self.path}: no {manifests.NAME}, so damage would not be noticed"
@@ -130,7 +167,9 @@ class Checkpoint(Mapping):
             self._compare_with_index(placed)
         if self.manifest is not None:
             if os.path.isdir(self.path):
-                self._compare_with_manifest()
+                self._compare_with_manifest(self.manifest)
+                if verify:
+                    self.manifest.check_side_files(directory, names)
             for name in self.manifest.altered(directory, ("config.json", INDEX)):
                 warnings.warn(f"{os.path.join(directory, name)}: not what was written with the weights", stacklevel=4)
 
@@ -142,7 +181,8 @@ class Checkpoint(Mapping):
                 index = read_json(file.read(), path)
         except FileNotFoundError:
             if not os.path.exists(os.path.join(self.path, SINGLE)):
-                raise CheckpointError(f"{self.path}: no {SINGLE} and no {INDEX} in it") from None
+                what = guess.of_directory(self.path)
+                raise CheckpointError(f"{self.path}: no {SINGLE} and no {INDEX} in it{what}") from None
             return [SINGLE], None
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror}") from None
@@ -165,6 +205,6 @@ class Checkpoint(Mapping):
         for name in self._tensors.keys() - placed.keys():
             raise CheckpointError(f"{self._tensors[name].file}: tensor '{printable(name)}' is not in {INDEX}")
 
-    def _compare_with_manifest(self) -> None:
-        for name in self.manifest.tensors.keys() - self._tensors.keys():
+    def _compare_with_manifest(self, manifest: manifests.Manifest) -> None:
+        for name in manifest.tensors.keys() - self._tensors.keys():
             raise CheckpointError(f"{self.path}: tensor '{printable(name)}' is missing; {manifests.NAME} lists it")

@@ -8,7 +8,9 @@ import stat
 import struct
 import sys
 from dataclasses import dataclass
+from typing import Any
 
+from . import guess
 from .errors import CheckpointError, printable
 
 # Bits per element of each dtype, by the name that headers use. F4 and F6 types are packed.
@@ -37,7 +39,7 @@ class Entry:
     size: int
 
 
-def unique_keys(pairs):
+def unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Refuses an object with a key that stands twice: which of the two counts would be anyone's guess."""
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -45,7 +47,7 @@ def unique_keys(pairs):
     return result
 
 
-def read_json(data: bytes, what: str):
+def read_json(data: bytes, what: str) -> Any:
     try:
         return json.loads(data, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
@@ -55,7 +57,7 @@ def read_json(data: bytes, what: str):
 class MappedFile:
     """The map is private: what is written to a tensor on it, on the CPU, never reaches the file."""
 
-    def __init__(self, path: str, *, sparse: bool = False):
+    def __init__(self, path: str, *, sparse: bool = False) -> None:
         self.path, self.name = path, os.path.basename(path)
         try:
             # Without O_NONBLOCK a named pipe would be waited for.
@@ -125,6 +127,8 @@ class MappedFile:
     def _read_header(self) -> dict[str, Entry]:
         (length,) = struct.unpack("<Q", self.view[:8])
         if length > min(LARGEST_HEADER, self.size - 8):
+            if what := guess.of_bytes(bytes(self.view[: guess.ENOUGH])):
+                raise CheckpointError(f"{self.path}: {what}")
             raise CheckpointError(
                 f"{self.path}: a header of {length} bytes in a file of {self.size}: not safetensors, or truncated"
             )
@@ -148,11 +152,11 @@ class MappedFile:
             )
         return {entry.name: entry for entry in entries}
 
-    def _entry(self, name: str, value, begin: int) -> Entry:
+    def _entry(self, name: str, value: object, begin: int) -> Entry:
         def refuse(what: str) -> CheckpointError:
             return CheckpointError(f"{self.path}: tensor '{printable(name)}': {what}")
 
-        def is_count(number) -> bool:
+        def is_count(number: object) -> bool:
             return type(number) is int and 0 <= number < 1 << 63
 
         if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data_offsets"}:

@@ -1,13 +1,24 @@
 """One tensor of a checkpoint, on the map of its file, checked against its digest when it is first touched."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
 from . import manifest as manifests
 from .container import BITS, Entry, MappedFile
-from .errors import DigestError, printable
+from .errors import DigestError, needs, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch as pytorch
+
+    from .checkpoint import Checkpoint
+    from .dequantized import DequantizedTensor
 
 # Where a reader may begin if there are no digests: anywhere, but many small parts cost more than they save.
 UNCHECKED_PIECE = 256 << 10
@@ -31,9 +42,13 @@ class LazyTensor:
     `name`, `dtype` (as safetensors spells it), `shape`, `file`, `offset` and `size` (bytes) are known from the header.
     Slicing the first dimension (`tensor[a:b]`) reads and checks only the pieces that the slice lies in, where the
     manifest has digests of pieces, and the whole tensor where it has not.
+
+    A tensor of 4-bit codes is what is stored; `dequantize()` gives the weight that it stands for.
     """
 
-    def __init__(self, checkpoint, file: MappedFile, entry: Entry, digests: manifests.Digests | None):
+    def __init__(
+        self, checkpoint: Checkpoint, file: MappedFile, entry: Entry, digests: manifests.Digests | None
+    ) -> None:
         self.name, self.dtype, self.shape = entry.name, entry.dtype, entry.shape
         self.offset, self.size = entry.offset, entry.size
         self.digests = digests
@@ -80,7 +95,25 @@ class LazyTensor:
             self._touch(start, stop)
         return self._file.view[self.offset + start : self.offset + stop]
 
-    def numpy(self):
+    @property
+    def scheme(self) -> str | None:
+        """What packed the weight, as `nibble inspect` names it: "bitsandbytes-nf4", "bitsandbytes-fp4", or None."""
+        state = self._checkpoint.state_of(self.name)
+        return None if state is None else f"bitsandbytes-{state.rpartition('__')[2]}"
+
+    def dequantize(self) -> DequantizedTensor:
+        """The weight that 4-bit codes stand for; its `torch()`, `numpy()` and slices are computed when asked for.
+
+        Raises TypeError for a tensor that is not 4-bit, CheckpointError where its statistics do not fit it.
+        """
+        from .dequantized import DequantizedTensor
+
+        state = self._checkpoint.state_of(self.name)
+        if state is None:
+            raise TypeError(f"{self!r} is not 4-bit: torch() and numpy() give its values")
+        return DequantizedTensor(self._checkpoint.tensors, self, state)
+
+    def numpy(self) -> np.ndarray:
         """A NumPy array on the map (what is written to it stays in memory)."""
         import numpy
 
@@ -88,12 +121,12 @@ class LazyTensor:
             raise TypeError(f"{self!r}: NumPy has no such dtype; use torch()")
         return numpy.frombuffer(self.bytes(), dtype=NUMPY[self.dtype]).reshape(self.shape)
 
-    def torch(self, device=None):
+    def torch(self, device: pytorch.device | str | int | None = None) -> pytorch.Tensor:
         """A tensor on the map itself for the CPU, or straight from the map to another device."""
         tensor = self._as_torch(self.bytes(), self.shape)
         return tensor if device is None else tensor.to(device)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: Any) -> pytorch.Tensor:
         """Torch's indexing; a plain slice of the first dimension reads that slice only."""
         if isinstance(index, slice) and self.shape and BITS[self.dtype] >= 8:
             start, stop, step = index.indices(self.shape[0])
@@ -103,18 +136,18 @@ class LazyTensor:
                 return self._as_torch(self.bytes(start * row, stop * row), (stop - start, *self.shape[1:]))
         return self.torch()[index]
 
-    def _as_torch(self, data: memoryview, shape):
-        import torch
+    def _as_torch(self, data: memoryview, shape: Sequence[int]) -> pytorch.Tensor:
+        with needs("a tensor of torch", "torch", "numpy() and bytes() do without it"):
+            import torch
 
         if self.dtype not in TORCH or not hasattr(torch, TORCH[self.dtype]):
             raise TypeError(f"{self!r}: this torch has no such dtype")
         dtype = getattr(torch, TORCH[self.dtype])
         if not data:
             return torch.empty(tuple(shape), dtype=dtype)
-        if (self.offset % dtype.itemsize) and dtype.itemsize > 1:
-            # Other writers do not align what follows an odd tensor.
-            data = bytearray(data)
-        return torch.frombuffer(data, dtype=torch.uint8).view(dtype).view(tuple(shape))
+        # Other writers do not align what follows an odd tensor.
+        buffer = bytearray(data) if dtype.itemsize > 1 and self.offset % dtype.itemsize else data
+        return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype).view(tuple(shape))
 
     def check_with(self, pool: ThreadPoolExecutor) -> None:
         """Has the whole tensor checked by another thread; whoever asks for it waits for that."""
@@ -142,21 +175,21 @@ class LazyTensor:
                 self._check(0, self.size, self.digests.whole)
             except DigestError:
                 # The piece that is wrong says more than the tensor.
-                self._check_pieces(pieces)
+                self._check_pieces(self.digests, pieces)
                 raise
             read = self.size
         else:
-            read = self._check_pieces(pieces)
+            read = self._check_pieces(self.digests, pieces)
         self._touched.update(pieces)
         self._checkpoint.count(read)
 
-    def _check_pieces(self, pieces: list[int]) -> int:
+    def _check_pieces(self, digests: manifests.Digests, pieces: list[int]) -> int:
         """How many bytes they are."""
         read = 0
         for index in pieces:
             begin = index * self.piece
             size = min(self.piece, self.size - begin)
-            self._check(begin, size, self.digests.of_piece(index))
+            self._check(begin, size, digests.of_piece(index))
             read += size
         return read
 

@@ -6,32 +6,42 @@ when they are first touched. So the result is that of `from_pretrained`, whateve
 copied on its way to the device: on the CPU the weights are the file's own pages, shared by every process that loads it.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from bitsandbytes.nn import Linear4bit, Params4bit
-from transformers import AutoConfig, GenerationConfig
+from transformers import GenerationConfig, PreTrainedModel
 
+from . import guess
+from .architecture import Architecture, resolve
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
+from .lazy import LazyTensor
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 def load(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     device: str | int | torch.device | None = None,
-    mesh=None,
+    mesh: DeviceMesh | None = None,
     shard: bool = True,
-    peft_config=None,
+    peft_config: PeftConfig | None = None,
     autocast_adapter_dtype: bool = True,
-    dtype: str | torch.dtype = "auto",
+    dtype: str | torch.dtype | None = "auto",
     verify: bool | None = None,
     model_class: type | None = None,
-    **options,
-):
+    **options: Any,
+) -> Any:
     """The model in a checkpoint directory, ready to train or to answer.
 
     device: where it goes; by default the current GPU, or the CPU where there is none.
@@ -41,18 +51,24 @@ def load(
     peft_config: the adapter to train (`peft.LoraConfig` …), added before layers are wrapped. The result is then what
         `peft.get_peft_model` gives; with a mesh, all ranks begin with rank 0's values of it.
     autocast_adapter_dtype: PEFT's: whether the adapter of a 16-bit model is trained in 32 bits.
-    verify: True demands digests, False ignores them; by default they are checked where the checkpoint has a manifest.
-    model_class: by default the class that the configuration names.
-    options: passed on to `from_pretrained` (`attn_implementation`, `trust_remote_code` …).
+    dtype: by default the one that the configuration names or, if it names none, that of the weights.
+    verify: True demands digests, also that configuration, tokenizer and all other files are those that were written;
+        False ignores them; by default those of weights are checked where the checkpoint has a manifest.
+    model_class: by default the class that the configuration names. Of another (`AutoModelForSequenceClassification` …)
+        a head that the checkpoint's own class does not have gets random values, the same on all ranks; transformers
+        names it in its report.
+    options: as for `from_pretrained`: settings of the configuration (`num_labels` …), `attn_implementation`,
+        `trust_remote_code` …
 
     Raises CheckpointError for a checkpoint that is missing, malformed, changed meanwhile or not all of the model, and
     DigestError, which names file and tensor, before a damaged weight reaches the model. With a mesh all ranks raise.
     """
     path = os.fspath(path)
     if os.path.isfile(path):
-        raise CheckpointError(f"{path}: a file; what is loaded is its directory, with config.json")
+        other = guess.of_file(path)
+        raise CheckpointError(f"{path}: {other or 'a file; what is loaded is its directory, with config.json'}")
     device = torch.device(device) if device is not None else default_device()
-    settings = {"dtype": dtype, "model_class": model_class, "options": options}
+    settings: dict[str, Any] = {"dtype": dtype, "model_class": model_class, "options": options}
     adapter = Adapter(peft_config, autocast_adapter_dtype)
     if mesh is not None:
         from .sharding import load_on_mesh
@@ -61,12 +77,16 @@ def load(
     with Checkpoint(path, verify=verify) as checkpoint:
         # While transformers reads the configuration and builds the model.
         checkpoint.check_ahead()
-        model = build(checkpoint, source(checkpoint), device, **settings)
+        model, _ = build(checkpoint, resolve(checkpoint, **settings), source(checkpoint), device)
         checkpoint.check_unchanged()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             keep_layout(model)
-        model.nibble_bytes_read = checkpoint.bytes_read
+        set_bytes_read(model, checkpoint)
     return adapter.add(model)
+
+
+def set_bytes_read(model: Any, checkpoint: Checkpoint) -> None:
+    model.nibble_bytes_read = checkpoint.bytes_read
 
 
 def default_device() -> torch.device:
@@ -87,7 +107,7 @@ class FourBitWeight:
     It would collect the six parts of it by itself, and copies its rules and its quantizer for each of them.
     """
 
-    def __init__(self, weight, parts: dict):
+    def __init__(self, weight: LazyTensor, parts: dict[str, LazyTensor]) -> None:
         self._weight, self._parts = weight, parts
         self.shape = weight.shape
 
@@ -98,16 +118,16 @@ class FourBitWeight:
         # Whatever the storage type: packed codes are never cast.
         return "U8"
 
-    def __getitem__(self, index) -> "FourBitWeight":
+    def __getitem__(self, index: object) -> FourBitWeight:
         return self
 
-    def to(self, device=None, dtype=None) -> Params4bit:
+    def to(self, device: Any = None, dtype: Any = None) -> Params4bit:
         """The parameter, made where it is to be."""
         parts = {name: part[...] for name, part in self._parts.items()}
         return Params4bit.from_prequantized(self._weight[...], parts, device=device)
 
 
-def source(tensors: Mapping) -> dict:
+def source(tensors: Mapping[str, Any]) -> dict[str, Any]:
     """What transformers is to read from."""
     if int(transformers.__version__.split(".")[0]) < 5:
         # Version 4 wants tensors as they are in the file, and not lazy ones.
@@ -130,50 +150,40 @@ def source(tensors: Mapping) -> dict:
     return {name: FourBitWeight(tensor, parts[name]) if name in parts else tensor for name, tensor in state.items()}
 
 
-def class_of(config) -> type:
-    """The class that wrote the configuration, or the causal model of its type."""
-    for name in getattr(config, "architectures", None) or ():
-        if hasattr(transformers, name):
-            return getattr(transformers, name)
-    return transformers.AutoModelForCausalLM
-
-
-def configuration(checkpoint: Checkpoint, options: dict):
-    try:
-        return AutoConfig.from_pretrained(
-            checkpoint.path, local_files_only=True, trust_remote_code=options.get("trust_remote_code", False)
-        )
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.path}: config.json: {error}") from error
-
-
-def build(checkpoint: Checkpoint, state: dict, device: torch.device, *, dtype, model_class, options):
-    """The model, its weights taken from `state`; complete, or an error."""
-    config = configuration(checkpoint, options)
-    model_class = model_class or class_of(config)
+def build(
+    checkpoint: Checkpoint, architecture: Architecture, state: dict, device: torch.device
+) -> tuple[PreTrainedModel, list[torch.nn.Parameter]]:
+    """The model, its weights taken from `state`, and those of its parameters that are new and have random values:
+    only what the checkpoint's own class does not have may be missing."""
+    model_class, options = architecture.model_class, architecture.options
     try:
         model, found = model_class.from_pretrained(
             None,
-            config=config,
+            config=architecture.config,
             state_dict=state,
-            dtype=dtype,
+            dtype=architecture.dtype,
             device_map={"": device},
             output_loading_info=True,
             **options,
         )
-    except NotImplementedError as error:
-        # transformers gives weights that are missing random values, which 4-bit ones cannot have.
-        if names := missing(checkpoint, model_class, config):
-            raise incomplete(checkpoint, "has no", names, model_class) from error
+    except CheckpointError:
         raise
-    for key, what in (("missing_keys", "has no"), ("mismatched_keys", "has another shape of")):
-        if names := sorted(map(str, found.get(key) or ())):
-            raise incomplete(checkpoint, what, names, model_class)
+    except RuntimeError as error:
+        # Shapes that differ; or random values for what is missing, which 4-bit weights cannot have.
+        explain(checkpoint, architecture, error)
+        raise
+    missing = set(map(str, found.get("missing_keys") or ()))
+    if names := sorted(name for name in missing if not architecture.is_new(name)):
+        raise incomplete(checkpoint, "has no", names, model_class)
+    mismatched = {entry if isinstance(entry, str) else entry[0] for entry in found.get("mismatched_keys") or ()}
+    if mismatched and not options.get("ignore_mismatched_sizes"):
+        raise incomplete(checkpoint, "has another shape of", sorted(mismatched), model_class)
     finish(model, checkpoint.path)
-    return model
+    new = missing | mismatched
+    return model, [parameter for name, parameter in model.named_parameters() if name in new]
 
 
-def keep_layout(model) -> None:
+def keep_layout(model: torch.nn.Module) -> None:
     """For weights that may be sharded, and so put back as they were loaded whenever they are gathered.
 
     On CPUs with bf16 instructions bitsandbytes repacks weight and statistics in place at the first forward pass in eval
@@ -184,17 +194,26 @@ def keep_layout(model) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def missing(checkpoint: Checkpoint, model_class, config) -> list[str]:
-    with torch.device("meta"):
-        return sorted(model_class(config).state_dict().keys() - checkpoint.keys())
+def explain(checkpoint: Checkpoint, architecture: Architecture, error: Exception) -> None:
+    """Raises an error that names the tensor, if a tensor is what made transformers fail."""
+    stored = {architecture.bare(name): tensor for name, tensor in checkpoint.items()}
+    needed = {name: stored.get(architecture.bare(name)) for name in architecture.names}
+    absent = sorted(name for name, tensor in needed.items() if tensor is None and not architecture.is_new(name))
+    other = sorted(
+        name for name, tensor in needed.items()
+        if tensor is not None and tensor.scheme is None and tensor.shape != architecture.names[name]
+    )  # fmt: skip
+    for what, names in (("has another shape of", other), ("has no", absent)):
+        if names:
+            raise incomplete(checkpoint, what, names, architecture.model_class) from error
 
 
-def incomplete(checkpoint: Checkpoint, what: str, names: list[str], model_class) -> CheckpointError:
+def incomplete(checkpoint: Checkpoint, what: str, names: list[str], model_class: type) -> CheckpointError:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return CheckpointError(f"{checkpoint.path}: {what} tensor '{names[0]}'{more}, which {model_class.__name__} needs")
 
 
-def finish(model, path: str) -> None:
+def finish(model: Any, path: str) -> None:
     """What transformers does with the parts of a packed weight, and takes from the directory beside the weights."""
     for module in model.modules():
         if isinstance(module, Linear4bit) and isinstance(module.weight, Params4bit):
@@ -208,10 +227,10 @@ def finish(model, path: str) -> None:
 class Adapter:
     """What `peft.get_peft_model` is to be given, if anything."""
 
-    config: object | None
+    config: PeftConfig | None
     autocast: bool
 
-    def add(self, model):
+    def add(self, model: Any) -> Any:
         if self.config is None:
             return model
         from peft import get_peft_model

@@ -1,6 +1,7 @@
 """`nibble.save_adapter`: a trained adapter, whole, from however many ranks hold parts of it."""
 
 import os
+from typing import Any
 
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor
@@ -8,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from .errors import CheckpointError
 
 
-def save_adapter(model, path: str | os.PathLike) -> None:
+def save_adapter(model: Any, path: str | os.PathLike[str]) -> None:
     """Writes the adapter of a PEFT model as `save_pretrained` does. All ranks call it, the first one writes.
 
     Works for a model that was loaded with a mesh, for one inside DistributedDataParallel, and for a plain one.

@@ -4,15 +4,19 @@ The model is built of placeholders (tracing.py), its parameters move to the meta
 `fully_shard`, and what each rank is to hold is read, exchanged where several need it (exchange.py), and put in place.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import transformers
 from bitsandbytes.nn import Linear4bit
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from . import model as models
+from .architecture import Architecture, resolve
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .exchange import Exchange, Wanted, assign
@@ -23,7 +27,10 @@ from .tracing import Place, Placeholders, Statistic, converted, trace, trace_cop
 BATCH = 64 << 20
 
 
-def load_on_mesh(path, mesh, device, *, shard, adapter, verify, **settings):
+def load_on_mesh(
+    path: str, mesh: DeviceMesh, device: torch.device, *, shard: bool, adapter: models.Adapter, verify: bool | None,
+    **settings: Any,
+) -> Any:  # fmt: skip
     if int(transformers.__version__.split(".")[0]) < 5:
         raise CheckpointError(f"a mesh needs transformers 5, this is {transformers.__version__}")
     if mesh.device_type == "cpu":
@@ -35,13 +42,16 @@ def load_on_mesh(path, mesh, device, *, shard, adapter, verify, **settings):
             load = load_sharded if shard else load_replicated
             model = load(checkpoint, exchange, mesh, device, adapter, settings)
             exchange.together(f"loading {path}", checkpoint.check_unchanged)
-            model.nibble_bytes_read = checkpoint.bytes_read
+            models.set_bytes_read(model, checkpoint)
         return model
     finally:
         exchange.close()
 
 
-def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
+def load_replicated(
+    checkpoint: Checkpoint, exchange: Exchange, mesh: DeviceMesh, device: torch.device, adapter: models.Adapter,
+    settings: dict[str, Any],
+) -> Any:  # fmt: skip
     """The whole model on every rank, checked by all ranks together before any of them uses it."""
 
     def check() -> None:
@@ -55,11 +65,13 @@ def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
 
     exchange.together(f"checking {checkpoint.path}", check)
     checkpoint.trust()
-    model = exchange.together(
-        f"loading {checkpoint.path}",
-        lambda: adapter.add(models.build(checkpoint, models.source(checkpoint), device, **settings)),
-    )
-    share_adapter(model, exchange)
+
+    def build():
+        model, new = models.build(checkpoint, resolve(checkpoint, **settings), models.source(checkpoint), device)
+        return adapter.add(model), new
+
+    model, new = exchange.together(f"loading {checkpoint.path}", build)
+    share(model, {*map(id, new)}, exchange)
     # Equal on all ranks already. What DDP and DeepSpeed would send to the others, on the CPU, would be written to pages
     # of their own. DeepSpeed leaves out what bears the mark of its own frozen weights.
     frozen = {name: parameter for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -69,25 +81,29 @@ def load_replicated(checkpoint, exchange, mesh, device, adapter, settings):
     return model
 
 
-def load_sharded(checkpoint, exchange, mesh, device, adapter, settings):
+def load_sharded(
+    checkpoint: Checkpoint, exchange: Exchange, mesh: DeviceMesh, device: torch.device, adapter: models.Adapter,
+    settings: dict[str, Any],
+) -> Any:  # fmt: skip
     def prepare():
         check_adapter(adapter.config)
-        check_conversion(checkpoint, settings["options"])
+        architecture = resolve(checkpoint, **settings)
+        check_conversion(checkpoint, architecture)
         placeholders = Placeholders(checkpoint)
         source = models.source(placeholders.tensors)
-        model = models.build(checkpoint, source, torch.device("cpu"), **settings)
-        traced = trace(model, placeholders)
+        model, new = models.build(checkpoint, architecture, source, torch.device("cpu"))
+        traced = trace(model, placeholders, {*map(id, new)})
         if adapter.config is not None:
             model = adapter.add(model)
             trace_copies(model, traced)
         for module, key, name in traced.buffers:
             module._buffers[key] = checkpoint[name].torch().to(module._buffers[key].dtype, copy=True)
-        return model, traced
+        return model, traced, {*map(id, new)}
 
-    model, traced = exchange.together(f"reading the headers of {checkpoint.path}", prepare)
+    model, traced, new = exchange.together(f"reading the headers of {checkpoint.path}", prepare)
     for place in traced.parameters:
         place.replace_by_meta()
-    share_adapter(model, exchange)
+    share(model, new, exchange)
     wrap(model, mesh)
     wanted = [want_parameter(place, checkpoint, exchange, mesh, device) for place in traced.parameters]
     wanted += [want_whole(statistic, checkpoint, exchange, device) for statistic in traced.statistics]
@@ -110,17 +126,17 @@ def load_sharded(checkpoint, exchange, mesh, device, adapter, settings):
     return model
 
 
-def check_conversion(checkpoint: Checkpoint, options: dict) -> None:
+def check_conversion(checkpoint: Checkpoint, architecture: Architecture) -> None:
     """Refuses models that stack experts and the like before that is done to placeholders, which takes real memory."""
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
     from transformers.core_model_loading import WeightConverter
 
-    kind = models.configuration(checkpoint, options).model_type
-    if any(isinstance(rule, WeightConverter) for rule in get_checkpoint_conversion_mapping(kind) or ()):
-        raise converted(f"{checkpoint.path}: {kind}")
+    for kind in (architecture.saved.model_type, architecture.config.model_type):
+        if any(isinstance(rule, WeightConverter) for rule in get_checkpoint_conversion_mapping(kind) or ()):
+            raise converted(f"{checkpoint.path}: {kind}")
 
 
-def check_adapter(peft_config) -> None:
+def check_adapter(peft_config: Any) -> None:
     """Refuses adapters whose first values come from the weights: a rank has only some of them."""
     if peft_config is None:
         return
@@ -132,7 +148,7 @@ def check_adapter(peft_config) -> None:
         raise CheckpointError("DoRA and trainable tokens need whole weights when they begin: use no mesh")
 
 
-def wrap(model: nn.Module, mesh) -> None:
+def wrap(model: Any, mesh: DeviceMesh) -> None:
     """Every decoder layer by itself, as FSDP is configured for transformers; the rest with the root."""
     classes = set(getattr(model, "_no_split_modules", None) or ())
     if hasattr(model, "get_base_model"):
@@ -145,7 +161,7 @@ def wrap(model: nn.Module, mesh) -> None:
 
 def want_parameter(place: Place, checkpoint, exchange, mesh, device) -> Wanted:
     module, key = place.owners[0]
-    parameter = module._parameters[key]
+    parameter: Any = module._parameters[key]
     tensor = checkpoint[place.source]
     rows = parameter.shape[0] if parameter.ndim else 1
     row = tensor.size // rows if rows else 0
@@ -162,7 +178,8 @@ def local_range(parameter: DTensor, mesh, rank: int) -> tuple[int, int]:
     """(rows, first row) that a rank holds: `torch.chunk` over the sharded dimension of the mesh."""
     coordinate = (mesh.mesh == rank).nonzero()[0].tolist()
     rows, first = parameter.shape[0], 0
-    for dimension, placement in enumerate(parameter.placements):
+    placements: Any = parameter.placements
+    for dimension, placement in enumerate(placements):
         if placement.is_shard():
             if placement.dim != 0:
                 raise CheckpointError("only the first dimension can be sharded")
@@ -193,10 +210,10 @@ def batches(wanted: list[Wanted]):
         yield batch
 
 
-def share_adapter(model: nn.Module, exchange: Exchange) -> None:
-    """Rank 0's fresh adapter on every rank: each drew its own random numbers."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not parameter.is_meta:
+def share(model: nn.Module, new: set[int], exchange: Exchange) -> None:
+    """Rank 0's fresh adapter, and head, on every rank: each drew its own random numbers."""
+    for parameter in model.parameters():
+        if (parameter.requires_grad or id(parameter) in new) and not parameter.is_meta:
             value = parameter.data.cpu()
             dist.broadcast(value, dist.get_global_rank(exchange.group, 0), group=exchange.group)
             parameter.data.copy_(value)

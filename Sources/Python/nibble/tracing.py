@@ -6,6 +6,7 @@ Weights that are converted while they are loaded (experts that are stacked) show
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
@@ -74,7 +75,7 @@ class Place:
 
     def replace_by_meta(self) -> None:
         module, key = self.owners[0]
-        old = module._parameters[key]
+        old: Any = module._parameters[key]
         data = torch.empty(old.shape, dtype=old.dtype, device="meta")
         # A plain parameter in place of Params4bit: bitsandbytes takes the quantization state back from the module.
         new = nn.Parameter(data, requires_grad=old.requires_grad)
@@ -83,7 +84,8 @@ class Place:
 
     def settle(self) -> None:
         module, key = self.owners[0]
-        old = module._parameters[key]
+        old: Any = module._parameters[key]
+        assert self.local is not None
         local = self.local.to(old.dtype)
         tensor = DTensor.from_local(
             local, old.device_mesh, old.placements, run_check=False, shape=old.shape, stride=old.stride()
@@ -114,8 +116,9 @@ class Traced:
     buffers: list[tuple[nn.Module, str, str]]
 
 
-def trace(model: nn.Module, placeholders: Placeholders) -> Traced:
-    """Where each tensor of the checkpoint went, in a model without an adapter."""
+def trace(model: nn.Module, placeholders: Placeholders, new: set[int]) -> Traced:
+    """Where each tensor of the checkpoint went, in a model without an adapter; new parameters, by their identity, came
+    from none."""
     parameters: dict[int, Place] = {}
     statistics: list[Statistic] = []
     buffers = []
@@ -124,7 +127,7 @@ def trace(model: nn.Module, placeholders: Placeholders) -> Traced:
             if buffer is not None and placeholders.has(buffer):
                 buffers.append((module, key, placeholders.name(buffer, f"{path}.{key}")))
         for key, parameter in module._parameters.items():
-            if parameter is None:
+            if parameter is None or id(parameter) in new:
                 continue
             if id(parameter) in parameters:
                 parameters[id(parameter)].owners.append((module, key))
@@ -149,6 +152,8 @@ def trace_copies(model: nn.Module, traced: Traced) -> None:
             originals = dict(wrapper.original_module.named_modules())
             for inner, module in copy.named_modules():
                 for key, parameter in module._parameters.items():
-                    if parameter is not None:
+                    place = id(originals[inner]), key
+                    # The copy of a new parameter has its values already.
+                    if parameter is not None and place in sources:
                         name = ".".join(filter(None, (path, "modules_to_save", adapter, inner, key)))
-                        traced.parameters.append(Place(name, sources[id(originals[inner]), key], [(module, key)]))
+                        traced.parameters.append(Place(name, sources[place], [(module, key)]))
