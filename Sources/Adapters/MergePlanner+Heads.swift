@@ -1,3 +1,4 @@
+import Bytes
 import Tensors
 
 /// Heads of classifiers, which adapters bring along and their causal bases do not have.

@@ -76,12 +76,12 @@ public struct Merge: Sendable {
   }
 
   /// What makes it likely that the merge is not what was meant.
-  func doubts(_ adapters: [Adapter], _ model: ModelSource) throws(Failure) -> [String] {
+  func doubts(_ adapters: [Adapter], _ model: ModelSource) throws(Failure) -> [Warning] {
     let names = try BaseNames(model)
-    var doubts: [String] = []
+    var doubts: [Warning] = []
     for adapter in adapters {
-      if let doubt = names.warning(for: adapter, trainedAs: trainedAs) { doubts.append(doubt) }
-      if let doubt = try adapter.zeroWarning() { doubts.append(doubt) }
+      if let doubt = names.warning(for: adapter, trainedAs: trainedAs) { doubts.append(Warning(doubt)) }
+      if let doubt = try adapter.zeroWarning() { doubts.append(Warning(doubt)) }
     }
     return doubts
   }
