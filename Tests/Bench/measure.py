@@ -76,6 +76,12 @@ def compare(title: str, mine: Side, theirs: Side, required: str, meets) -> None:
     print(f"{title}\n  {mine.text()}\n  {theirs.text()}\n  ratio {ratio:.3g}, required {required}  {verdict}", flush=True)
 
 
+def bounded(title: str, mine: Side, limit: float) -> None:
+    """Prints a row that has no peer: its median must not be above a limit, in the side's unit."""
+    verdict = "reached" if statistics.median(mine.values) <= limit else "NOT REACHED"
+    print(f"{title}\n  {mine.text()}\n  required at most {limit} {mine.unit}  {verdict}", flush=True)
+
+
 def interleave(rounds: int, *sides) -> list[list]:
     """A B A B …, after one round that does not count; a list of results for each side."""
     for side in sides:
