@@ -2,9 +2,9 @@
 
 Arguments: JSON {"checkpoints" (lists of one path per rank; each list is loaded, the first also trained), "mode":
 "fsdp" | "fsdp1" | "ddp" | "zero2" | "single", "ranks", "mesh" (its shape, by default all ranks in a row), "out",
-"steps", "fail", "labels" (loads with a new head for so many)}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are torch's. A single process does what each of `ranks`
-would have done, one after the other. Writes OUT/rankN.json and, from the first rank, the gradients of the first step
-and the adapter.
+"steps", "fail", "labels" (loads with a new head for so many)}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are
+torch's. A single process does what each of `ranks` would have done, one after the other. Writes OUT/rankN.json and,
+from the first rank, the gradients of the first step and the adapter.
 """
 
 import functools

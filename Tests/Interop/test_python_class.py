@@ -172,8 +172,8 @@ def test_heads_on_4_bit_weights(model_class, module, quantized):
         assert oracle.same(parameter.data, expected[name].data), name
     tokens = torch.randint(3, 900, (2, 12))
     model.config.pad_token_id = None
-    loss = model(input_ids=tokens[:1], labels=torch.tensor([1] if "Sequence" in model_class.__name__ else [[1] * 12])).loss
-    loss.backward()
+    labels = torch.tensor([1] if model_class is AutoModelForSequenceClassification else [[1] * 12])
+    model(input_ids=tokens[:1], labels=labels).loss.backward()
     assert head.weight.grad.any()
 
 
@@ -187,7 +187,7 @@ def test_a_head_that_is_trained(quantized):
 
 
 @pytest.mark.parametrize("model_class", [None, AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaModel])
-@pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.1.mlp.up_proj.weight", "model.embed_tokens.weight"])
+@pytest.mark.parametrize("name", [f"model.{name}.weight" for name in ("norm", "layers.1.mlp.up_proj", "embed_tokens")])
 def test_what_is_missing_of_the_body_is_no_head(name, model_class, tmp_path):
     architectures.case("llama").create().save_pretrained(tmp_path)
     tensors = load_file(tmp_path / "model.safetensors")

@@ -132,4 +132,6 @@ def test_the_package_installs(tmp_path):
     )
     version, path = finished.stdout.split()
     assert path.startswith(str(tmp_path / "site"))
+    # Without it type checkers take everything for Any.
+    assert (tmp_path / "site" / "nibble" / "py.typed").exists()
     assert Nibble().run("--version").stdout.split()[1] == version

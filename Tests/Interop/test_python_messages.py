@@ -63,7 +63,7 @@ def zipped(path: pathlib.Path) -> None:
 FILES = {
     "gguf": (lambda path: path.write_bytes(b"GGUF" + bytes(100)), "a GGUF file, not safetensors; `nibble convert FILE"),
     "pytorch": (zipped, "a file of PyTorch's"),
-    "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
+    "pointer": (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid 0\n"), "git lfs pull"),
     "html": (lambda path: path.write_text("<!DOCTYPE html><html></html>"), "a page of HTML"),
     "empty": (lambda path: path.write_bytes(b""), "0 bytes, too short for a safetensors file"),
     "text": (lambda path: path.write_text("hello, this is text"), "not safetensors, or truncated"),
@@ -138,7 +138,7 @@ def test_a_size_that_is_not_the_checkpoints(tmp_path):
     shutil.copytree(FIXTURE, tmp_path / "copy")
     config = json.loads((tmp_path / "copy" / "config.json").read_text())
     (tmp_path / "copy" / "config.json").write_text(json.dumps(config | {"vocab_size": 1088}))
-    with pytest.raises(nibble.CheckpointError, match=r"another shape of tensor 'lm_head.weight' and 1 more, which Llama"):
+    with pytest.raises(nibble.CheckpointError, match="another shape of tensor 'lm_head.weight' and 1 more"):
         nibble.load(tmp_path / "copy", device="cpu", verify=False)
 
 

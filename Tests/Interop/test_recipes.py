@@ -13,12 +13,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 import train
 from test_python_mesh import free_port
-from test_training import OPERATORS, compile_operators
-from tool import ROOT, Nibble
+from test_training import OPERATORS, OVERLAY, compile_operators
+from tool import DIFFERENT, ROOT, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
 BIN = pathlib.Path(sys.prefix) / "bin"
@@ -41,6 +44,8 @@ REPLACEMENTS = {
         ("autocast_adapter_dtype=False", 'autocast_adapter_dtype=False, attn_implementation="eager"'),
     ],
     "dbgpt.py": [('int(os.environ.get("LOCAL_RANK", "0"))', '"cpu"')],
+    # Programs of the same names and arguments stand for its own: see dbgpt_hub.py.
+    "dbgpt": [],
     "shell": [],
     "accelerate": [("--num_processes 3", "--num_processes 2")],
     "fsdp": [("--nproc-per-node 8", "--nproc-per-node 2 --master-port PORT")],
@@ -71,31 +76,50 @@ def place(tmp_path_factory):
     for name, text in recipes().items():
         if name.endswith(".py"):
             (place / name).write_text(text)
+    for name, what in (("train/sft_train.py", "train"), ("predict/predict.py", "predict")):
+        program = place / "dbgpt_hub_sql" / name
+        program.parent.mkdir(parents=True)
+        program.write_text(f"import dbgpt_hub, sys\ndbgpt_hub.{what}(dbgpt_hub.arguments(sys.argv[1:]))\n")
+    rows = [{"instruction": pair.prompt, "input": "", "output": f" {pair.sql}"} for pair in pairs]
+    (place / "dbgpt_hub_sql" / "data").mkdir()
+    for part, count in (("train", 8), ("dev", 2)):
+        (place / "dbgpt_hub_sql" / "data" / f"example_text2sql_{part}.json").write_text(json.dumps(rows[:count]))
     (place / "bin").mkdir()
     (place / "bin" / "nibble").symlink_to(pathlib.Path(Nibble().path).resolve())
     return place
 
 
 def run(place: pathlib.Path, command: str) -> None:
+    finished = start(place, command)
+    assert finished.returncode == 0, f"{command}\n{finished.stdout[-3000:]}\n{finished.stderr[-6000:]}"
+
+
+def fails(place: pathlib.Path, command: str, message: str) -> None:
+    finished = start(place, command)
+    assert finished.returncode != 0 and message in finished.stderr, f"{command}\n{finished.stderr[-6000:]}"
+
+
+def start(place: pathlib.Path, command: str) -> subprocess.CompletedProcess:
     paths = [str(place / "bin"), str(BIN), os.environ["PATH"]]
     environment = os.environ | {
         "PATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "Sources" / "Python"), str(ROOT / "Tests" / "Interop")]),
         "HF_HUB_OFFLINE": "1", "TORCH_EXTENSIONS_DIR": str(OPERATORS), "MASTER_PORT": str(free_port()),
     }
+    if "dbgpt_hub_sql" in command:
+        environment["PYTHONPATH"] = os.pathsep.join([str(OVERLAY), environment["PYTHONPATH"]])
     if "deepspeed" in command:
         environment["DS_ACCELERATOR"] = "cpu"
     elif "accelerate" in command:
         environment["ACCELERATE_USE_CPU"] = "true"
-    finished = subprocess.run(
+    return subprocess.run(
         command.replace("PORT", str(free_port())), shell=True, cwd=place, env=environment, capture_output=True,
         text=True, timeout=240,
     )
-    assert finished.returncode == 0, f"{command}\n{finished.stdout[-3000:]}\n{finished.stderr[-6000:]}"
 
 
 def commands(name: str) -> list[str]:
-    return recipes()[name].strip().splitlines()
+    return recipes()[name].replace("\\\n", " ").strip().splitlines()
 
 
 def trained(adapter: pathlib.Path) -> bool:
@@ -136,6 +160,39 @@ def test_fsdp(place):
 
 def test_db_gpt_hub(first):
     run(first, "python dbgpt.py")
+
+
+def test_the_guide_to_db_gpt_hub(first):
+    """Under transformers 4.57, the oldest one that the tests have."""
+    train, touch, predict, merge = commands("dbgpt")
+    adapter = first / "dbgpt_hub_sql" / "output" / "adapter" / "CodeLlama-13b-sql-lora"
+    run(first, train)
+    report = json.loads((adapter / "report.json").read_text())
+    assert report["transformers"].startswith("4.57.")
+    assert (report["layers"], report["compute"]) == (28, ["torch.bfloat16"])
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    assert len(tensors) == 2 * 8 and all(tensor.any() for tensor in tensors.values())
+    assert sorted({name.split(".")[-3] for name in tensors}) == ["q_proj", "v_proj"]
+    # What the guide says is needed is.
+    fails(first, predict, "no adapter_model.bin")
+    run(first, touch)
+    fails(first, predict.replace("--quantization_bit 4", ""), "cast a bitsandbytes model")
+    run(first, predict)
+    assert len((first / "predicted.sql").read_text().splitlines()) == 2
+    run(first, merge)
+    changed = Nibble().json("diff", first / "CodeLlama-13b-nf4", first / "CodeLlama-13b-db-gpt", expect=DIFFERENT)
+    assert {entry["name"].split(".")[-2] for entry in changed["changed"] if entry["maxAbs"]} == {"q_proj", "v_proj"}
+
+
+@pytest.mark.parametrize("stored, passed", [("float16", "bfloat16"), ("bfloat16", "float16")])
+def test_the_compute_dtype_of_the_checkpoint_counts(stored, passed, place, tmp_path):
+    Nibble().quantize(place / "CodeLlama-13b-hf", tmp_path / "nf4", "--compute-dtype", stored)
+    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=getattr(torch, passed))
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "nf4", quantization_config=settings, dtype=getattr(torch, passed), device_map={"": "cpu"}
+    )
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    assert len(layers) == 28 and {layer.compute_dtype for layer in layers} == {getattr(torch, stored)}
 
 
 def test_what_the_table_says(tmp_path):

@@ -69,7 +69,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """All of them. Raises CheckpointError once the checkpoint is closed."""
         if self._closed:
             raise CheckpointError(
-                f"{self.path}: the checkpoint is closed: use it inside its `with`, or open it without and close it later"
+                f"{self.path}: the checkpoint is closed: use it inside its `with`, or open it without one and close it"
             )
         return self._tensors
 

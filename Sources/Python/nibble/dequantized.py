@@ -1,7 +1,8 @@
 """The weight that bitsandbytes' 4-bit codes stand for, computed from the map a few rows or all at a time.
 
 Needs neither torch nor bitsandbytes. The values are those of bitsandbytes' `dequantize_4bit` on the CPU, bit for bit:
-level times the block's maximum in 32 bits, rounded once to the weight's dtype.
+level times the block's maximum in 32 bits, rounded once to the weight's dtype. (Where rows do not end with a block its
+kernel for the CPU takes other blocks' maxima; these are the values of its other kernels.)
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class DequantizedTensor:
         return self.shape[0]
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array. NumPy has no bfloat16: weights of that dtype come as the same values in float32."""
+        """The values as a NumPy array. NumPy has no bfloat16: weights of that dtype come as the same values in 32 bits."""
         values = self._values(0, math.prod(self.shape))
         return rounded(values, self.dtype).reshape(self.shape)
 

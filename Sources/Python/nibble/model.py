@@ -166,11 +166,15 @@ def build(
             output_loading_info=True,
             **options,
         )
-    except CheckpointError:
+    except NotImplementedError as error:
+        # transformers gives weights that are missing random values, which 4-bit ones cannot have.
+        if names := absent(checkpoint, architecture):
+            raise incomplete(checkpoint, "has no", names, model_class) from error
         raise
     except RuntimeError as error:
-        # Shapes that differ; or random values for what is missing, which 4-bit weights cannot have.
-        explain(checkpoint, architecture, error)
+        names = of_other_shape(checkpoint, architecture) if "ignore_mismatched_sizes" in str(error) else []
+        if names:
+            raise incomplete(checkpoint, "has another shape of", names, model_class) from error
         raise
     missing = set(map(str, found.get("missing_keys") or ()))
     if names := sorted(name for name in missing if not architecture.is_new(name)):
@@ -194,18 +198,17 @@ def keep_layout(model: torch.nn.Module) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def explain(checkpoint: Checkpoint, architecture: Architecture, error: Exception) -> None:
-    """Raises an error that names the tensor, if a tensor is what made transformers fail."""
-    stored = {architecture.bare(name): tensor for name, tensor in checkpoint.items()}
-    needed = {name: stored.get(architecture.bare(name)) for name in architecture.names}
-    absent = sorted(name for name, tensor in needed.items() if tensor is None and not architecture.is_new(name))
-    other = sorted(
-        name for name, tensor in needed.items()
-        if tensor is not None and tensor.scheme is None and tensor.shape != architecture.names[name]
-    )  # fmt: skip
-    for what, names in (("has another shape of", other), ("has no", absent)):
-        if names:
-            raise incomplete(checkpoint, what, names, architecture.model_class) from error
+def absent(checkpoint: Checkpoint, architecture: Architecture) -> list[str]:
+    """What the model needs and the checkpoint has not."""
+    stored = {architecture.bare(name) for name in checkpoint}
+    needed = (name for name in architecture.names if architecture.bare(name) not in stored)
+    return sorted(name for name in needed if not architecture.is_new(name))
+
+
+def of_other_shape(checkpoint: Checkpoint, architecture: Architecture) -> list[str]:
+    stored = {architecture.bare(name): tensor.shape for name, tensor in checkpoint.items() if tensor.scheme is None}
+    shapes = architecture.names.items()
+    return sorted(name for name, shape in shapes if stored.get(architecture.bare(name), shape) != shape)
 
 
 def incomplete(checkpoint: Checkpoint, what: str, names: list[str], model_class: type) -> CheckpointError:
