@@ -33,8 +33,9 @@ enum DiffVerb: Verb {
     diff.tensor = arguments.text(tensor)
     if let number = try arguments.number(.jobs, allowed: 1...1024) { diff.jobs = number }
     diff.progress = arguments.has(.quiet) ? .silent : .automatic
+    let shown = try arguments.number(top, allowed: 1...Int.max)
     var result = try diff(paths[0], paths[1])
-    if let number = try arguments.number(top, allowed: 1...Int.max) { result.shown = number }
+    if let shown { result.shown = shown }
     result.isSummary = arguments.has(summaryOption)
     result.isVerbose = arguments.has(.verbose)
     let notices = Notices(arguments)

@@ -2,7 +2,7 @@ extension HostileFile {
   /// The length before the header.
   static let prefixes: [HostileFile] =
     [
-      HostileFile("empty file", "file has 0 bytes", bytes: { [] }, twin: { SafetensorsBuilder.file("{}") })
+      HostileFile("empty file", "not a checkpoint: it is an empty file", bytes: { [] }, twin: { SafetensorsBuilder.file("{}") })
     ]
     + (1...7).map { count in
       HostileFile(

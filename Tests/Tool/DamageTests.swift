@@ -139,7 +139,11 @@ import Testing
       try directory.write("out/\(name)", Array(whole.prefix(count)))
       let found = try problems()
       #expect(found.count == 1 && found[0].file == name, "\(found)")
-      #expect(found[0].text == "has \(count) bytes, the manifest says \(whole.count)")
+      let short = whole.count - count
+      let distance = short == 1 ? "one byte" : "\(short) bytes"
+      #expect(
+        found[0].text
+          == "the file is \(distance) too short: it has \(count) bytes, the manifest says \(whole.count)")
       let lost = header.tensors.indices.first { header.range(of: $0).upperBound > count }
       #expect(found[0].tensor == lost.map { header.tensors[$0].name.string })
     }
