@@ -75,7 +75,8 @@ public final class Adapter: Sendable {
       let names = configuration.unknownMembers.prefix(8).map { "'\($0.printable(limit: 80))'" }.joined(separator: ", ")
       let more = configuration.unknownMembers.count > 8 ? " and \(configuration.unknownMembers.count - 8) more" : ""
       warnings.append(
-        "\(shown): passed over, since PEFT \(ExtractedConfiguration.peftVersion) does not know what it means: \(names)\(more)")
+        "\(shown): passed over, since PEFT \(ExtractedConfiguration.peftVersion) does not know what it means: \(names)"
+          + more)
     }
     if configuration.alpha == 0 { warnings.append("\(path): lora_alpha is 0: the adapter's deltas are zero") }
     try self.init(

@@ -51,13 +51,16 @@ import Testing
 
   @Test(arguments: refused.indices)
   func isRefused(_ number: Int) throws {
-    let (words, status, message) = (Self.refused[number].words, Self.refused[number].status, Self.refused[number].message)
+    let (words, status, message) = (
+      Self.refused[number].words, Self.refused[number].status, Self.refused[number].message
+    )
     // Some trainers put the model's configuration beside it.
     for hasConfiguration in [false, true] {
       if hasConfiguration { try directory.write("adapter/config.json", directory.read("base/config.json")) }
       let before = try Snapshot(directory.path)
       let run = try Tool.run(words.map(place))
-      #expect(run.status == status && run.error.contains(message) && run.error.contains("is an adapter"), "\(run.error)")
+      #expect(
+        run.status == status && run.error.contains(message) && run.error.contains("is an adapter"), "\(run.error)")
       #expect(run.errorLines.count == 1 && run.warnings.isEmpty, "\(run.error)")
       #expect(try Snapshot(directory.path) == before)
     }

@@ -111,7 +111,8 @@ import Testing
     try make("quantize", base, "-o", directory.path("base-nf4"))
     try make("quantize", base, "-o", directory.path("small"))
     let found = try warnings("/elsewhere/base-nf4")
-    #expect(found.count == 1 && found.allSatisfy { $0.contains("'/elsewhere/base-nf4', the NF4 of this base") }, "\(found)")
+    #expect(
+      found.count == 1 && found.allSatisfy { $0.contains("'/elsewhere/base-nf4', the NF4 of this base") }, "\(found)")
     #expect(try warnings("/elsewhere/base-nf4", options: ["--base-as-trained", "nf4"]) == [])
     #expect(try warnings("/elsewhere/base-nf4", options: ["--base-as-trained", "fp4"]).count == 1)
     // One that is called otherwise is not looked into, and one that was made from another says nothing.
@@ -155,7 +156,8 @@ import Testing
     }
     let last = "model.layers.1.mlp.down_proj.lora_B.weight"
     let plain = try found { _ in }
-    #expect(plain.count == 1 && plain.allSatisfy { $0.contains("all its deltas are zero") && $0.contains("changes nothing") })
+    #expect(
+      plain.count == 1 && plain.allSatisfy { $0.contains("all its deltas are zero") && $0.contains("changes nothing") })
     #expect(try found { $0.set(last, 127, -0.0) } == plain)
     #expect(try found { $0.set(last, 127, 1e-30) } == [])
     // Of a module with A zero the delta is zero too.
