@@ -19,7 +19,8 @@ extension MergePlanner {
     let head = head
     let isHeadChanged = try head.map { (head) throws(Failure) in try isChanged(head, apartFrom: embedding) } ?? false
     // Rows for single tokens are shared by both sides in PEFT too.
-    let isEmbeddingChanged = !slots[embedding].deltas.isEmpty || slots[embedding].replacement != nil && !isCopy(embedding)
+    let isEmbeddingReplaced = slots[embedding].replacement != nil && !isCopy(embedding)
+    let isEmbeddingChanged = !slots[embedding].deltas.isEmpty || isEmbeddingReplaced
     let areReplacedAlike =
       slots[embedding].deltas.isEmpty && (head.map { slots[$0].replacement != nil } ?? false)
     let follows = !isHeadChanged && (areReplacedAlike || adapters.contains { $0.configuration.tiesWeights })
@@ -144,8 +145,8 @@ extension MergePlanner {
       else { continue }
       throw adapters[replacement.adapter].failure(
         "has \(slots[resized].shape.first ?? 0) tokens, the \(kind) embedding '\(slots[other].name.string)' "
-          + "\(slots[other].shape.first ?? 0); the adapter must have both, or the new rows of one are lost (train with both in "
-          + "modules_to_save, or on a base that was saved with its new tokens)",
+          + "\(slots[other].shape.first ?? 0); the adapter must have both, or the new rows of one are lost (train with "
+          + "both in modules_to_save, or on a base that was saved with its new tokens)",
         tensor: replacement.tensor)
     }
   }

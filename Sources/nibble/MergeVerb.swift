@@ -80,8 +80,8 @@ enum MergeVerb: Verb {
       guard Quantize.Code(rawValue: scheme) != nil else { return }
       throw Failure(
         .usage,
-        "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; \(scheme) is written as a directory, whose name "
-          + "does not end in .gguf")
+        "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; \(scheme) is written as a directory, whose "
+          + "name does not end in .gguf")
     }
     guard GGUFScheme(named: scheme) != nil else { return }
     throw Failure(.usage, "scheme '\(scheme)' is written as a GGUF file: the name of the output must end in .gguf")

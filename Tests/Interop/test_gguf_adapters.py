@@ -253,7 +253,9 @@ def test_refused(nibble, bases, tmp_path, options, base, word):
 # What PEFT saves beside the factors: by itself, or because it was told to keep more than training changed.
 COPIES = {
     "embeddings": (EMBEDDINGS, ["model.embed_tokens.base_layer", "lm_head.base_layer"]),
-    "norms": (LINEAR | {"modules_to_save": ["norm", "input_layernorm"]}, ["model.norm", "model.layers.1.input_layernorm"]),
+    "norms": (
+        LINEAR | {"modules_to_save": ["norm", "input_layernorm"]}, ["model.norm", "model.layers.1.input_layernorm"],
+    ),
     "head": (LINEAR | {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, ["lm_head"]),
 }
 
@@ -294,8 +296,8 @@ def test_dora_is_refused_by_the_adapters_name(nibble, bases, tmp_path):
     adapter = make(base, LINEAR | {"use_dora": True}, tmp_path / "adapter")
     answer = nibble.run("convert", adapter, "-o", tmp_path / "lora.gguf", "--base", base, expect=UNSUPPORTED)
     assert answer.stderr == (
-        f"nibble: error: {adapter}: is a DoRA adapter (use_dora), which an adapter in GGUF cannot hold; merge it into its "
-        "base instead ('nibble merge')\n"
+        f"nibble: error: {adapter}: is a DoRA adapter (use_dora), which an adapter in GGUF cannot hold; merge it into "
+        "its base instead ('nibble merge')\n"
     )
 
 

@@ -78,7 +78,8 @@ def options(new: bool, kind: str, ways: dict[str, str]) -> dict:
 
 
 def logits(model: torch.nn.Module, new: bool) -> torch.Tensor:
-    tokens = torch.tensor([[3, 5, 6, 7, 8, 64, 95, 90], [17, 90, 91, 92] + ([96, 97, 101, 103] if new else [5, 6, 95, 8])])
+    last = [96, 97, 101, 103] if new else [5, 6, 95, 8]
+    tokens = torch.tensor([[3, 5, 6, 7, 8, 64, 95, 90], [17, 90, 91, 92, *last]])
     return peft_merge.logits(model, {"input_ids": tokens})
 
 

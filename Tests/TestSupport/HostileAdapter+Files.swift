@@ -97,7 +97,7 @@ extension HostileAdapter {
     _ name: String, _ message: String, _ change: @escaping @Sendable (String) -> String
   ) -> HostileAdapter {
     HostileAdapter(
-      "adapter_config.json: \(name)", message
+      "adapter_config.json: \(name)", message, warning: "what it means: 'unknown'"
     ) { $0.adapter.config = Array(change($0.adapter.json).utf8) }.beside {
       $0.adapter.config = Array(($0.adapter.json.dropLast() + ", \"unknown\": {\"of\": [1e309, null, NaN, -Infinity], \"\\ud800\": \"\\udc00\"}}\n").utf8)
     }

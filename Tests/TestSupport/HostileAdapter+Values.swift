@@ -124,7 +124,8 @@ extension HostileAdapter {
       $0.adapter.set("lora_alpha", "1e300")
     }.beside { $0.adapter.set("lora_alpha", "1e30") },
     HostileAdapter(
-      "magnitude of a weight of zeros", "tensor 'model.layers.0.mlp.up_proj.weight': element 0 becomes nan"
+      "magnitude of a weight of zeros", "tensor 'model.layers.0.mlp.up_proj.weight': element 0 becomes nan",
+      warning: "all its deltas are zero"
     ) { zeros(&$0, scale: 0) }.beside { zeros(&$0, scale: 1) },
   ]
 

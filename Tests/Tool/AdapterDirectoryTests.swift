@@ -20,26 +20,47 @@ import Testing
 
   private static let wayOut = "merge it into its base and quantize that"
 
-  /// `A` stands for the adapter and `B` for its base.
-  @Test(arguments: [
-    (["quantize", "A", "-o", "out"], 69, wayOut), (["quantize", "A", "-o", "out", "--scheme", "fp4"], 69, wayOut),
-    (["quantize", "A/adapter_model.safetensors", "-o", "out"], 69, wayOut),
-    (["quantize", "A", "-o", "out.gguf", "--scheme", "q4_0"], 69, wayOut),
-    (["split", "A", "-o", "out", "--max-shard-size", "2MiB"], 69, "PEFT reads it from one file"),
-    (["join", "A", "-o", "out"], 69, "PEFT reads it from one file"),
-    (["fit", "A"], 69, "name the one that it was trained on"),
-    (["extract-lora", "A", "B", "--rank", "4", "-o", "out"], 69, "the weights before and after training"),
-    (["extract-lora", "B", "A", "--rank", "4", "-o", "out"], 69, "the weights before and after training"),
-    (["merge", "A", "A", "-o", "out"], 65, "the first path is that of the model"),
-    (["convert", "A", "-o", "out.gguf"], 2, "--base"),
-  ])
-  func isRefused(_ words: [String], _ status: Int32, _ message: String) throws {
+  private static let bothWeights = "the weights before and after training"
+
+  private struct Row: Sendable {
+    var words: [String]
+    var status: Int32
+    var message: String
+
+    /// - Parameter line: `A` stands for the adapter and `B` for its base.
+    init(_ line: String, _ status: Int32, _ message: String) {
+      words = line.split(separator: " ").map(String.init)
+      self.status = status
+      self.message = message
+    }
+  }
+
+  private static let refused: [Row] = [
+    Row("quantize A -o out", 69, wayOut),
+    Row("quantize A -o out --scheme fp4", 69, wayOut),
+    Row("quantize A/adapter_model.safetensors -o out", 69, wayOut),
+    Row("quantize A -o out.gguf --scheme q4_0", 69, wayOut),
+    Row("split A -o out --max-shard-size 2MiB", 69, "PEFT reads it from one file"),
+    Row("join A -o out", 69, "PEFT reads it from one file"),
+    Row("fit A", 69, "name the one that it was trained on"),
+    Row("extract-lora A B --rank 4 -o out", 69, bothWeights),
+    Row("extract-lora B A --rank 4 -o out", 69, bothWeights),
+    Row("merge A A -o out", 65, "the first path is that of the model"),
+    Row("convert A -o out.gguf", 2, "--base"),
+  ]
+
+  @Test(arguments: refused.indices)
+  func isRefused(_ number: Int) throws {
+    let (words, status, message) = (
+      Self.refused[number].words, Self.refused[number].status, Self.refused[number].message
+    )
     // Some trainers put the model's configuration beside it.
     for hasConfiguration in [false, true] {
       if hasConfiguration { try directory.write("adapter/config.json", directory.read("base/config.json")) }
       let before = try Snapshot(directory.path)
       let run = try Tool.run(words.map(place))
-      #expect(run.status == status && run.error.contains(message) && run.error.contains("is an adapter"), "\(run.error)")
+      #expect(
+        run.status == status && run.error.contains(message) && run.error.contains("is an adapter"), "\(run.error)")
       #expect(run.errorLines.count == 1 && run.warnings.isEmpty, "\(run.error)")
       #expect(try Snapshot(directory.path) == before)
     }

@@ -16,7 +16,8 @@ extension Convert {
       return try GGUFRun(
         plan: plan, operation: "convert", activity: "converting",
         recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-        warnings: input.warnings, source: input.path, options: run, identities: input.identities, checkUnchanged: input.checkUnchanged
+        warnings: input.warnings, source: input.path, options: run, identities: input.identities,
+        checkUnchanged: input.checkUnchanged
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }
   }

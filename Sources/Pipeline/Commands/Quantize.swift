@@ -43,8 +43,8 @@ public struct Quantize: Sendable {
   public var run = RunOptions()
 
   static let adapterReason =
-    "nothing loads its factors in 4 bits; merge it into its base and quantize that ('nibble merge BASE ADAPTER -o OUT', "
-    + "with --scheme in one step)"
+    "nothing loads its factors in 4 bits; merge it into its base and quantize that ('nibble merge BASE ADAPTER -o "
+    + "OUT', with --scheme in one step)"
 
   public static let blockSizes = FourBitFormat.blockSizes
 

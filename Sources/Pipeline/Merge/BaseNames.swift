@@ -47,12 +47,17 @@ struct BaseNames {
   }
 
   /// How a model that lies beside the base under that name was quantized from this base; nil when none was.
+  ///
+  /// It must be called much like the base: an adapter does not choose which directories are looked into.
   private func neighbour(_ name: String) -> Quantize.Code? {
     guard let real = FileName.real(model.checkpoint.path) else { return nil }
-    let parent = "/" + real.split(separator: "/").dropLast().joined(separator: "/")
-    guard InputDirectory.isPlainComponent(name), let directory = try? InputDirectory(path: parent),
-      (try? directory.entries().contains { $0.name == name && $0.kind == .directory }) == true,
-      let record = try? SourceRecord(path: "\(parent)/\(name)"), let source = record.origins.first,
+    let parts = real.split(separator: "/")
+    let parent = "/" + parts.dropLast().joined(separator: "/")
+    guard let own = parts.last, let directory = try? InputDirectory(path: parent),
+      let found = try? directory.entries().first(where: { entry in
+        entry.kind == .directory && entry.name == name && entry.name.commonPrefix(with: own).count * 2 >= own.count
+      }),
+      let record = try? SourceRecord(path: "\(parent)/\(found.name)"), let source = record.origins.first,
       names.contains(SourceRecord.lastComponent(of: source))
     else { return nil }
     return record.options?["scheme"]?.string.flatMap(Quantize.Code.init)
@@ -71,5 +76,12 @@ struct BaseNames {
       let isName = entry.key == "general.name" || entry.key.hasPrefix("general.base_model.0.")
       return isName && plain(SourceRecord.lastComponent(of: entry.text)) == wanted
     }
+  }
+}
+
+extension StringProtocol {
+  /// The characters that both begin with.
+  fileprivate func commonPrefix(with other: some StringProtocol) -> SubSequence {
+    prefix(zip(self, other).prefix { $0 == $1 }.count)
   }
 }
