@@ -96,6 +96,9 @@ public final class InputDirectory: Sendable {
     Self.isPlainComponent(name) && kind(of: name) != .other
   }
 
+  /// Whether an entry is a regular file, not a link to one.
+  public func isFile(_ name: String) -> Bool { Self.isPlainComponent(name) && kind(of: name) == .file }
+
   /// One path component that stays in its directory on any system.
   public static func isPlainComponent(_ name: String) -> Bool {
     let bytes = name.utf8
