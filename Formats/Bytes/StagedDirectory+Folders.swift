@@ -16,7 +16,9 @@ extension StagedDirectory.Files {
     return try Self.create(path.split(separator: "/").map(String.init)[...], at: directory, path)
   }
 
-  private static func create(_ parts: ArraySlice<String>, at parent: Int32, _ path: String) throws(Failure) -> OutputFile {
+  private static func create(_ parts: ArraySlice<String>, at parent: Int32, _ path: String) throws(Failure)
+    -> OutputFile
+  {
     guard let first = parts.first, parts.count > 1 else {
       return try OutputFile(at: parent, parts.first ?? path, as: path)
     }
@@ -78,7 +80,8 @@ enum DirectoryTree {
 
   /// The first thing that keeps a directory from being replaced: whatever is no file, but for folders of which each
   /// file is in the directory's list of checksums, as they are in what this tool wrote.
-  static func obstacle(in directory: InputDirectory, _ entries: [(name: String, kind: InputDirectory.Kind)]) -> String? {
+  static func obstacle(in directory: InputDirectory, _ entries: [(name: String, kind: InputDirectory.Kind)]) -> String?
+  {
     let isPlain = !entries.contains { $0.kind == .directory || $0.kind == .other }
     if isPlain { return nil }
     let listed = ChecksumList.files(of: directory)
