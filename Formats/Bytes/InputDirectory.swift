@@ -7,26 +7,44 @@
 /// A directory whose entries are opened by plain name only, never through a link that leaves it.
 ///
 /// The one link accepted is that of the Hugging Face cache: in `models--…/snapshots/REVISION/`, an entry
-/// that points to `../../blobs/HEX`.
+/// that points to `../../blobs/HEX`; in a folder of it, to `../../../blobs/HEX`.
 public final class InputDirectory: Sendable {
   /// As the user typed it.
   public let path: String
   public let identity: FileIdentity
   private let descriptor: Descriptor
+  /// How many folders below the directory that was named it is.
+  private let depth: Int
 
   /// - Throws: `missing` when the directory cannot be opened.
   public convenience init(path: String) throws(Failure) {
     try self.init(at: AT_FDCWD, path, path: path)
   }
 
-  init(at parent: Int32, _ name: String, path: String) throws(Failure) {
+  convenience init(at parent: Int32, _ name: String, path: String) throws(Failure) {
     guard let descriptor = Descriptor(at: parent, name, O_RDONLY | O_DIRECTORY) else {
       throw .input("cannot open directory", file: path)
     }
+    try self.init(descriptor, path: path, depth: 0)
+  }
+
+  private init(_ descriptor: consuming Descriptor, path: String, depth: Int) throws(Failure) {
     guard let status = descriptor.status else { throw .input("cannot examine", file: path) }
     self.path = path
+    self.depth = depth
     identity = FileIdentity(status)
     self.descriptor = descriptor
+  }
+
+  /// A directory in this one; a link to one is none.
+  public func folder(_ name: String) throws(Failure) -> InputDirectory {
+    guard Self.isPlainComponent(name) else {
+      throw Failure(.malformed, "'\(name)' is not a plain name of a folder", file: path)
+    }
+    guard let opened = Descriptor(at: descriptor.number, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
+      throw .input("cannot open directory", file: "\(path)/\(name)")
+    }
+    return try InputDirectory(opened, path: "\(path)/\(name)", depth: depth + 1)
   }
 
   /// True when `path` is a directory (a link to one counts).
@@ -78,11 +96,44 @@ public final class InputDirectory: Sendable {
     Self.isPlainComponent(name) && kind(of: name) != .other
   }
 
+  /// Whether an entry is a regular file, not a link to one.
+  public func isFile(_ name: String) -> Bool { Self.isPlainComponent(name) && kind(of: name) == .file }
+
   /// One path component that stays in its directory on any system.
   public static func isPlainComponent(_ name: String) -> Bool {
     let bytes = name.utf8
     return !bytes.isEmpty && bytes.count <= 255 && name != "." && name != ".."
       && !bytes.contains { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") || $0 < 0x20 || $0 == 0x7F }
+  }
+
+  /// Folders that may stand before a file's name.
+  public static let depthLimit = 3
+
+  /// One plain component, or up to `depthLimit` of them and a file's name, put together with `/`.
+  public static func isPlainPath(_ path: String) -> Bool {
+    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
+    return parts.count <= depthLimit + 1 && parts.allSatisfy { isPlainComponent(String($0)) }
+  }
+
+  public func contains(path: String) -> Bool {
+    let (folder, name) = Self.parted(path)
+    guard let folder else { return contains(name) }
+    return (try? self.folder(folder.first).contains(path: folder.rest)) ?? false
+  }
+
+  /// A file in this directory, or in a folder of it that is no link.
+  public func open(path relative: String) throws(Failure) -> InputFile { try open(path: relative, as: relative) }
+
+  private func open(path: String, as shown: String) throws(Failure) -> InputFile {
+    let (folder, name) = Self.parted(path)
+    guard let folder else { return try open(name, as: shown) }
+    return try self.folder(folder.first).open(path: folder.rest, as: shown)
+  }
+
+  /// The first folder of a path and what follows it; nil for one without.
+  private static func parted(_ path: String) -> (folder: (first: String, rest: String)?, name: String) {
+    guard let slash = path.firstIndex(of: "/") else { return (nil, path) }
+    return ((String(path[..<slash]), String(path[path.index(after: slash)...])), path)
   }
 
   /// - Throws: `malformed` when `name` is not one plain path component, or is a link other than the
@@ -103,7 +154,7 @@ public final class InputDirectory: Sendable {
 
   private func openCacheLink(_ name: String, as shown: String) throws(Failure) -> InputFile {
     let target = linkTarget(name) ?? ""
-    let prefix = "../../blobs/"
+    let prefix = String(repeating: "../", count: depth) + "../../blobs/"
     let blob = String(target.dropFirst(prefix.count))
     let isHex = !blob.isEmpty && blob.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
     guard target.hasPrefix(prefix), isHex, isCacheSnapshot else {
@@ -131,11 +182,11 @@ public final class InputDirectory: Sendable {
     return String(validating: buffer[..<count], as: UTF8.self)
   }
 
-  /// `…/models--X/snapshots/REVISION`, by the directory's real path.
+  /// `…/models--X/snapshots/REVISION`, or a folder of one, by the directory's real path.
   private var isCacheSnapshot: Bool {
     guard let resolved = unsafe realpath(path, nil) else { return false }
     defer { unsafe free(resolved) }
-    let parts = unsafe String(cString: resolved).split(separator: "/")
+    let parts = unsafe String(cString: resolved).split(separator: "/").dropLast(depth)
     guard parts.count >= 3 else { return false }
     return parts[parts.count - 2] == "snapshots" && parts[parts.count - 3].hasPrefix("models--")
   }

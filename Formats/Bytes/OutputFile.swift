@@ -20,14 +20,15 @@ public final class OutputFile {
   private var startedSize = 0
   private static let writingStep = 32 << 20
 
-  init(at directory: Int32, _ name: String) throws(Failure) {
+  /// - Parameter shown: what the file is called where it lies in a folder of the directory.
+  init(at directory: Int32, _ name: String, as shown: String? = nil) throws(Failure) {
     guard InputDirectory.isPlainComponent(name) else {
       throw Failure(.internal, "'\(name)' is not a plain file name", file: name)
     }
     guard let descriptor = Descriptor(at: directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW) else {
-      throw .output("cannot create", file: name)
+      throw .output("cannot create", file: shown ?? name)
     }
-    self.name = name
+    self.name = shown ?? name
     self.descriptor = descriptor
   }
 

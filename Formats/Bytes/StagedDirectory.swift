@@ -47,7 +47,7 @@ public struct StagedDirectory: ~Copyable {
 
   deinit {
     if !isCommitted {
-      try? Self.removeFiles(staging.number, path: path)
+      try? DirectoryTree.removeContents(staging.number, path: path)
       _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
     }
   }
@@ -73,25 +73,34 @@ public struct StagedDirectory: ~Copyable {
   }
 
   /// Makes the directory visible under its final name. Every file must have been finished.
-  public consuming func commit() throws(Failure) {
+  ///
+  /// - Returns: what is to be said of the directory that was replaced and could not be removed; nil as a rule.
+  @discardableResult
+  public consuming func commit() throws(Failure) -> Warning? {
+    try DirectoryTree.sync(staging.number, path: path) { nibble_full_sync($0) == 0 }
     guard nibble_full_sync(staging.number) == 0 else {
       throw Failure(.io, "cannot make the directory durable (fsync): \(errorText())", file: path)
     }
+    var leftover: Warning?
     if replaces {
-      try replace()
+      leftover = try replace()
     } else {
       guard SystemCall.succeeds({ unsafe renameat(parent.number, stagingName, parent.number, name) }) else {
         throw .output("cannot move the finished directory into place", file: path)
       }
       isCommitted = true
+      removeSetAside()
     }
     guard nibble_full_sync(parent.number) == 0 else {
       throw Failure(.io, "cannot make the new name durable (fsync): \(errorText())", file: path)
     }
+    return leftover
   }
 
   /// Puts the new directory in the place of the old one, then removes the old one.
-  private mutating func replace() throws(Failure) {
+  ///
+  /// - Returns: where the old one is and why, when it could not be removed.
+  private mutating func replace() throws(Failure) -> Warning? {
     guard let old = Descriptor(at: parent.number, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
       throw .output("cannot open the old directory", file: path)
     }
@@ -100,25 +109,54 @@ public struct StagedDirectory: ~Copyable {
     try exchange()
     // From here on the new directory has its name: whatever fails now must not take it away.
     isCommitted = true
-    try Self.removeFiles(old.number, path: path)
-    _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
+    do throws(Failure) {
+      try DirectoryTree.removeContents(old.number, path: path)
+      guard SystemCall.succeeds({ unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR) }) else {
+        throw .output("cannot remove the old directory", file: path)
+      }
+    } catch {
+      // Under the hidden name it would stop every later run.
+      let place = setAside() ?? stagingName
+      return "\(error); what is left of the old output is in '\(place)'"
+    }
+    removeSetAside()
+    return nil
+  }
+
+  /// Names for an old directory that cannot be removed.
+  private var namesAside: [String] { (1...8).map { ".\(name).nibble-old" + ($0 == 1 ? "" : "-\($0)") } }
+
+  private func move(_ from: String, _ to: String) -> Bool {
+    SystemCall.succeeds { unsafe renameat(parent.number, from, parent.number, to) }
+  }
+
+  /// Gives the old directory, which has the hidden name, another one.
+  private func setAside() -> String? { namesAside.first { move(stagingName, $0) } }
+
+  /// What earlier runs could not remove may go now.
+  private func removeSetAside() {
+    for name in namesAside {
+      guard let old = Descriptor(at: parent.number, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW),
+        SystemCall.succeeds({ flock(old.number, LOCK_EX | LOCK_NB) })
+      else { continue }
+      guard (try? DirectoryTree.removeContents(old.number, path: path)) != nil else { continue }
+      _ = unsafe unlinkat(parent.number, name, AT_REMOVEDIR)
+    }
   }
 
   /// Swaps the old directory with the new one.
   private func exchange() throws(Failure) {
     if unsafe nibble_rename_exchange(parent.number, stagingName, name) == 0 { return }
     // No atomic exchange on this file system: renames, with the old contents kept until the last.
-    let oldName = ".\(name).nibble-old"
-    func rename(_ from: String, _ to: String) -> Bool {
-      SystemCall.succeeds { unsafe renameat(parent.number, from, parent.number, to) }
+    guard let oldName = namesAside.first(where: { move(name, $0) }) else {
+      throw .output("cannot move the old directory away", file: path)
     }
-    guard rename(name, oldName) else { throw .output("cannot move the old directory away", file: path) }
-    guard rename(stagingName, name) else {
+    guard move(stagingName, name) else {
       let failure = Failure.output("cannot move the finished directory into place", file: path)
-      _ = rename(oldName, name)
+      _ = move(oldName, name)
       throw failure
     }
-    _ = rename(oldName, stagingName)
+    _ = move(oldName, stagingName)
   }
 
   // MARK: - Before anything is written
@@ -134,7 +172,7 @@ public struct StagedDirectory: ~Copyable {
     do throws(Failure) {
       let replaces = try checkDestination(parent, name, path: path, replacing: replacing, inputs: inputs)
       // Whatever a killed run left behind is of no use: nothing says how far it came.
-      try removeFiles(staging, path: path)
+      try DirectoryTree.removeContents(staging, path: path)
       return replaces
     } catch {
       _ = unsafe unlinkat(parent, stagingName, AT_REMOVEDIR)
@@ -181,15 +219,15 @@ public struct StagedDirectory: ~Copyable {
     guard let directory = Descriptor(at: parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW) else {
       throw .output("cannot open", file: path)
     }
-    let existing = try InputDirectory(at: directory.number, ".", path: path).entries()
+    let old = try InputDirectory(at: directory.number, ".", path: path)
+    let existing = try old.entries()
     if existing.isEmpty { return false }
     guard replacing else {
       throw Failure(.cannotCreate, "already exists (use --force to replace it)", file: path)
     }
     // --force must not be able to empty somebody's home directory.
-    if let other = existing.first(where: { $0.kind == .directory || $0.kind == .other }) {
-      throw Failure(
-        .cannotCreate, "holds '\(other.name)', which is not a file; remove the directory yourself", file: path)
+    if let obstacle = DirectoryTree.obstacle(in: old, existing) {
+      throw Failure(.cannotCreate, "\(obstacle); remove the directory yourself", file: path)
     }
     guard existing.contains(where: { $0.name == "config.json" || $0.name.hasSuffix(".safetensors") }) else {
       throw Failure(.cannotCreate, "is not a checkpoint; remove the directory yourself", file: path)
@@ -225,13 +263,5 @@ public struct StagedDirectory: ~Copyable {
       throw Failure(.locked, "another run was writing it", file: path)
     }
     return descriptor
-  }
-
-  static func removeFiles(_ directory: Int32, path: String) throws(Failure) {
-    for entry in try InputDirectory(at: directory, ".", path: path).entries() {
-      guard SystemCall.succeeds({ unsafe unlinkat(directory, entry.name, 0) }) else {
-        throw .output("cannot remove the leftover '\(entry.name)'", file: path)
-      }
-    }
   }
 }

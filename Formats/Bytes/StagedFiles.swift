@@ -18,14 +18,19 @@ public struct StagedFiles: ~Copyable {
   private let parent: Descriptor
   private let staging: Descriptor
   private let replaces: Bool
+  /// Files that may be replaced whatever becomes of the others.
+  private let orphans: Set<String>
 
   /// - Parameters:
   ///   - path: a file of the directory that the files go to; a run that writes the same path waits for nobody.
   ///   - names: of all files.
   ///   - replacing: whether files of these names may be replaced.
+  ///   - orphans: those of `names` that may be in any case: what they belonged to is gone.
   ///   - inputs: files being read; none of them may be replaced.
   /// - Throws: `cannotCreate` when a file exists or its place is not writable; `locked` when another run is writing it.
-  public init(path: String, names: [String], replacing: Bool, inputs: [FileIdentity] = []) throws(Failure) {
+  public init(
+    path: String, names: [String], replacing: Bool, orphans: Set<String> = [], inputs: [FileIdentity] = []
+  ) throws(Failure) {
     let (parentPath, name) = try StagedDirectory.split(path)
     guard let parent = Descriptor(parentPath, O_RDONLY | O_DIRECTORY) else {
       throw Failure(.cannotCreate, "cannot open the parent directory '\(parentPath)': \(errorText())", file: path)
@@ -33,8 +38,10 @@ public struct StagedFiles: ~Copyable {
     let stagingName = ".\(name).nibble-partial"
     let staging = try StagedDirectory.claim(parent.number, stagingName, path: path)
     do throws(Failure) {
-      for name in names { try Self.check(name, parent.number, replacing: replacing, inputs: inputs) }
-      try StagedDirectory.removeFiles(staging.number, path: path)
+      for name in names {
+        try Self.check(name, parent.number, replacing: replacing || orphans.contains(name), inputs: inputs)
+      }
+      try DirectoryTree.removeContents(staging.number, path: path)
     } catch {
       _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
       throw error
@@ -45,10 +52,11 @@ public struct StagedFiles: ~Copyable {
     self.parent = parent
     self.staging = staging
     replaces = replacing
+    self.orphans = orphans
   }
 
   deinit {
-    try? StagedDirectory.removeFiles(staging.number, path: path)
+    try? DirectoryTree.removeContents(staging.number, path: path)
     _ = unsafe unlinkat(parent.number, stagingName, AT_REMOVEDIR)
   }
 
@@ -87,7 +95,7 @@ public struct StagedFiles: ~Copyable {
 
   private func move(_ name: String) throws(Failure) {
     let isMoved =
-      replaces
+      replaces || orphans.contains(name)
       ? SystemCall.succeeds { unsafe renameat(staging.number, name, parent.number, name) }
       // link, unlike rename, refuses a name that is taken; the hidden one is removed with its directory.
       : SystemCall.succeeds { unsafe linkat(staging.number, name, parent.number, name, 0) }

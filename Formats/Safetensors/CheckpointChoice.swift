@@ -8,10 +8,13 @@ struct CheckpointChoice {
   enum Kind: Equatable {
     case index(String)
     case file(String)
+    /// Numbered shards without an index, all of them.
+    case shards(NumberedShards)
 
     var name: String {
       switch self {
       case .index(let name), .file(let name): name
+      case .shards(let shards): shards.names[0]
       }
     }
   }
@@ -56,6 +59,7 @@ struct CheckpointChoice {
     }
     if let only = indexes.first { return .index(only) }
     if weights.contains(singleName) { return .file(singleName) }
+    if let shards = NumberedShards(among: weights) { return .shards(shards) }
     if let shard = weights.compactMap(ShardName.init).first(where: { $0.total > 1 }) {
       throw Failure(
         .missing, "holds shard \(shard.number) of \(shard.total) but no '\(shard.stem).safetensors.index.json'")
@@ -81,6 +85,34 @@ struct CheckpointChoice {
   private static func list(_ names: [String]) -> String {
     let shown = names.prefix(3).map { "'\($0.printable(limit: 100))'" }.joined(separator: ", ")
     return names.count > 3 ? shown + ", …" : shown
+  }
+}
+
+/// Shards that say by their numbers that none of them is missing.
+struct NumberedShards: Equatable {
+  let stem: String
+  /// Sorted by bytes.
+  let names: [String]
+
+  /// Nil unless there is exactly one such set and no shard of another. `model-00001-of-00002` may lie beside the
+  /// `consolidated-…` of the same weights: then only an index tells which is meant.
+  ///
+  /// - Parameter names: files, hidden ones left out.
+  init?(among names: [String]) {
+    var found: [(name: String, shard: ShardName)] = []
+    for name in names {
+      if let shard = ShardName(name), shard.total > 1 { found.append((name, shard)) }
+    }
+    guard let first = found.first?.shard, found.count == first.total,
+      found.allSatisfy({ $0.shard.stem == first.stem && $0.shard.total == first.total }),
+      Set(found.map(\.shard.number)) == Set(1...first.total)
+    else { return nil }
+    stem = first.stem
+    self.names = found.map(\.name).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  }
+
+  init?(in directory: InputDirectory) throws(Failure) {
+    self.init(among: try directory.names().filter { !$0.hasPrefix(".") && $0.hasSuffix(".safetensors") })
   }
 }
 

@@ -33,6 +33,8 @@ public final class SafetensorsCheckpoint: TensorSource {
   public let tensors: [TensorInfo]
   /// What is worth knowing and not an error, one line each.
   public let warnings: [Warning]
+  /// An index that other loaders would look for, and why it was not followed; nil as a rule.
+  public let indexFault: (file: String, text: String)?
 
   private let offsets: [Int]
   private let order: KeyOrder
@@ -74,6 +76,10 @@ public final class SafetensorsCheckpoint: TensorSource {
       try assembly.add(pool.file(0))
       try assembly.finish()
       self.init(assembly, path: directory.path, directory: directory, indexName: nil, pool: pool)
+    case .shards(let shards):
+      let name = "\(shards.stem).safetensors.index.json"
+      let fault = "is missing; the \(shards.names.count) shards are complete by their numbers, and their headers count"
+      try self.init(shards, in: directory, assembly, fault: (name, fault))
     case .index(let name):
       let index = try Self.readIndex(name, in: directory)
       if choice.hasSingleFile, !index.files.contains(CheckpointChoice.singleName) {
@@ -81,6 +87,10 @@ public final class SafetensorsCheckpoint: TensorSource {
           .malformed,
           "does not list '\(CheckpointChoice.singleName)', which lies beside it and which other loaders "
             + "read instead of the shards; name the file or remove one of the two", file: name)
+      }
+      if let (shards, fault) = try Self.shardsBeside(index, in: directory) {
+        try self.init(shards, in: directory, assembly, fault: (name, fault))
+        return
       }
       let pool = FilePool(directory: directory, names: index.files)
       for (number, file) in index.files.enumerated() {
@@ -99,6 +109,34 @@ public final class SafetensorsCheckpoint: TensorSource {
     }
   }
 
+  /// By their headers, where no index is to be had.
+  private convenience init(
+    _ shards: NumberedShards, in directory: InputDirectory, _ assembly: consuming CheckpointAssembly,
+    fault: (file: String, text: String)
+  ) throws(Failure) {
+    let pool = FilePool(directory: directory, names: shards.names)
+    for number in shards.names.indices { try assembly.add(pool.file(number)) }
+    try assembly.finish()
+    self.init(assembly, path: directory.path, directory: directory, indexName: nil, pool: pool, fault: fault)
+  }
+
+  /// The shards that are there instead of those that an index names, as after renaming or other shards; nil where
+  /// something that the index names is there and not among them, or nothing it names is missing.
+  private static func shardsBeside(
+    _ index: ShardIndex, in directory: InputDirectory
+  ) throws(Failure) -> (NumberedShards, fault: String)? {
+    let missing = index.files.filter { !directory.contains($0) }
+    guard let first = missing.first, let shards = try NumberedShards(in: directory) else { return nil }
+    let known = Set(missing).union(shards.names)
+    guard index.files.allSatisfy(known.contains) else { return nil }
+    let others = missing.count > 1 ? " and \(missing.count - 1) more" : ""
+    return (
+      shards,
+      "names '\(first.printable(limit: 256))'\(others), which is not there; the \(shards.names.count) shards that are "
+        + "('\(shards.names[0].printable(limit: 256))' …) are complete by their numbers, and their headers count"
+    )
+  }
+
   private static func readIndex(_ name: String, in directory: InputDirectory) throws(Failure) -> ShardIndex {
     let file = try directory.open(name)
     do throws(Failure) {
@@ -108,7 +146,8 @@ public final class SafetensorsCheckpoint: TensorSource {
   }
 
   private init(
-    _ assembly: CheckpointAssembly, path: String, directory: InputDirectory?, indexName: String?, pool: FilePool
+    _ assembly: CheckpointAssembly, path: String, directory: InputDirectory?, indexName: String?, pool: FilePool,
+    fault: (file: String, text: String)? = nil
   ) {
     self.path = path
     self.directory = directory
@@ -119,6 +158,7 @@ public final class SafetensorsCheckpoint: TensorSource {
     offsets = assembly.offsets
     order = assembly.order
     self.pool = pool
+    indexFault = fault
   }
 
   /// Of the first file; most checkpoints have the same in all.

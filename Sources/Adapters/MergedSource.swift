@@ -73,7 +73,7 @@ public struct MergedSource: TracingSource {
     let (source, index) = origin(of: item)
     guard let stored = FloatType(elementType: source.tensors[index].type),
       let merged = FloatType(elementType: item.info.type)
-    else { throw Failure(.internal, "is \(source.tensors[index].type.name), which is not computed with") }
+    else { throw Failure(.unsupported, "is \(source.tensors[index].type.name), which is not computed with") }
     return (stored, merged)
   }
 
@@ -130,7 +130,7 @@ public struct MergedSource: TracingSource {
   ) throws(Failure) -> ScratchBuffer {
     let info = source.tensors[index]
     guard let type = FloatType(elementType: info.type) else {
-      throw Failure(.internal, "is \(info.type.name), which is not computed with")
+      throw Failure(.unsupported, "is \(info.type.name), which is not computed with")
     }
     let values = try ScratchBuffer(
       source, index, at: elements.lowerBound * type.byteCount, count: elements.count * type.byteCount)

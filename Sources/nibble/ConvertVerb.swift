@@ -39,6 +39,7 @@ enum ConvertVerb: Verb {
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let output = try arguments.required(.output, verb: name)
+    try OutputName.check(output)
     var convert = Convert()
     if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { convert.type = choice }
     convert.base = arguments.text(base)

@@ -31,6 +31,7 @@ enum ExtractVerb: Verb {
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let paths = try arguments.operands("BASE", "TUNED", verb: name)
     let output = try arguments.required(output, verb: name)
+    try OutputName.check(output)
     _ = try arguments.required(rank, verb: name)
     var extract = ExtractLoRA(rank: try arguments.number(rank, allowed: 1...1_000_000) ?? 1)
     if let choice = try arguments.choice(precision, ExtractLoRA.Precision.self) { extract.precision = choice }

@@ -20,6 +20,7 @@ enum JoinVerb: Verb {
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let target = try arguments.required(SplitVerb.output, verb: name)
+    try OutputName.check(target)
     var join = Reshard(.join)
     join.run = try RunOptions(arguments)
     try join(source, output: target, announce: Notices(arguments).warn).print(arguments, verb: name)

@@ -52,6 +52,7 @@ enum MergeVerb: Verb {
     let base = arguments.operands[0]
     let adapters = Array(arguments.operands.dropFirst())
     let output = try arguments.required(.output, verb: name)
+    try OutputName.check(output)
     var merge = Merge()
     merge.settings = try settings(arguments, adapters: adapters.count)
     if let name = arguments.text(scheme) { try check(name, output) }

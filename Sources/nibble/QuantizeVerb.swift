@@ -58,6 +58,7 @@ enum QuantizeVerb: Verb {
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let output = try arguments.required(.output, verb: name)
+    try OutputName.check(output)
     if try isForGGUF(arguments, output: output) { return try writeGGUF(source, output: output, arguments) }
     var quantize = Quantize()
     if let code = try arguments.choice(scheme, Quantize.Code.self) { quantize.code = code }

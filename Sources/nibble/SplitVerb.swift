@@ -22,6 +22,7 @@ enum SplitVerb: Verb {
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let target = try arguments.required(output, verb: name)
+    try OutputName.check(target)
     var split = Reshard(.split)
     split.run = try RunOptions(arguments)
     try split(source, output: target, announce: Notices(arguments).warn).print(arguments, verb: name)

@@ -108,6 +108,26 @@ import Testing
     #expect(failure.code == .malformed && failure.message.contains("is not a plain file name"))
   }
 
+  @Test func foldersAreNoLinks() throws {
+    for path in ["a/b", "a/b/c"] { _ = try directory.makeDirectory(path) }
+    try directory.write("a/x", [1])
+    try directory.write("a/b/c/x", [2])
+    try makeLink("link", to: "a")
+    try makeLink("a/link", to: "b")
+    try makeLink("a/file", to: "x")
+    let input = try InputDirectory(path: directory.path)
+    #expect(try input.open(path: "a/x").contents(limit: 1) == [1])
+    #expect(try input.open(path: "a/b/c/x").contents(limit: 1) == [2] && input.open(path: "a/b/c/x").name == "a/b/c/x")
+    #expect(input.contains(path: "a/x") && !input.contains(path: "a/y") && !input.contains(path: "link/x"))
+    for path in ["link/x", "a/link/c/x", "a/file", "a/../a/x", "./a/x", "a//x", "/etc/passwd", "a/x/", "a/y"] {
+      let failure = try #require(throws: Failure.self) { _ = try input.open(path: path) }
+      #expect([.malformed, .missing].contains(failure.code), "\(path)")
+    }
+    for (path, isPlain) in [("a", true), ("a/b/c/d", true), ("a/b/c/d/e", false), ("a/", false), ("a/..", false)] {
+      #expect(InputDirectory.isPlainPath(path) == isPlain, "\(path)")
+    }
+  }
+
   @Test(arguments: [
     "a", "model-00001-of-00002.safetensors", ".x", "...", "-x", "%2e%2e", "~", "é", "a b",
     String(repeating: "n", count: 255),

@@ -101,6 +101,54 @@ import Testing
     try staged.commit()
   }
 
+  @Test func folders() throws {
+    try FileManager.default.createDirectory(atPath: directory.path("victim"), withIntermediateDirectories: false)
+    let staged = try StagedDirectory(path: out, replacing: false)
+    for path in ["a", "b/c", "b/d", "b/e/f/g"] {
+      let file = try staged.files.create(path: path)
+      #expect(file.name == path)
+      try file.append([1, 2])
+      try file.finish()
+    }
+    try directory.link(".out.nibble-partial/link", to: directory.path("victim"))
+    for path in ["", "/a", "b/", "b//c", "../x", "b/../x", "b/./x", "b/c\n", "1/2/3/4/5", "b/c", "b", "a/x", "link/x"] {
+      let failure = try #require(throws: Failure.self) { _ = try staged.files.create(path: path) }
+      #expect(failure.code == .cannotCreate, "\(path)")
+    }
+    try staged.commit()
+    #expect(try directory.read("out/b/e/f/g") == [1, 2] && directory.read("out/b/d") == [1, 2])
+    #expect(try FileManager.default.contentsOfDirectory(atPath: directory.path("victim")).isEmpty)
+  }
+
+  @Test func foldersVanish() throws {
+    #expect(throws: Stop.self) {
+      let staged = try StagedDirectory(path: out, replacing: false)
+      _ = try staged.files.create(path: "b/e/f/g")
+      throw Stop()
+    }
+    #expect(try directory.names.isEmpty)
+  }
+
+  /// What is replaced may hold the folders that it lists.
+  @Test func replacedFolders() throws {
+    func write(_ list: String) throws {
+      let staged = try StagedDirectory(path: out, replacing: true)
+      for (name, text) in [("config.json", "{}"), ("b/c", ""), ("checksums.xxh128", list)] {
+        let file = try staged.files.create(path: name)
+        try file.append(Array(text.utf8))
+        try file.finish()
+      }
+      #expect(try staged.commit() == nil)
+    }
+    let digest = String(repeating: "0", count: 32)
+    try write("\(digest)  b/c\n")
+    try write("\(digest)  b/d\n")
+    let failure = try #require(throws: Failure.self) { try write("") }
+    #expect(
+      failure.code == .cannotCreate && failure.message.contains("holds 'b/c', which its checksums.xxh128 does not"))
+    #expect(try directory.names == ["out"] && directory.exists("out/b/c"))
+  }
+
   @Test func inputs() throws {
     let model = try directory.makeDirectory("model")
     let file = try directory.write("model/model.safetensors", [1])

@@ -162,8 +162,11 @@ extension HostileDirectory {
       "two files, no index", "holds 2 safetensors files ('x.safetensors', 'y.safetensors')",
       [("x.safetensors", shard("a")), ("y.safetensors", shard("b"))]),
     HostileDirectory(
-      "shards, no index", exitCode: 66, "holds shard 1 of 2 but no 'model.safetensors.index.json'",
-      [("model-00001-of-00002.safetensors", shard("a")), ("model-00002-of-00002.safetensors", shard("b"))]),
+      "shards of two models, no index", exitCode: 66, "holds shard 1 of 2 but no 'a.safetensors.index.json'",
+      [
+        ("a-00001-of-00002.safetensors", shard("a")), ("a-00002-of-00002.safetensors", shard("b")),
+        ("b-00001-of-00002.safetensors", shard("c")),
+      ]),
     HostileDirectory(
       "one of two shards, no index", exitCode: 66, "holds shard 2 of 2",
       [("model-00002-of-00002.safetensors", shard("b"))]),

@@ -97,7 +97,7 @@ extension HostileGGUF {
       key("tokenizer.ggml.eos_token_id", .int32(-1), "-1", "is -1, but there are 48 tokens"),
       key("tokenizer.ggml.add_bos_token", .uint8(1), "number", "found uint8, expected a bool"),
       key("tokenizer.chat_template", .string([0xFF]), "bytes", "found string, expected a UTF-8 string"),
-      key("tokenizer.chat_template.../../x", .string(""), "path", "the template's name is not one"),
+      key("tokenizer.chat_template.x", .string([0xFF]), "bytes", "found string, expected a UTF-8 string"),
     ]
     + [
       (["a"], "merge 0, 'a', is not two tokens with a space between"), (["t3 t4"], "needs a token that is not in the"),
@@ -153,6 +153,10 @@ extension HostileGGUF {
       },
       model("three dimensions", "has 3 dimensions, expected 2", tensor: "token_embd.weight") {
         $0.change("token_embd.weight") { $0.dimensions.append(1) }
+      },
+      model("factors in F64, one beyond float32", "is F64 of 4 elements", tensor: "rope_freqs.weight") {
+        let factors = [1.0, 1, 1, 1e300].flatMap { TestModel.littleEndian($0.bitPattern, 8) }
+        $0.tensors.append(.init("rope_freqs.weight", 28, [4], factors))
       },
       model("nothing but metadata", "is missing", tensor: "token_embd.weight") { $0.tensors = [] },
     ]

@@ -42,7 +42,7 @@ public struct TestModel: Sendable {
     }
   }
 
-  private static func littleEndian(_ value: UInt64, _ count: Int) -> [UInt8] {
+  static func littleEndian(_ value: UInt64, _ count: Int) -> [UInt8] {
     (0..<count).map { UInt8(truncatingIfNeeded: value >> (8 * UInt64($0))) }
   }
 

@@ -90,7 +90,8 @@ struct Lapack {
 
   private func check(_ status: Int32, _ what: String) throws(Failure) {
     if status == 0 { return }
-    if status == NIBBLE_NO_MEMORY { throw Failure(.internal, "no memory to compute \(what)") }
-    throw Failure(.internal, "LAPACK could not compute \(what) (\(status))")
+    if status == NIBBLE_NO_MEMORY { throw Failure(.io, "no memory to compute \(what)") }
+    // The values are at fault: finite ones whose products are not, or a series that does not converge.
+    throw Failure(.malformed, "\(what) of the change cannot be computed (LAPACK says \(status))")
   }
 }

@@ -8,7 +8,7 @@ import JSON
 struct SpecialTokens {
   private(set) var ids: [(type: String, id: Int)] = []
   private(set) var additions: [(type: String, value: Bool)] = []
-  private(set) var chatTemplate: ChatTemplate?
+  private(set) var chatTemplates: ChatTemplates?
   private(set) var lowercases: Bool?
   private(set) var stripsAccents: Bool?
   private(set) var warnings: [Warning] = []
@@ -36,10 +36,8 @@ struct SpecialTokens {
       readNormalizer(file.normalizer)
       readPostProcessor(file.postProcessor)
     }
-    if !configuration.isEmpty {
-      chatTemplate = try ChatTemplate(files, configuration)
-      try readConfiguration(files.tokenizer?.addedTokens ?? [])
-    }
+    chatTemplates = ChatTemplates(files)
+    if !configuration.isEmpty { try readConfiguration(files.tokenizer?.addedTokens ?? []) }
     for type in self.types {
       let value = config["\(type)_token_id"]
       if let id = (value?.isNull ?? true ? config["text_config"]?["\(type)_token_id"] : value)?.int {
@@ -58,7 +56,7 @@ struct SpecialTokens {
     }
   }
 
-  mutating func dropChatTemplate() { chatTemplate = nil }
+  mutating func dropChatTemplates() { chatTemplates = nil }
 
   private mutating func add(_ type: String, _ value: Bool) {
     if let position = additions.firstIndex(where: { $0.type == type }) {

@@ -63,7 +63,7 @@ struct TokenizerConversion {
       // CodeGemma's numbers; the converter gives them to every first Gemma.
       var special = try SpecialTokens(files, config, types: ["prefix", "suffix", "middle", "fsep", "eot"])
       try special.set("eot", 107)
-      special.dropChatTemplate()
+      special.dropChatTemplates()
       write(special)
       output.set(ggml: "add_space_prefix", .bool(false))
     case .gemma2: output.set(ggml: "add_space_prefix", .bool(false))
@@ -96,7 +96,7 @@ struct TokenizerConversion {
     for (type, value) in special.additions where ["bos", "eos", "sep"].contains(type) {
       output.set(ggml: "add_\(type)_token", .bool(value))
     }
-    write(special.chatTemplate)
+    if let templates = special.chatTemplates { output.set(templates) }
     if let value = special.lowercases { output.set(ggml: "normalizer.lowercase", .bool(value)) }
     if let value = special.stripsAccents { output.set(ggml: "normalizer.strip_accents", .bool(value)) }
   }
@@ -105,27 +105,4 @@ struct TokenizerConversion {
     "bos": "bos_token_id", "eos": "eos_token_id", "unk": "unknown_token_id", "sep": "seperator_token_id",
     "pad": "padding_token_id", "mask": "mask_token_id", "eot": "eot_token_id", "eom": "eom_token_id",
   ]
-
-  private mutating func write(_ template: ChatTemplate?) {
-    let key = "tokenizer.chat_template"
-    switch template {
-    case nil: break
-    case .one(let text): output.set(key, .text(text))
-    case .several(let templates):
-      var names: [String] = []
-      var usual: String?
-      for (name, template) in templates {
-        let name = String(name.unicodeScalars.map { ChatTemplate.isNameLetter($0) ? Character($0) : "_" })
-        guard let template, !name.isEmpty else { continue }
-        if name == "default" {
-          usual = template
-        } else {
-          if !names.contains(name) { names.append(name) }
-          output.set("\(key).\(name)", .text(template))
-        }
-      }
-      if !names.isEmpty { output.set("tokenizer.chat_templates", .strings(names)) }
-      if let usual { output.set(key, .text(usual)) }
-    }
-  }
 }

@@ -9,33 +9,22 @@ struct TokenizerFiles {
   let configuration: JSONObject?
   let addedTokens: JSONObject?
   let specialTokensMap: JSONObject?
-  let chatTemplate: String?
-  let chatTemplateJSON: JSONObject?
-  let otherTemplates: [(name: String, template: String)]
+  /// Of files of their own: the main one, then the others in the order of their names.
+  let templates: [(name: String, text: String)]
+  let oldTemplates: JSONObject?
   let hasTekken: Bool
 
   static let configurationFile = "tokenizer_config.json"
   static let addedTokensFile = "added_tokens.json"
   static let specialTokensFile = "special_tokens_map.json"
 
-  /// - Parameter usesSentencePiece: whether the family can have a `tokenizer.model`.
+  /// - Parameters:
+  ///   - usesSentencePiece: whether the family can have a `tokenizer.model`.
+  ///   - names: of the directory's files, folders included; the chat templates are found among them.
   init(
-    usesSentencePiece: Bool, _ read: (String) throws(Failure) -> [UInt8]?
+    usesSentencePiece: Bool, names: [String], _ read: (String) throws(Failure) -> [UInt8]?
   ) throws(Failure) {
-    func object(_ file: String) throws(Failure) -> JSONObject? {
-      guard let bytes = try read(file) else { return nil }
-      let json = try JSONValue(parsing: bytes, .python, file: file)
-      guard let object = json.object else { throw Failure(.malformed, "is \(json.kind.rawValue)", file: file) }
-      try Self.checkText(of: object, file)
-      return object
-    }
-    func text(_ file: String) throws(Failure) -> String? {
-      guard let bytes = try read(file) else { return nil }
-      guard let text = String(validating: bytes, as: UTF8.self) else {
-        throw Failure(.malformed, "is not UTF-8", file: file)
-      }
-      return text
-    }
+    func object(_ file: String) throws(Failure) -> JSONObject? { try Self.object(file, read) }
     sentencePiece = usesSentencePiece ? try read(SentencePieceModel.file) : nil
     if let bytes = try read(TokenizerFile.file) {
       tokenizer = try TokenizerFile(parsing: bytes, sentencePiece == nil ? .everything : .allButModel)
@@ -45,13 +34,8 @@ struct TokenizerFiles {
     configuration = try object(Self.configurationFile)
     addedTokens = try object(Self.addedTokensFile)
     specialTokensMap = try object(Self.specialTokensFile)
-    chatTemplate = try text(ChatTemplate.file)
-    chatTemplateJSON = try object("chat_template.json")
-    var others: [(name: String, template: String)] = []
-    for name in ChatTemplate.knownNames {
-      if let template = try text("\(ChatTemplate.folder)/\(name).jinja") { others.append((name, template)) }
-    }
-    otherTemplates = others
+    templates = try Self.templates(names, read)
+    oldTemplates = try object(ChatTemplateFiles.old)
     hasTekken = tokenizer == nil ? try read("tekken.json") != nil : false
   }
 
@@ -65,6 +49,43 @@ struct TokenizerFiles {
     for (key, value) in object.members where value.hasIllFormedText {
       if used.contains(key) || key.hasBytes(suffix: "_token") { throw refused("'\(key)'") }
     }
+  }
+
+  /// Only what says something of chat templates.
+  init(templatesAmong names: [String], _ read: (String) throws(Failure) -> [UInt8]?) throws(Failure) {
+    sentencePiece = nil
+    tokenizer = nil
+    addedTokens = nil
+    specialTokensMap = nil
+    hasTekken = false
+    configuration = try Self.object(Self.configurationFile, read)
+    templates = try Self.templates(names, read)
+    oldTemplates = try Self.object(ChatTemplateFiles.old, read)
+  }
+
+  private static func object(
+    _ file: String, _ read: (String) throws(Failure) -> [UInt8]?
+  ) throws(Failure) -> JSONObject? {
+    guard let bytes = try read(file) else { return nil }
+    let json = try JSONValue(parsing: bytes, .python, file: file)
+    guard let object = json.object else { throw Failure(.malformed, "is \(json.kind.rawValue)", file: file) }
+    try checkText(of: object, file)
+    return object
+  }
+
+  private static func templates(
+    _ names: [String], _ read: (String) throws(Failure) -> [UInt8]?
+  ) throws(Failure) -> [(name: String, text: String)] {
+    var main: [(name: String, text: String)] = []
+    var others: [(name: String, text: String)] = []
+    for file in names.sorted(by: { $0.utf8.lexicographicallyPrecedes($1.utf8) }) {
+      guard let name = ChatTemplateFiles.name(of: file), let bytes = try read(file) else { continue }
+      guard let text = String(validating: bytes, as: UTF8.self) else {
+        throw Failure(.malformed, "is not UTF-8", file: file)
+      }
+      if file == ChatTemplateFiles.main { main.append((name, text)) } else { others.append((name, text)) }
+    }
+    return main + others
   }
 
   /// `added_tokens_decoder` of `tokenizer_config.json`, in its order.

@@ -4,6 +4,8 @@ import Tensors
 
 /// `nibble-manifest.json`, read back.
 ///
+/// `files` has those in folders of the directory too, by paths with `/`.
+///
 /// An entry of `tensors` is
 /// `"NAME": {"file": "F", "offset": O, "bytes": N, "xxh3": "HEX", "pieces": {"bytes": P, "xxh3": "HEX…"}}`: the
 /// tensor's N bytes begin at byte O of the file F. `pieces`, which a tensor of at most 1 MiB goes without, has the
@@ -88,7 +90,7 @@ struct Manifest: Sendable {
   private mutating func parseFiles(_ reader: inout JSONReader, _ numbers: inout [String: Int]) throws(Failure) {
     try reader.enterObject()
     while let (name, offset) = try reader.nextMember() {
-      guard InputDirectory.isPlainComponent(name), name != ManifestWriter.name, name != ManifestWriter.checksumsName
+      guard InputDirectory.isPlainPath(name), name != ManifestWriter.name, name != ManifestWriter.checksumsName
       else {
         throw Failure(.malformed, "'\(name)' cannot be a file of the checkpoint", offset: offset)
       }

@@ -12,7 +12,7 @@ public struct ModelSource: Sendable {
   let logical: LogicalTensors
   /// `config.json`; nil when a single file was named or the directory has none.
   let config: JSONValue?
-  /// Regular files of the directory that go along unchanged.
+  /// Regular files of the directory, and of folders in it that belong to the model, that go along unchanged.
   let sideFiles: [String]
   /// Directories and other weights that do not.
   let leftBehind: [String]
@@ -21,7 +21,7 @@ public struct ModelSource: Sendable {
   static let configLimit = 16 << 20
 
   /// Files that go along and have to be made first.
-  let makeSideFiles: @Sendable () throws(Failure) -> [(name: String, contents: [UInt8])]
+  let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
 
   /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
   /// made from.
@@ -52,12 +52,12 @@ public struct ModelSource: Sendable {
     config = nil
     sideFiles = []
     leftBehind = []
-    makeSideFiles = { [] }
+    makeSideFiles = { ([], []) }
   }
 
   private init(_ checkpoint: StoredSafetensors) throws(Failure) {
     self.checkpoint = checkpoint
-    makeSideFiles = { [] }
+    makeSideFiles = { ([], []) }
     logical = try LogicalTensors(checkpoint)
     guard let directory = checkpoint.directory else {
       config = nil
@@ -67,6 +67,7 @@ public struct ModelSource: Sendable {
     }
     var side: [String] = []
     var left: [String] = []
+    var folders: [String] = []
     var config: JSONValue?
     let weights = Set(checkpoint.fileNames)
     for (name, kind) in try directory.entries() {
@@ -74,15 +75,19 @@ public struct ModelSource: Sendable {
         let file = try directory.open(name)
         config = try JSONValue(parsing: file.contents(limit: Self.configLimit), .python, file: name)
         guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
-      } else if kind == .directory || kind == .other || Self.isWeights(name) {
+      } else if kind == .directory {
+        folders.append(name)
+      } else if kind == .other || Self.isWeights(name) {
         if !weights.contains(name) { left.append(name) }
       } else if !Self.isGenerated(name) {
         side.append(name)
       }
     }
     self.config = config
-    sideFiles = side
-    leftBehind = left
+    let documents = (side + [Self.configName]).filter { $0.hasSuffix(".json") && directory.contains($0) }
+    let found = try ModelFolders(folders, of: directory, documents: documents)
+    sideFiles = side + found.files
+    leftBehind = (left + found.left).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
   }
 
   private static func isWeights(_ name: String) -> Bool {
@@ -105,7 +110,7 @@ public struct ModelSource: Sendable {
 
   func sideFile(_ name: String) throws(Failure) -> InputFile {
     guard let directory = checkpoint.directory else { throw Failure(.internal, "no directory", file: name) }
-    return try directory.open(name)
+    return try directory.open(path: name)
   }
 
   /// The same failure with the file that holds its tensor, where it named none.

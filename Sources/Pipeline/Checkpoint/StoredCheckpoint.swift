@@ -77,7 +77,9 @@ struct StoredSafetensors: StoredCheckpoint {
   var path: String { checkpoint.path }
   var directory: InputDirectory? { checkpoint.directory }
   var fileNames: [String] { checkpoint.files.map(\.name) + [checkpoint.indexName].compactMap(\.self) }
-  var warnings: [Warning] { checkpoint.warnings }
+  var warnings: [Warning] {
+    checkpoint.warnings + (checkpoint.indexFault.map { ["\(list: [$0.file]): \($0.text)"] } ?? [])
+  }
   var identities: [FileIdentity] { checkpoint.identities }
   var tensors: [TensorInfo] { checkpoint.tensors }
 

@@ -98,8 +98,13 @@ extension Convert {
     ).write(into: directory.files, sha256: run.sha256)
     for file in source.adapter.files { try file.checkUnchanged() }
     try Interruption.check()
-    try directory.commit()
-    return report(seconds: progress.seconds)
+    let leftover = try directory.commit()
+    var report = report(seconds: progress.seconds)
+    if let leftover {
+      announce(leftover)
+      report.warnings.append(leftover)
+    }
+    return report
   }
 
   private func recorded(_ base: ModelSource) -> [(key: String, value: JSONValue)] {

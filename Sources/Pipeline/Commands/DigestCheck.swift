@@ -44,7 +44,7 @@ struct DigestCheck {
     let names = manifest.files.map(\.name)
     let pool = ListedPool(files) { number throws(Failure) in
       guard let directory else { return try InputFile(path: path, name: names[number]) }
-      return try directory.open(names[number])
+      return try directory.open(path: names[number])
     }
     try digest(files, pool, &result)
   }
@@ -67,24 +67,11 @@ struct DigestCheck {
       return own == name ? try InputFile(path: path, name: name) : nil
     }
     do throws(Failure) {
-      return try directory.open(name)
+      return try directory.open(path: name)
     } catch {
       if error.code == .io { throw error }
-      if directory.contains(name) { result.add(error) } else { result.add(file: name, "is missing") }
+      if directory.contains(path: name) { result.add(error) } else { result.add(file: name, "is missing") }
       return nil
-    }
-  }
-
-  private func findExtraFiles(_ directory: InputDirectory, _ result: inout Verify.Result) throws(Failure) {
-    let known = Set(manifest.files.map { TensorName($0.name) })
-    for (name, kind) in try directory.entries() where !known.contains(TensorName(name)) {
-      if name == ManifestWriter.name || name == ManifestWriter.checksumsName { continue }
-      // Version control and download tools keep their own state there.
-      if name.hasPrefix(".") || kind == .directory {
-        result.notChecked.append("'\(name)', which the manifest does not list")
-      } else {
-        result.add(file: name, "is not in the manifest")
-      }
     }
   }
 

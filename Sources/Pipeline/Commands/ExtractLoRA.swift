@@ -78,7 +78,10 @@ public struct ExtractLoRA: Sendable {
     try pair.tensors.b.checkUnchanged()
     try Interruption.check()
     let path = directory.path
-    try directory.commit()
+    if let leftover = try directory.commit() {
+      announce(leftover)
+      warnings.append(leftover)
+    }
     return ExtractReport(
       output: path, files: Self.files, rank: rank, modules: written.modules,
       saved: rest.saved.map { ExtractReport.Tensor(tensor: $0.key, relativeChange: $0.relative) },

@@ -112,7 +112,13 @@ public struct Verify: Sendable {
     _ path: String, hasManifest: Bool, _ result: inout Result
   ) throws(Failure) -> LogicalTensors {
     let checkpoint = try openCheckpoint(path: path)
-    result.warnings += checkpoint.warnings
+    if let stored = checkpoint as? StoredSafetensors, let fault = stored.checkpoint.indexFault {
+      // What the manifest lists and is gone has been said already.
+      if !result.problems.contains(where: { $0.file == fault.file }) { result.add(file: fault.file, fault.text) }
+      result.warnings += stored.checkpoint.warnings
+    } else {
+      result.warnings += checkpoint.warnings
+    }
     if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
     let logical = try LogicalTensors(checkpoint, isLenient: true)
     for problem in logical.problems { result.add(problem) }

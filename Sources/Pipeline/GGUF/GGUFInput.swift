@@ -80,7 +80,9 @@ extension GGUFInput {
     let whole: any TensorSource = turned.isEmpty ? values : try TransposedSource(values, turned)
     var plain = config
     plain["quantization_config"] = nil
-    try self.init(model, SortedSource(whole, order: model.converterOrder), config: plain) { (name) throws(Failure) in
+    try self.init(
+      model, SortedSource(whole, order: model.converterOrder), config: plain, fileNames: model.sideFiles
+    ) { (name) throws(Failure) in
       guard model.sideFiles.contains(name) else { return nil }
       return try model.sideFile(name).contents(limit: Self.sideFileLimit)
     }
@@ -88,15 +90,17 @@ extension GGUFInput {
 
   /// - Parameters:
   ///   - base: the model's tensors, or what has been made of them, in the order of llama.cpp's converter.
-  ///   - sideFile: the content of a file that goes along with the model, nil when there is none.
+  ///   - fileNames: of what goes along with the model.
+  ///   - sideFile: the content of such a file, nil when there is none.
   init(
-    _ model: ModelSource, _ base: any TensorSource, config: JSONValue,
+    _ model: ModelSource, _ base: any TensorSource, config: JSONValue, fileNames: [String],
     sideFile: (String) throws(Failure) -> [UInt8]?
   ) throws(Failure) {
     let plan = try planGGUF(
       config: config, tensors: base.tensors, directoryName: model.directoryName, sideFile: sideFile)
     let tokenizer = try ggufTokenizer(
-      modelType: config["model_type"]?.string ?? plan.family.name, config: config, sideFile: sideFile)
+      modelType: config["model_type"]?.string ?? plan.family.name, config: config, fileNames: fileNames,
+      sideFile: sideFile)
     let source = try PlannedSource(base, plan.weights)
     let tensors = try Self.tensors(of: source)
     var pairs = plan.metadata

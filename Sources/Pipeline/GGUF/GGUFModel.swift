@@ -56,10 +56,17 @@ struct GGUFModel: StoredCheckpoint {
   }
 
   /// The files of its tokenizer and its model card, rebuilt.
-  func sideFiles() throws(Failure) -> [(name: String, contents: [UInt8])] {
+  func sideFiles() throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning]) {
     let metadata = values.checkpoint.metadata
     let card = try modelCard(metadata).map { [(name: "README.md", contents: $0)] } ?? []
-    return try huggingFaceTokenizer(metadata) + card
+    do throws(Failure) {
+      let tokenizer = try huggingFaceTokenizer(metadata)
+      return (tokenizer.files + card, tokenizer.warnings)
+    } catch {
+      guard error.code == .missing || error.code == .unsupported else { throw error }
+      // They are text, whatever the tokens are.
+      return (try huggingFaceChatTemplates(metadata), ["the tokenizer is left out: \(error)"])
+    }
   }
 
   var container: String { "gguf" }
@@ -119,7 +126,7 @@ extension GGUFValues {
     let wide = ScratchBuffer(byteCount: 4 * info.elementCount)
     defer { extendLifetime(wide) }
     do throws(Overflow) { try unsafe convert(stored.bytes, from: type, to: .f32, into: wide.mutableBytes) } catch {
-      throw Failure(.internal, "a value beyond float32", tensor: info.name.string)
+      throw Failure(.malformed, "holds a value beyond the range of float32", tensor: info.name.string)
     }
     return unsafe Array(wide.floats)
   }

@@ -24,6 +24,8 @@ struct GGUFRun {
   var otherInputs: [InputFile] = []
   /// What was quantized, for a run that does.
   var summary: QuantizationSummary?
+  /// Whether a split of the same name in another number of parts is replaced, even where the new model is one file.
+  var replacesSplits = false
   /// What adapters did, asked for when the weights have been written.
   var changes: (@Sendable () -> [MergeChange])?
 
@@ -36,7 +38,15 @@ struct GGUFRun {
       for warning in warnings { announce(warning) }
       return report(path, names, seconds: 0)
     }
-    let staged = try StagedFiles(path: path, names: names, replacing: options.force, inputs: identities)
+    let place = GGUFPlace(path: path, names: plan.layout.files.map(\.name))
+    var oldParts: [String] = []
+    if options.force {
+      try place.checkReplaced()
+      if replacesSplits || plan.layout.files.count > 1 { oldParts = try place.otherParts() }
+    }
+    let staged = try StagedFiles(
+      path: path, names: names, replacing: options.force, orphans: place.isOrphan(manifest) ? [manifest] : [],
+      inputs: identities)
     try checkSpace(staged.files.freeBytes(), path)
     // Not earlier: a run that cannot begin has one thing to say.
     for warning in warnings { announce(warning) }
@@ -60,15 +70,21 @@ struct GGUFRun {
     try checkUnchanged()
     try Interruption.check()
     try staged.commit()
-    return report(path, names, seconds: progress.seconds)
+    var report = report(path, names, seconds: progress.seconds)
+    for warning in place.remove(oldParts, inputs: identities) {
+      announce(warning)
+      report.warnings.append(warning)
+    }
+    return report
   }
 
   private func report(_ path: String, _ names: [String], seconds: Double) -> RunReport {
     RunReport(
-      output: path, files: names, tensors: plan.tensors.count, parameters: plan.parameterCount,
+      // Of parts, the one that llama.cpp is given.
+      output: String(path.dropLast(fileName(of: path).count)) + plan.layout.files[0].name, files: names,
+      tensors: plan.tensors.count, parameters: plan.parameterCount,
       bytesIn: otherInputs.reduce(plan.inputByteCount) { $0.addingSaturated($1.size) }, bytesOut: plan.layout.byteCount,
-      seconds: seconds, warnings: warnings,
-      changes: changes?(), summary: summary)
+      seconds: seconds, warnings: warnings, changes: changes?(), summary: summary)
   }
 
   private func checkSpace(_ free: Int?, _ path: String) throws(Failure) {

@@ -25,6 +25,11 @@ struct GGUFSidecar {
     name = Self.name(for: own)
   }
 
+  /// The file of the model that a manifest lies beside; nil for any other name.
+  static func file(of manifest: String) -> String? {
+    manifest.hasSuffix(".gguf" + suffix) ? String(manifest.dropLast(suffix.count)) : nil
+  }
+
   /// - Parameter file: the model's, or one of its split.
   static func name(for file: String) -> String {
     guard var first = GGUFFileName(file), first.total > 1 else { return file + suffix }

@@ -35,7 +35,7 @@ struct MergedGGUF {
   func input() throws(Failure) -> GGUFInput {
     let source = SortedSource(merged.source, order: order)
     guard let base = model.checkpoint as? GGUFModel else {
-      return try GGUFInput(model, source, config: config, sideFile: sideFile)
+      return try GGUFInput(model, source, config: config, fileNames: side.names, sideFile: sideFile)
     }
     return try input(source, base)
   }
@@ -44,6 +44,14 @@ struct MergedGGUF {
     if let made = side.contents(name) { return made }
     guard side.files.contains(where: { $0.name == name }) else { return nil }
     return try side.open(name).contents(limit: GGUFInput.sideFileLimit)
+  }
+
+  /// Those of an adapter replace all that the base has.
+  private func setChatTemplates(_ metadata: inout GGUFMetadata) throws(Failure) -> [Warning] {
+    guard side.hasTemplatesOfAdapter else { return [] }
+    let templates = try ggufChatTemplates(fileNames: side.names, sideFile: sideFile)
+    metadata = GGUFMetadata(metadata.pairs.filter { !isChatTemplate($0.key) } + templates.pairs)
+    return templates.warnings
   }
 
   // MARK: - Onto a base in GGUF
@@ -76,10 +84,12 @@ struct MergedGGUF {
       origins.append(isKept && hasShape ? place : nil)
       if weight.isAlwaysF32 || info.shape.count < 2 || !type.isReal { fixed.insert(position) }
     }
+    var metadata = try metadata(stored.metadata, plan)
+    let templateWarnings = try setChatTemplates(&metadata)
     return GGUFInput(
-      source: SortedSource(planned, order: sequence), tensors: tensors, fixed: fixed,
-      metadata: try metadata(stored.metadata, plan), stored: stored, origins: origins,
-      warnings: base.warnings + plan.warnings, path: model.checkpoint.path, identities: model.checkpoint.identities,
+      source: SortedSource(planned, order: sequence), tensors: tensors, fixed: fixed, metadata: metadata,
+      stored: stored, origins: origins, warnings: base.warnings + plan.warnings + templateWarnings,
+      path: model.checkpoint.path, identities: model.checkpoint.identities,
       checkUnchanged: { () throws(Failure) in try base.checkUnchanged() }, isQuantized: false,
       located: { model.located($0) })
   }
@@ -99,7 +109,8 @@ struct MergedGGUF {
         file: model.checkpoint.path)
     }
     let tokenizer = try ggufTokenizer(
-      modelType: config["model_type"]?.string ?? plan.family.name, config: config, sideFile: sideFile)
+      modelType: config["model_type"]?.string ?? plan.family.name, config: config, fileNames: side.names,
+      sideFile: sideFile)
     for key in metadata.pairs.map(\.key) where key.hasPrefix("tokenizer.") { metadata[key] = nil }
     for (key, value) in tokenizer.pairs { metadata[key] = value }
     return metadata

@@ -69,12 +69,12 @@ struct PlannedSource: TensorSource {
     if case .rowsOfEach(let rows) = weight.transform, case .stored(let index) = weight.source {
       let shape = base.tensors[index].shape
       guard shape.count > 1, rows.upperBound <= shape[1] else {
-        throw Failure(.internal, "rows \(rows) of shape \(shape)", tensor: info.name.string)
+        throw Failure(.malformed, "has shape \(shape), needed are rows \(rows) of it", tensor: info.name.string)
       }
       expected = expected / max(1, rows.count) * shape[1]
     }
     guard count == expected else {
-      throw Failure(.internal, "\(count) elements become shape \(info.shape)", tensor: info.name.string)
+      throw Failure(.malformed, "has \(count) elements, needed is shape \(info.shape)", tensor: info.name.string)
     }
   }
 
@@ -149,7 +149,7 @@ struct PlannedSource: TensorSource {
     let weight = weights[index]
     let rows = info.shape.first ?? 0
     guard heads > 0, rows > 0, rows % (2 * heads) == 0 else {
-      throw Failure(.internal, "\(rows) rows are not \(heads) heads", tensor: info.name.string)
+      throw Failure(.malformed, "has \(rows) rows, which are not \(heads) heads of pairs", tensor: info.name.string)
     }
     let perHead = rows / heads
     let rowBytes = info.byteCount / rows
@@ -187,7 +187,7 @@ struct PlannedSource: TensorSource {
   ) throws(Failure) {
     guard case .stored(let index) = weight.source, let type = FloatType(base.tensors[index].type), offset % 4 == 0,
       destination.count % 4 == 0
-    else { throw Failure(.internal, "a sum of what is not floating point", tensor: weight.name.string) }
+    else { throw Failure(.malformed, "is not floating point", tensor: weight.name.string) }
     let count = destination.count / 4
     let values = try ScratchBuffer(base, index, at: offset / 4 * type.byteCount, count: count * type.byteCount)
     defer { extendLifetime(values) }
@@ -197,7 +197,7 @@ struct PlannedSource: TensorSource {
       } else {
         try unsafe convert(values.bytes, from: type, to: .f32, into: destination)
       }
-    } catch { throw Failure(.internal, "a value beyond float32", tensor: weight.name.string) }
+    } catch { throw Failure(.malformed, "holds a value beyond the range of float32", tensor: weight.name.string) }
     for at in stride(from: 0, to: 4 * count, by: 4) {
       let value = unsafe destination.loadUnaligned(fromByteOffset: at, as: Float.self)
       unsafe destination.storeBytes(of: value + scalar, toByteOffset: at, as: Float.self)

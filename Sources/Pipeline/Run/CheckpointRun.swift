@@ -63,9 +63,14 @@ struct CheckpointRun {
     try model.checkpoint.checkUnchanged()
     for input in otherInputs { try input.checkUnchanged() }
     try Interruption.check()
-    try directory.commit()
+    let leftover = try directory.commit()
     let names = files.map(\.name) + [ManifestWriter.name, ManifestWriter.checksumsName]
-    return try report(path, files: names, bytesOut: shardBytes, seconds: progress.seconds)
+    var report = try report(path, files: names, bytesOut: shardBytes, seconds: progress.seconds)
+    if let leftover {
+      announce(leftover)
+      report.warnings.append(leftover)
+    }
+    return report
   }
 
   private func report(
@@ -148,7 +153,7 @@ struct CheckpointRun {
   }
 
   private func copy(_ name: String, into files: StagedDirectory.Files) throws(Failure) -> FileDigests {
-    var file = HashedFile(try files.create(name), sha256: options.sha256)
+    var file = HashedFile(try files.create(path: name), sha256: options.sha256)
     if let contents = sideFiles.contents(name) {
       try file.append(contents)
       return try file.finish()

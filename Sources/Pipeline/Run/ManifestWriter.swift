@@ -14,7 +14,7 @@ protocol ManifestTensors {
 /// thousands of tensors.
 struct ManifestWriter {
   static let name = "nibble-manifest.json"
-  static let checksumsName = "checksums.xxh128"
+  static let checksumsName = ChecksumList.name
 
   let tensors: any ManifestTensors
   let operation: String

@@ -14,7 +14,8 @@ struct TokenizerTests {
     """#
 
   private func convert(_ tokenizer: String, size: Int = 6, type: String = "gpt2") throws(Failure) -> GGUFTokenizer {
-    try ggufTokenizer(modelType: type, config: ["vocab_size": .number(size)]) { (name: String) -> [UInt8]? in
+    try ggufTokenizer(modelType: type, config: ["vocab_size": .number(size)], fileNames: []) {
+      (name: String) -> [UInt8]? in
       name == "tokenizer.json" ? Array(tokenizer.utf8) : nil
     }
   }
@@ -64,8 +65,9 @@ struct TokenizerTests {
 
   @Test func thereAndBack() throws {
     let metadata = GGUFMetadata(try convert(Self.valid).pairs)
-    let files = try huggingFaceTokenizer(metadata)
-    let again = try ggufTokenizer(modelType: "gpt2", config: ["vocab_size": 6]) { (name: String) -> [UInt8]? in
+    let files = try huggingFaceTokenizer(metadata).files
+    let again = try ggufTokenizer(modelType: "gpt2", config: ["vocab_size": 6], fileNames: []) {
+      (name: String) -> [UInt8]? in
       files.first { $0.name == name }?.contents
     }
     for (key, value) in metadata.pairs {
