@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 import bench_gguf
+import bench_vocabulary
 import models
 from measure import NIBBLE, Side, cat, compare, drop, interleave, run, size
 
@@ -221,6 +222,7 @@ def main() -> None:
         disk(source, folder)
         drop(source)
         bench_gguf.rows(folder)
+        bench_vocabulary.rows(folder)
 
 
 if __name__ == "__main__":

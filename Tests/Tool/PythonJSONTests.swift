@@ -146,6 +146,7 @@ import Testing
     try run("quantize", model, "-o", directory.path("nf4"))
     let manifest = String(decoding: try directory.read("nf4/nibble-manifest.json"), as: UTF8.self)
     try directory.write("nf4/nibble-manifest.json", Array(manifest.replacing("\"options\": {", with: "\"options\": {\"x\": NaN, ").utf8))
-    try refuse(1, "", "verify", directory.path("nf4"))
+    let verified = try Tool.run("verify", directory.path("nf4"))
+    #expect(verified.status == 1 && verified.output.contains("JSON has no NaN"), "\(verified.output)")
   }
 }
