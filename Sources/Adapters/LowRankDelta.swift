@@ -79,6 +79,8 @@ final class FactorCache: Sendable {
   private let state = Mutex(State())
   /// What is kept beyond what is in use.
   private static let byteLimit = 48 << 20
+  /// The smallest are searched longer than they take to load.
+  private static let countLimit = 1024
 
   /// Loading under the lock: whoever else asks meanwhile mostly asks for the same.
   func factors(_ source: FactorSource) throws(Failure) -> LowRankFactors {
@@ -91,7 +93,7 @@ final class FactorCache: Sendable {
       let loaded = try source.load()
       state.entries.append((source.id, loaded))
       state.byteCount += loaded.byteCount
-      while state.byteCount > Self.byteLimit, state.entries.count > 1 {
+      while state.byteCount > Self.byteLimit && state.entries.count > 1 || state.entries.count > Self.countLimit {
         state.byteCount -= state.entries.removeFirst().factors.byteCount
       }
       return loaded

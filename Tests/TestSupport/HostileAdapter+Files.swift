@@ -80,14 +80,18 @@ extension HostileAdapter {
     text("a member twice that does not matter", "key 'runtime_config' occurs twice") {
       $0.dropLast() + ", \"runtime_config\": {}, \"runtime_config\": {}}"
     },
-    text("trailing comma", "expected a key in double quotes: a trailing comma, which JSON does not allow") { $0.dropLast() + ",}" },
+    text("trailing comma", "expected a key in double quotes: a trailing comma, which JSON does not allow") {
+      $0.dropLast() + ",}"
+    },
     text("trailing junk", "expected the end of the JSON text") { $0 + "x" },
     text("not UTF-8", "adapter_config.json: ", bytes: [0x7B, 0x22, 0xFF, 0x22, 0x3A, 0x31, 0x7D]),
     text("deep nesting", "nested deeper than the 64 levels") { _ in
       "{\"x\":" + String(repeating: "[", count: 1_000_000)
     },
     text("100 MB", "has 100000000 bytes, allowed are 16777216", bytes: [UInt8](repeating: 0x20, count: 100_000_000)),
-    text("a word that is no number", "found 'N', expected NaN: JSON spells it null") { $0.dropLast() + ", \"x\": None}" },
+    text("a word that is no number", "found 'N', expected NaN: JSON spells it null") {
+      $0.dropLast() + ", \"x\": None}"
+    },
     text("a comment", "JSON has no comments") { "// LORA\n" + $0 },
     text("a byte order mark", "the text begins with a byte-order mark") { "\u{feff}" + $0 },
     text("single quotes", "JSON has no single quotes") { $0.replacing("\"r\"", with: "'r'") },
@@ -99,7 +103,9 @@ extension HostileAdapter {
     HostileAdapter(
       "adapter_config.json: \(name)", message, warning: "what it means: 'unknown'"
     ) { $0.adapter.config = Array(change($0.adapter.json).utf8) }.beside {
-      $0.adapter.config = Array(($0.adapter.json.dropLast() + ", \"unknown\": {\"of\": [1e309, null, NaN, -Infinity], \"\\ud800\": \"\\udc00\"}}\n").utf8)
+      $0.adapter.config = Array(
+        ($0.adapter.json.dropLast()
+          + ", \"unknown\": {\"of\": [1e309, null, NaN, -Infinity], \"\\ud800\": \"\\udc00\"}}\n").utf8)
     }
   }
 

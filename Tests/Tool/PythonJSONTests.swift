@@ -29,8 +29,8 @@ import Testing
        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true}, "post_processor": null,
        "model": {"type": "BPE", "\ud800": Infinity, "vocab": {
       """# + (0..<26).map { "\"\(Character(UnicodeScalar(UInt8(0x61 + $0))))\":\($0)" }.joined(separator: ",") + ","
-      + (26..<48).map { "\"a\(Character(UnicodeScalar(UInt8(0x61 + $0 - 26))))\":\($0)" }.joined(separator: ",")
-      + #"}, "merges": ["a a"]}}"#
+        + (26..<48).map { "\"a\(Character(UnicodeScalar(UInt8(0x61 + $0 - 26))))\":\($0)" }.joined(separator: ",")
+        + #"}, "merges": ["a a"]}}"#
   }()
 
   private static let sideFiles: [(name: String, text: String)] = [
@@ -138,14 +138,19 @@ import Testing
       let run = try Tool.run(words)
       #expect(run.status == status && run.error.contains(message), "\(words): \(run.status) \(run.error)")
     }
-    try directory.write("model/config.json", Array(Self.config.replacing("\"rope_theta\": 10000.0", with: "\"rope_theta\": Infinity").utf8))
+    try directory.write(
+      "model/config.json",
+      Array(Self.config.replacing("\"rope_theta\": 10000.0", with: "\"rope_theta\": Infinity").utf8))
     try refuse(65, "Infinity", "convert", model, "-o", directory.path("m.gguf"))
-    try directory.write("model/config.json", Array(Self.config.replacing("\"hidden_size\": 32", with: "\"hidden_size\": NaN").utf8))
+    try directory.write(
+      "model/config.json", Array(Self.config.replacing("\"hidden_size\": 32", with: "\"hidden_size\": NaN").utf8))
     try refuse(65, "NaN", "fit", model + "/config.json")
     try directory.write("model/config.json", Array(Self.config.utf8))
     try run("quantize", model, "-o", directory.path("nf4"))
     let manifest = String(decoding: try directory.read("nf4/nibble-manifest.json"), as: UTF8.self)
-    try directory.write("nf4/nibble-manifest.json", Array(manifest.replacing("\"options\": {", with: "\"options\": {\"x\": NaN, ").utf8))
-    try refuse(1, "", "verify", directory.path("nf4"))
+    try directory.write(
+      "nf4/nibble-manifest.json", Array(manifest.replacing("\"options\": {", with: "\"options\": {\"x\": NaN, ").utf8))
+    let verified = try Tool.run("verify", directory.path("nf4"))
+    #expect(verified.status == 1 && verified.output.contains("JSON has no NaN"), "\(verified.output)")
   }
 }

@@ -101,7 +101,7 @@ private struct FolderReferences {
       // It is copied as it is whatever it holds: one that is no JSON says nothing.
       guard let file = try? directory.open(name), file.size <= Self.sizeLimit,
         let contents = try? file.contents(limit: Self.sizeLimit),
-        let json = try? JSONValue(parsing: contents, file: name)
+        let json = try? JSONValue(parsing: contents, .python, file: name)
       else { continue }
       collect(json, areFolders: Self.listsOfFolders.contains(name))
     }

@@ -68,7 +68,7 @@ struct SideFiles: Sendable {
   }
 
   private static func settings(_ contents: [UInt8]) throws(Failure) -> JSONValue {
-    try JSONValue(parsing: contents, file: tokenizerSettings)
+    try JSONValue(parsing: contents, .python, file: tokenizerSettings)
   }
 
   /// A set of templates is one thing: of the base's none stays beside those of an adapter, where it could come before
