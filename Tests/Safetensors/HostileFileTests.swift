@@ -18,9 +18,11 @@ import Testing
 
     let directory = try TemporaryDirectory()
     let path = try directory.write("model.safetensors", bytes)
-    for path in [path, directory.path] {
-      let onDisk = try #require(throws: Failure.self) { _ = try SafetensorsCheckpoint(path: path) }
-      #expect(onDisk == inMemory.located(file: "model.safetensors"))
+    // What is no checkpoint at all is called as it was named.
+    let named = inMemory.message.hasPrefix("not a checkpoint: ") ? path : "model.safetensors"
+    for (place, name) in [(path, named), (directory.path, "model.safetensors")] {
+      let onDisk = try #require(throws: Failure.self) { _ = try SafetensorsCheckpoint(path: place) }
+      #expect(onDisk == inMemory.located(file: name))
     }
   }
 

@@ -72,7 +72,7 @@ extension HostileAdapter {
   )
 
   private static let configTexts: [HostileAdapter] = [
-    text("empty", "JSON text ends") { _ in "" },
+    text("empty", "not JSON: it is an empty file") { _ in "" },
     text("an array", "is not a JSON object") { _ in "[]" },
     text("a string", "is not a JSON object") { _ in "\"LORA\"" },
     text("r twice", "key 'r' occurs twice") { $0.dropLast() + ", \"r\": 4}" },

@@ -122,7 +122,7 @@ extension HostileDirectory {
 
   /// Indexes that are no indexes.
   static let indexes: [HostileDirectory] = [
-    badIndex("empty", "JSON text ends", ""), badIndex("array", "index is not a JSON object", "[]"),
+    badIndex("empty", "not JSON: it is an empty file", ""), badIndex("array", "index is not a JSON object", "[]"),
     badIndex("no weight_map", "index has no 'weight_map'", "{\"metadata\":{}}"),
     badIndex("empty weight_map", "empty 'weight_map'", "{\"weight_map\":{}}"),
     badIndex("weight_map is an array", "weight_map is an array, expected an object", "{\"weight_map\":[]}"),
