@@ -128,6 +128,11 @@ def test_options_with_another_meaning(option, instead, quantized):
     assert f"nibble.load takes no {next(iter(option))}: " in str(caught.value) and instead in str(caught.value)
 
 
+def test_options_that_change_nothing(quantized):
+    """As code has them that was written for from_pretrained."""
+    nibble.load(quantized, device="cpu", local_files_only=True, low_cpu_mem_usage=True, use_safetensors=True)
+
+
 @pytest.mark.parametrize("wrong", ["LlamaForCausalLM", torch.nn.Linear, LoraConfig, 3])
 def test_a_class_that_is_none(wrong, quantized):
     with pytest.raises(TypeError, match="model_class: a class of transformers' models is expected, not"):

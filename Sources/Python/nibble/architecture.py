@@ -84,7 +84,8 @@ def resolve(
             raise TypeError(f"nibble.load takes no {name}: {instead}")
     if model_class is not None and not is_model_class(model_class):
         raise TypeError(f"model_class: a class of transformers' models is expected, not {model_class!r}")
-    options = dict(options)
+    # Nothing is ever looked for elsewhere.
+    options = {name: value for name, value in options.items() if name != "local_files_only"}
     old = options.pop("torch_dtype", None)
     if dtype is None or dtype == "auto":
         dtype = old if old is not None else "auto"

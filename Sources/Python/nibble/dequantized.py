@@ -97,7 +97,7 @@ class DequantizedTensor:
         return self.shape[0]
 
     def numpy(self) -> np.ndarray:
-        """The values as a NumPy array. NumPy has no bfloat16: weights of that dtype come as the same values in 32 bits."""
+        """As a NumPy array. NumPy has no bfloat16: weights of that dtype come as the same values in float32."""
         values = self._values(0, math.prod(self.shape))
         return rounded(values, self.dtype).reshape(self.shape)
 
