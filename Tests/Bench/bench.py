@@ -13,6 +13,7 @@ import tempfile
 
 import bench_gguf
 import bench_limits
+import bench_real
 import bench_vocabulary
 import models
 from measure import NIBBLE, Side, cat, compare, drop, interleave, run, size
@@ -225,6 +226,7 @@ def main() -> None:
         bench_gguf.rows(folder)
         bench_limits.rows(folder)
         bench_vocabulary.rows(folder)
+        bench_real.rows(folder)
 
 
 if __name__ == "__main__":
