@@ -35,16 +35,7 @@ extension MergePlan {
     if adapter.configuration.usesDoRA { throw Self.refusal("is a DoRA adapter (use_dora)", adapter) }
     var result: [TensorFactors] = []
     for item in source.items where item.isChanged {
-      var tensor = item.baseIndex
-      if case .adapter(_, let own) = item.origin {
-        guard let replaced = item.replaced, try adapter.hasSameNumbers(own, as: replaced, of: source.base) else {
-          let isNew = item.replaced == nil
-          throw Self.refusal(
-            "is one of the adapter's whole tensors\(isNew ? "" : " and differs from the base's")", adapter, own)
-        }
-        tensor = replaced
-      }
-      guard let tensor else { continue }
+      guard let tensor = try base(of: item, adapter) else { continue }
       if let bias = item.vectors.first { throw Self.refusal("is a bias (lora_bias)", adapter, bias.tensor) }
       if let rows = item.rows.first {
         throw Self.refusal("has rows of an embedding (trainable_token_indices)", adapter, rows.tensor)
@@ -54,6 +45,16 @@ extension MergePlan {
       result.append(try Self.factors(delta, term, item, tensor))
     }
     return result
+  }
+
+  /// The position in the base of what is updated, or stands in the adapter as a whole with the base's own numbers.
+  private func base(of item: MergedTensor, _ adapter: Adapter) throws(Failure) -> Int? {
+    guard case .adapter(_, let own) = item.origin else { return item.baseIndex }
+    guard let replaced = item.replaced else {
+      throw Self.refusal("is one of the adapter's whole tensors", adapter, own)
+    }
+    if try adapter.hasSameNumbers(own, as: replaced, of: source.base) { return replaced }
+    throw Self.refusal("is one of the adapter's whole tensors and differs from the base's", adapter, own)
   }
 
   private static func refusal(_ what: String, _ adapter: Adapter, _ tensor: Int? = nil) -> Failure {
