@@ -8,9 +8,11 @@ enum FitVerb: Verb {
   static let description = [
     "Memory that training takes on each GPU: all weights, LoRA in 16 bits, QLoRA.",
     "From headers and configuration alone; MODEL is a checkpoint or config.json of",
-    "Llama, Mistral, Qwen2, Qwen3 or Gemma. Weights are whole on every GPU; only",
-    "qlora-fsdp, and ZeRO-3 without 4 bits, divides them. 512 MiB of each GPU are",
-    "taken for the CUDA context, and no autocast is assumed.",
+    "a decoder: Llama, Mistral, Mixtral, Qwen, Gemma, Phi-3, GLM, Cohere, DeepSeek",
+    "and more. Weights are whole on every GPU; only qlora-fsdp, and ZeRO-3 without",
+    "4 bits, divides them. 512 MiB of each GPU are taken for the CUDA context, and",
+    "no autocast is assumed. What fits by less than 10 % just fits: a card may find",
+    "otherwise.",
   ]
   static let example = [
     "nibble fit CodeLlama-13b-hf",
@@ -23,7 +25,8 @@ enum FitVerb: Verb {
     "--target-modules", value: "NAMES", "all-linear, or last names with commas between,",
     "such as q_proj,v_proj (default: all-linear)")
   private static let batch = Option("--batch", value: "N", "sequences on each GPU (default: 1)")
-  private static let sequence = Option("--seq-len", value: "N", "tokens of each sequence (default: 2048)")
+  private static let sequence = Option("--seq-len", value: "N", "tokens of each sequence (default: 2048, or as many",
+    "as the model was made for)")
   private static let optimizer = Option(
     "--optimizer", value: "NAME", "adamw, adamw-8bit, paged-adamw or sgd (default:",
     "adamw); qlora-paged is always paged-adamw")
@@ -32,8 +35,11 @@ enum FitVerb: Verb {
   private static let noCheckpointing = Option(
     "--no-gradient-checkpointing", "keep all activations (default: recompute them)")
 
+  private static let require = Option("--require", "exit code 1 when no strategy fits")
+
   static let options = [
-    gpus, rank, targets, batch, sequence, optimizer, zeroStage, noCheckpointing, .quiet, .verbose, .json, .help,
+    gpus, rank, targets, batch, sequence, optimizer, zeroStage, noCheckpointing, require, .quiet, .verbose, .json,
+    .help,
   ]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
@@ -54,7 +60,7 @@ enum FitVerb: Verb {
     let notices = Notices(arguments)
     for warning in report.warnings { notices.warn(warning) }
     try StandardStream.output.write(arguments.has(.json) ? report.json + "\n" : report.text)
-    return 0
+    return arguments.has(require) && !report.rows.contains(where: \.fits) ? 1 : 0
   }
 
   /// `3x24GiB`, or `24GiB` for one.

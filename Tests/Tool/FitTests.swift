@@ -10,7 +10,7 @@ import Testing
   init() throws { directory = try TemporaryDirectory() }
 
   /// CodeLlama-13B's configuration with keys replaced; nil takes one away.
-  private func config(
+  func config(
     _ changes: [String: String?] = [:], named name: String = "config.json"
   ) throws -> String {
     var members = [
@@ -24,7 +24,7 @@ import Testing
     return try directory.write(name, Array("{\(text)}".utf8))
   }
 
-  private func fit(
+  func fit(
     _ path: String, _ options: [String] = [], sourceLocation: SourceLocation = #_sourceLocation
   ) throws -> JSONValue {
     let run = try Tool.run(["fit", path, "--json"] + options, limit: 10, sourceLocation: sourceLocation)
@@ -32,15 +32,15 @@ import Testing
     return try #require(parse(run.output, sourceLocation), sourceLocation: sourceLocation)
   }
 
-  private func row(_ report: JSONValue, _ name: String) throws -> JSONValue {
+  func row(_ report: JSONValue, _ name: String) throws -> JSONValue {
     try #require(report["strategies"]?.array?.first { $0["name"]?.string == name })
   }
 
-  private func bytes(_ report: JSONValue, _ name: String, _ key: String) throws -> Int {
+  func bytes(_ report: JSONValue, _ name: String, _ key: String) throws -> Int {
     try #require(try row(report, name)["perGPU"]?[key]?.int)
   }
 
-  private func refuse(
+  func refuse(
     _ status: Int32, _ message: String, _ path: String, _ options: [String] = [],
     sourceLocation: SourceLocation = #_sourceLocation
   ) throws {
@@ -53,17 +53,25 @@ import Testing
   // MARK: - CodeLlama-13B
 
   private static let strategies = ["full", "lora-bf16", "qlora", "qlora-paged", "qlora-fsdp"]
+  static let two = ["--gpus", "2x24GiB"]
 
   @Test func codeLlama() throws {
     let path = try config()
     let report = try fit(path)
-    #expect(report.object?.keys.map { $0 } == ["parameters", "strategies", "hostMemory", "disk"])
+    #expect(
+      report.object?.keys.map { $0 } == ["parameters", "strategies", "cardsNeeded", "hostMemory", "disk"])
     #expect(report["parameters"]?.int == 13_016_028_160)
     let rows = try #require(report["strategies"]?.array)
-    #expect(rows.compactMap { $0["name"]?.string } == Self.strategies)
-    for row in rows {
+    // Nothing can be divided on one card.
+    #expect(rows.compactMap { $0["name"]?.string } == Self.strategies.dropLast())
+    let several = try #require(fit(path, Self.two)["strategies"]?.array)
+    #expect(several.compactMap { $0["name"]?.string } == Self.strategies)
+    for row in rows + several {
       #expect(
-        row.object?.keys.map { $0 } == ["name", "perGPU", "budget", "fits", "longestSequence", "largestBatch"])
+        row.object?.keys.map { $0 } == [
+          "name", "perGPU", "budget", "fits", "longestSequence", "largestBatch", "cardsNeeded", "margin",
+        ])
+      #expect(try row["margin"]?.int == 24 << 30 - #require(row["perGPU"]?["total"]?.int))
       let perGPU = try #require(row["perGPU"]?.object)
       #expect(
         perGPU.keys.map { $0 } == [
@@ -90,6 +98,12 @@ import Testing
     #expect(run.output.contains("\nqlora fits a 24 GiB card, with "))
     #expect(run.output.contains(" to spare: sequences up to "))
     for line in run.output.split(separator: "\n") { #expect(line.count <= 120, "\(line)") }
+    // What is the same for several strategies is said once.
+    for options in [[], Self.two, ["--gpus", "8GB"], ["--gpus", "3x8GB"]] {
+      let lines = try Tool.run(["fit", try config()] + options).output.split(separator: "\n")
+      let said = lines.flatMap { $0.split(separator: ";").dropFirst() }.filter { $0.contains(" does, with ") }
+      #expect(Set(said).count == said.count, "\(said)")
+    }
     let small = try Tool.run("fit", try config(), "--gpus", "8GB")
     #expect(small.output.contains("qlora does not fit an 8.0 GB card: ") && small.output.contains(" too much; "))
   }
@@ -98,6 +112,7 @@ import Testing
   @Test(arguments: strategies, [[], ["--no-gradient-checkpointing"]])
   func longest(_ name: String, _ options: [String]) throws {
     let path = try config(["num_hidden_layers": "4"])
+    let options = options + (name == "qlora-fsdp" ? Self.two : [])
     let found = try row(fit(path, options), name)
     for (key, option) in [("longestSequence", "--seq-len"), ("largestBatch", "--batch")] {
       let number = try #require(found[key]?.int)
@@ -127,7 +142,7 @@ import Testing
     let three = try fit(path, ["--gpus", "4x80GiB", "--zero-stage", "3"])
     #expect(try bytes(three, "full", "weights") == parameters / 2)
     #expect(try bytes(three, "qlora", "weights") == bytes(plain, "qlora", "weights"))
-    #expect(try bytes(two, "qlora-fsdp", "weights") < bytes(plain, "qlora-fsdp", "weights") / 3)
+    #expect(try bytes(two, "qlora-fsdp", "weights") < bytes(plain, "qlora", "weights") / 3)
     #expect(try row(two, "full")["budget"]?.int == 80 << 30)
   }
 
@@ -195,8 +210,9 @@ import Testing
       ("architectures", "[\"LlamaForSequenceClassification\"]", 69),
     ] as [(String, String?, Int32)])
   func badSizes(_ key: String, _ value: String?, _ status: Int32) throws {
-    let message = key == "model_type" || key == "architectures" ? "inspect CHECKPOINT" : ""
-    try refuse(status, message, try config([key: value]))
+    let isUnknown = key == "model_type" || key == "architectures"
+    try refuse(status, isUnknown ? "inspect CHECKPOINT" : "", try config([key: value]))
+    if isUnknown { try refuse(status, "fit does not know ", try config([key: value])) }
   }
 
   @Test func overflowOfTheRest() throws {
@@ -256,7 +272,7 @@ import Testing
     other.config = other.config?.replacing("\"intermediate_size\": 64", with: "\"intermediate_size\": 96")
     try refuse(65, "has shape [64, 32], by the config.json it is [96, 32]", try other.write(to: directory, "other"))
     let unknown = try TestModel(layers: 1).write(to: directory, "unknown")
-    try refuse(69, "known for LlamaForCausalLM", unknown)
+    try refuse(69, "fit does not know ", unknown)
     var alone = model()
     alone.config = nil
     let path = try alone.write(to: directory, "alone")

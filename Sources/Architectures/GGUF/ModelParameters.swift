@@ -12,6 +12,16 @@ struct ModelParameters {
 
   /// - Throws: `malformed` when the configuration, or its `text_config`, is no object.
   init(_ config: JSONValue, family: Family) throws(Failure) {
+    try self.init(config, defaults: family.defaults.map { ($0.key, $0.value) }, spellings: family.spellings)
+  }
+
+  /// - Parameters:
+  ///   - defaults: by common name.
+  ///   - spellings: the common name, and what the configuration calls it.
+  /// - Throws: `malformed` when the configuration, or its `text_config`, is no object.
+  init(
+    _ config: JSONValue, defaults: [(key: String, value: Constant)], spellings: KeyValuePairs<String, String>
+  ) throws(Failure) {
     guard var written = config.object else {
       throw Failure(.malformed, "found \(config.kind.rawValue), expected an object", file: Self.file)
     }
@@ -22,8 +32,8 @@ struct ModelParameters {
       for (key, value) in inner.members { written[key] = value }
     }
     var object = JSONObject()
-    for (key, value) in family.defaults { object[key] = value.json }
-    let canonical = Dictionary(family.spellings.map { ($0.value, $0.key) }) { first, _ in first }
+    for (key, value) in defaults { object[key] = value.json }
+    let canonical = Dictionary(spellings.map { ($0.value, $0.key) }) { first, _ in first }
     for (key, value) in written.members { object[canonical[key] ?? key] = value }
     self.object = object
   }
@@ -90,8 +100,8 @@ struct ModelParameters {
     return value
   }
 
-  func size(_ key: String) throws(Failure) -> Int {
-    guard let value = try optionalSize(key) else { throw failure(key, "is missing") }
+  func size(_ key: String, limit: Int = Int(Int32.max)) throws(Failure) -> Int {
+    guard let value = try optionalSize(key, limit: limit) else { throw failure(key, "is missing") }
     return value
   }
 

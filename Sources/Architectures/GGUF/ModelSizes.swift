@@ -15,6 +15,15 @@ struct ModelSizes {
   /// - Throws: `malformed` for a size that is missing, no whole number, below 1, or too large for GGUF's 32 bits, and
   ///   for heads that the key-value heads do not divide.
   init(_ parameters: ModelParameters, _ family: Family) throws(Failure) {
+    try self.init(parameters, feedForwardFactor: family.feedForwardFactor)
+  }
+
+  /// - Parameters:
+  ///   - feedForwardFactor: the MLP's width in hidden sizes, where the configuration may leave it out.
+  ///   - vocabularyLimit: the largest vocabulary.
+  init(
+    _ parameters: ModelParameters, feedForwardFactor: Int?, vocabularyLimit: Int = Int(Int32.max)
+  ) throws(Failure) {
     let hidden = try parameters.size("hidden_size")
     layers = try parameters.size("num_hidden_layers")
     heads = try parameters.size("num_attention_heads")
@@ -32,7 +41,7 @@ struct ModelSizes {
       headLength = hidden / heads
     }
     experts = try parameters.optionalSize("num_local_experts", limit: Self.expertLimit)
-    let feedForward = try parameters.optionalSize("intermediate_size") ?? family.feedForwardFactor.map { $0 * hidden }
+    let feedForward = try parameters.optionalSize("intermediate_size") ?? feedForwardFactor.map { $0 * hidden }
     let expertFeedForward = try parameters.optionalSize("moe_intermediate_size") ?? feedForward
     // At most 2^62 before the check; below 2^31 after it, so that no sum below overflows.
     let queries = heads * headLength
@@ -41,7 +50,8 @@ struct ModelSizes {
     }
     let keys = keyValueHeads * headLength
     var lengths: [Dimension: Int] = [
-      .one: 1, .vocabulary: try parameters.size("vocab_size"), .hidden: hidden, .queries: queries, .keys: keys,
+      .one: 1, .vocabulary: try parameters.size("vocab_size", limit: vocabularyLimit), .hidden: hidden,
+      .queries: queries, .keys: keys,
       .headLength: headLength,
     ]
     lengths[.queriesKeysValues] = queries + 2 * keys

@@ -1,3 +1,4 @@
+import Architectures
 public import Bytes
 import Quantization
 import Tensors
@@ -12,12 +13,18 @@ public struct Fit: Sendable {
   public var targetModules: [String]?
   /// On each GPU.
   public var batch = 1
-  public var sequenceLength = 2048
+  /// Nil for 2048, or as many as the model was made for if those are fewer.
+  public var sequenceLength: Int?
   public var optimizer = FitOptimizer.adamw
   /// 0, 2 or 3.
   public var zeroStage = 0
   public var checkpointing = true
 
+  /// How far what a card really takes may be from what is planned: as a part of the latter, 1 / 10.
+  public static let tolerance = 10
+  /// The search for a number of cards that would do ends here.
+  static let cardLimit = 65_536
+  static let defaultSequence = 2048
   /// The search for the longest sequence and the largest batch ends here.
   public static let searchLimit = 1 << 24
   /// A process of Python with torch, transformers and bitsandbytes: an assumption, in bytes.
@@ -36,26 +43,74 @@ public struct Fit: Sendable {
   }
 
   private func report(_ model: FitModel, _ path: String) throws(Failure) -> FitReport {
+    let positions = model.decoder.positions
+    let sequence = sequenceLength ?? min(Self.defaultSequence, positions ?? .max)
+    let isBeyond = positions.map { sequence > $0 } ?? false
+    var warnings = model.warnings
+    if let positions, isBeyond {
+      warnings.append(
+        "sequences of \(sequence) tokens are beyond the \(positions) that the model was made for: nothing is promised")
+    }
+    if let refusal = model.refusal { warnings.append("qlora is not offered: \(refusal)") }
     var rows: [FitReport.Row] = []
-    for strategy in FitStrategy.allCases {
-      let fixed = try FitCalculation(model: model, strategy: strategy, options: self).fixed()
+    var cards: FitReport.Cards?
+    for strategy in FitStrategy.allCases where model.refusal == nil || !strategy.usesFourBits {
+      let calculation = try calculation(model, strategy)
+      let fixed = calculation.fixed
+      let needed = isBeyond ? nil : self.cards(calculation, sequence)
+      if let needed, needed.count < cards?.count ?? .max { cards = needed }
+      guard gpus > 1 || !strategy.needsSeveral else { continue }
+      let largestBatch = isBeyond ? 0 : largest { fixed.total(batch: $0, sequence: sequence) }
       rows.append(
         FitReport.Row(
-          strategy: strategy, perGPU: try fixed.footprint(batch: batch, sequence: sequenceLength), budget: gpuBytes,
-          longestSequence: largest { fixed.total(batch: batch, sequence: $0) },
-          largestBatch: largest { fixed.total(batch: $0, sequence: sequenceLength) }))
+          strategy: strategy, perGPU: try fixed.footprint(batch: batch, sequence: sequence), budget: gpuBytes,
+          isPromised: !isBeyond,
+          longestSequence: largest(to: positions) { fixed.total(batch: batch, sequence: $0) },
+          largestBatch: largestBatch, cards: needed))
     }
     return FitReport(
-      path: path, options: self, parameters: try model.elementCount.number("parameters"), type: model.type.torchName,
-      targets: model.targets.count, rows: rows, hostMemory: try hostMemory(model), disk: try disk(model),
-      warnings: model.warnings)
+      path: path, options: self, sequence: sequence, positions: positions,
+      parameters: try model.elementCount.number("parameters"), type: model.type.torchName,
+      targets: model.targets.count, rows: rows, cards: cards, hostMemory: try hostMemory(model),
+      disk: try disk(model), warnings: warnings)
+  }
+
+  private func calculation(_ model: FitModel, _ strategy: FitStrategy) throws(Failure) -> FitCalculation {
+    try FitCalculation(model: model, strategy: strategy, options: self)
+  }
+
+  /// The least cards of this size with which a strategy fits: as they are asked for, or, where no number of those
+  /// does, with everything divided that can be (ZeRO-3).
+  private func cards(_ calculation: FitCalculation, _ sequence: Int) -> FitReport.Cards? {
+    let strategy = calculation.strategy
+    var stages = [zeroStage]
+    if zeroStage < 3, strategy != .qloraFSDP { stages.append(3) }
+    for stage in stages {
+      var calculation = calculation
+      calculation.options.zeroStage = stage
+      func fits(_ count: Int) -> Bool {
+        calculation.options.gpus = count
+        return calculation.fixed.total(batch: batch, sequence: sequence).value.map { $0 <= gpuBytes } ?? false
+      }
+      if !strategy.needsSeveral, fits(1) { return FitReport.Cards(count: 1, strategy: strategy, zeroStage: stage) }
+      guard fits(Self.cardLimit) else { continue }
+      // With two and more, bytes only shrink with their number.
+      var low = 1
+      var high = Self.cardLimit
+      while high - low > 1 {
+        let middle = low + (high - low) / 2
+        if fits(middle) { high = middle } else { low = middle }
+      }
+      return FitReport.Cards(count: high, strategy: strategy, zeroStage: stage)
+    }
+    return nil
   }
 
   /// The largest number whose bytes fit, by bisection: bytes only grow with it.
-  private func largest(_ bytes: (Int) -> Checked) -> Int {
+  private func largest(to limit: Int? = nil, _ bytes: (Int) -> Checked) -> Int {
     func fits(_ number: Int) -> Bool { bytes(number).value.map { $0 <= gpuBytes } ?? false }
     var low = 0
-    var high = Self.searchLimit + 1
+    var high = min(limit ?? .max, Self.searchLimit) + 1
     while high - low > 1 {
       let middle = low + (high - low) / 2
       if fits(middle) { low = middle } else { high = middle }
@@ -66,7 +121,8 @@ public struct Fit: Sendable {
   /// A process for each GPU, and the larger of what `qlora-paged` moves out of all GPUs and the 4-bit model that
   /// `qlora-fsdp` loads in one of the processes before it is sharded.
   private func hostMemory(_ model: FitModel) throws(Failure) -> Int {
-    let paged = try FitCalculation(model: model, strategy: .qloraPaged, options: self).optimizerState().pageable
+    guard model.refusal == nil else { return try (Checked(gpus) * Checked(Self.processBytes)).number("bytes") }
+    let paged = try calculation(model, .qloraPaged).optimizerState.pageable
     let weights = model.fourBitBytes
     return try (Checked(gpus) * Checked(Self.processBytes) + .max(Checked(gpus) * paged, weights))
       .number("bytes of host memory")
@@ -74,9 +130,10 @@ public struct Fit: Sendable {
 
   /// The model in 16 bits, the same in NF4, and one checkpoint of QLoRA's training: adapter and optimizer.
   private func disk(_ model: FitModel) throws(Failure) -> Int {
-    let calculation = FitCalculation(model: model, strategy: .qlora, options: self)
-    let state = try calculation.optimizerState()
-    let adapter = model.targets.sum { $0.info.shape.sum { Checked($0) } * Checked(rank) * 4 }
+    let state = try calculation(model, .qlora).optimizerState
+    let adapter = model.targets.compactMap(\.role.adapter).sum {
+      (Checked($0.inputs) + Checked($0.outputs)) * Checked(rank) * 4
+    }
     return try (model.width * model.elementCount + model.fourBitBytes + adapter + state.resident + state.pageable)
       .number("bytes on disk")
   }

@@ -1,10 +1,10 @@
 import Bytes
-import Tensors
 
 /// One strategy's memory on one GPU.
 ///
 ///     weights     full, lora-bf16: elements × e; qlora: packed codes and statistics of the linear layers, the rest in e
-///                 (`prepare_model_for_kbit_training`, which would widen the rest to float32, is not assumed)
+///                 (`prepare_model_for_kbit_training`, which would widen the rest to float32, is not assumed);
+///                 experts are no linear layers since transformers 5, which stacks them: they stay in e
 ///     adapter     rank × (inputs + outputs) × 4 for each target: PEFT keeps adapters of 16-bit models in float32
 ///                 (`autocast_adapter_dtype`); FSDP wants one dtype, so qlora-fsdp has them in e
 ///     gradients   those of what is trained, in its dtype
@@ -19,16 +19,20 @@ import Tensors
 /// statistics of the 4-bit weights, which are no parameters. Whoever divides weights gathers them: two layers, and
 /// what stands outside of the layers. Not counted: buckets of ZeRO and FSDP, the optimizer's own temporaries, fragmentation.
 struct FitCalculation: Sendable {
-  let model: FitModel
   let strategy: FitStrategy
-  let options: Fit
+  var options: Fit
+  private let sums: FitSums
 
   /// CUDA context, library handles and workspaces: an assumption, in bytes; drivers and cards differ.
   static let framework = 512 << 20
 
-  private var trainsEverything: Bool { strategy == .full }
-  /// Bytes of an element of what is trained.
-  private var trainedWidth: Checked { trainsEverything || strategy == .qloraFSDP ? model.width : 4 }
+  /// - Throws: `malformed` when a size of the adapter overflows.
+  init(model: FitModel, strategy: FitStrategy, options: Fit) throws(Failure) {
+    self.strategy = strategy
+    self.options = options
+    sums = try FitSums(model, strategy, options)
+  }
+
   private var usesZeRO: Bool { options.zeroStage >= 2 && strategy != .qloraFSDP }
   private var shardsWeights: Bool {
     options.gpus > 1 && (strategy == .qloraFSDP || options.zeroStage == 3 && !strategy.usesFourBits)
@@ -36,70 +40,27 @@ struct FitCalculation: Sendable {
   private var shardsAdapter: Bool { options.gpus > 1 && (strategy == .qloraFSDP || options.zeroStage == 3) }
   private var shardsStates: Bool { usesZeRO || strategy == .qloraFSDP }
 
-  /// Elements of each tensor that is trained.
-  ///
-  /// - Throws: `malformed` when a product overflows.
-  private func trained() throws(Failure) -> [Int] {
-    guard !trainsEverything else { return model.parameters.map(\.info.elementCount) }
-    var counts: [Int] = []
-    for target in model.targets {
-      for size in target.info.shape {
-        counts.append(try (Checked(size) * Checked(options.rank)).number("parameters of the adapter"))
-      }
-    }
-    return counts
-  }
-
-  private func bytes(of parameter: FitParameter) -> Checked {
-    if strategy.usesFourBits, parameter.fourBit != nil { return parameter.codeBytes }
-    return model.width * Checked(parameter.info.elementCount)
-  }
-
-  /// What can be divided and what cannot.
-  private func weights() -> (parameters: Checked, statistics: Checked) {
-    let statistics = strategy.usesFourBits ? model.parameters.sum(\.statisticsBytes) : 0
-    return (model.parameters.sum(bytes), statistics)
-  }
-
   private func divided(_ bytes: Checked, _ isDivided: Bool) -> Checked {
     isDivided ? bytes.divided(by: options.gpus) : bytes
   }
 
-  /// Two layers, and all that stands outside of the layers.
-  private func gathered() -> Checked {
-    let outside = model.parameters.sum { $0.layer == nil ? bytes(of: $0) : 0 }
-    return outside + 2 * model.parameters.sum { $0.layer == 0 ? bytes(of: $0) : 0 }
-  }
-
   /// State of the optimizer for a whole model, and what of it can leave the GPU.
-  func optimizerState() throws(Failure) -> (resident: Checked, pageable: Checked) {
-    let optimizer = strategy == .qloraPaged ? .pagedAdamW : options.optimizer
-    let counts = try trained()
-    var state = optimizer.state(of: counts, width: usesZeRO ? 4 : trainedWidth)
-    if usesZeRO { state.resident += 4 * counts.sum { Checked($0) } }
-    return state
+  var optimizerState: (resident: Checked, pageable: Checked) {
+    guard usesZeRO else { return sums.state }
+    return (sums.floatState.resident + 4 * sums.trained, sums.floatState.pageable)
   }
 
   /// What does not depend on the batch, and `Activations` for the rest.
-  func fixed() throws(Failure) -> Fixed {
-    let weights = weights()
-    let counts = try trained()
-    let trainedBytes = trainedWidth * counts.sum { Checked($0) }
+  var fixed: Fixed {
+    let trainedBytes = sums.trainedWidth * sums.trained
     let gradients = divided(trainedBytes, shardsStates)
-    var overhead = Checked(Self.framework)
-    if strategy.usesFourBits {
-      let largest = model.parameters.filter { $0.fourBit != nil }.map(\.info.elementCount).max() ?? 0
-      overhead += model.width * Checked(largest)
-    }
+    var overhead = Checked(Self.framework) + sums.dequantized
     if options.gpus > 1, !shardsStates { overhead += gradients }
-    if shardsWeights { overhead += gathered() }
-    let width = try trainedWidth.number("bytes of an element")
+    if shardsWeights { overhead += sums.gathered }
     return Fixed(
-      weights: divided(weights.parameters, shardsWeights) + weights.statistics,
-      adapter: trainsEverything ? 0 : divided(trainedBytes, shardsAdapter), gradients: gradients,
-      optimizer: divided(try optimizerState().resident, shardsStates), overhead: overhead,
-      activations: Activations(
-        model, trainsEverything ? .everything : .adapter(rank: options.rank, width: width)),
+      weights: divided(sums.weights, shardsWeights) + sums.statistics,
+      adapter: strategy == .full ? 0 : divided(trainedBytes, shardsAdapter), gradients: gradients,
+      optimizer: divided(optimizerState.resident, shardsStates), overhead: overhead, activations: sums.activations,
       checkpointing: options.checkpointing)
   }
 

@@ -8,10 +8,12 @@ import Tensors
 
 /// A model as far as its training needs memory: shapes, from headers and configuration alone.
 struct FitModel: Sendable {
-  let shape: ModelShape
+  let decoder: TrainedDecoder
   /// What parameters are held and computed in: bf16 or f16.
   let type: FloatType
   var parameters: [FitParameter]
+  /// Why there is no 4-bit form of it; nil when there is.
+  let refusal: String?
   var warnings: [Warning] = []
 
   /// Bytes of an element of the model in 16 bits.
@@ -75,10 +77,10 @@ struct FitModel: Sendable {
 
   private init(_ config: (name: String, value: JSONValue)) throws(Failure) {
     do throws(Failure) {
-      let shape = try ModelShape(config.value)
+      let decoder = try TrainedDecoder(config.value)
       let (type, warnings) = try Self.type(config.value)
-      try self.init(shape, type, config.value, stored: [:])
-      self.warnings = warnings
+      try self.init(decoder, type, config.value, stored: [:])
+      self.warnings += warnings
     } catch { throw error.located(file: config.name) }
   }
 
@@ -97,26 +99,53 @@ struct FitModel: Sendable {
 
   /// - Parameter stored: 4-bit weights that the checkpoint has already, by name.
   private init(
-    _ shape: ModelShape, _ type: FloatType, _ config: JSONValue, stored: [String: FourBitWeight]
+    _ decoder: TrainedDecoder, _ type: FloatType, _ config: JSONValue, stored: [String: FourBitWeight]
   ) throws(Failure) {
-    self.shape = shape
+    self.decoder = decoder
     self.type = type
-    let tensors = try shape.tensors(type.elementType)
+    warnings = decoder.warnings
+    var tensors: [TensorInfo] = []
+    for parameter in decoder.parameters {
+      tensors.append(try TensorInfo(name: TensorName(parameter.name), type: type.elementType, shape: parameter.shape))
+    }
     var configuration = ModelConfiguration(config)
-    configuration.architecture = shape.family.architecture
-    configuration.tiesWordEmbeddings = shape.tiesEmbeddings
-    let plan = planWeights(tensors, configuration: configuration, target: .transformers5, keep: [])
+    configuration.architecture = decoder.architecture
+    configuration.tiesWordEmbeddings = decoder.tiesEmbeddings
+    // One layer of each kind stands for all of them.
+    let likes = Self.likes(decoder)
+    let planned = tensors.indices.filter { likes[$0] == $0 }
+    let plan = planWeights(
+      planned.map { tensors[$0] }, configuration: configuration, target: .transformers5, keep: [])
+    let dispositions = Dictionary(uniqueKeysWithValues: zip(planned, plan.dispositions))
     guard let format = FourBitFormat(code: .nf4, blockSize: 64) else {
       throw Failure(.internal, "there is no NF4 with blocks of 64")
     }
-    parameters = zip(tensors, zip(plan.dispositions, plan.modules)).map { info, place in
+    refusal = plan.refusal
+    parameters = tensors.indices.map { index in
+      let info = tensors[index]
       var fourBit: (format: FourBitFormat, isNested: Bool)?
       if let weight = stored[info.name.string] {
         fourBit = (weight.format, weight.state.nestedOffset != nil)
-      } else if stored.isEmpty, place.0 == .quantize {
+      } else if stored.isEmpty, let disposition = dispositions[likes[index]],
+        [.quantize, .quantizeTransposed].contains(disposition)
+      {
         fourBit = (format, true)
       }
-      return FitParameter(info: info, module: place.0 == .quantize ? place.1 : nil, fourBit: fourBit)
+      return FitParameter(info: info, role: decoder.parameters[index], fourBit: fourBit)
+    }
+    if refusal == nil, !parameters.contains(where: { $0.fourBit != nil }) {
+      warnings.append("transformers leaves every linear layer of \(decoder.family) as it is: qlora is lora-bf16")
+    }
+  }
+
+  /// For each parameter the same one of the first layer that is built alike.
+  private static func likes(_ decoder: TrainedDecoder) -> [Int] {
+    var first: [Int: Int] = [:]
+    return decoder.parameters.indices.map { index in
+      guard let layer = decoder.parameters[index].layer else { return index }
+      let start = first[layer] ?? index
+      first[layer] = start
+      return (first[decoder.likeLayers[layer]] ?? start) + index - start
     }
   }
 
@@ -128,60 +157,92 @@ struct FitModel: Sendable {
     if case .other(let method) = model.quantizationMethod {
       throw Failure(.unsupported, "is quantized (\(method)); name the 16-bit checkpoint", file: model.checkpoint.path)
     }
-    var stored: [String: TensorInfo] = [:]
-    var fourBit: [String: FourBitWeight] = [:]
-    for item in model.logical.items {
-      let info = model.logical.info(item)
-      stored[info.name.string] = info
-      if case .fourBit(let weight) = item { fourBit[info.name.string] = weight }
-    }
+    let infos = model.logical.items.map(model.logical.info)
+    let decoder: TrainedDecoder
     do throws(Failure) {
-      let shape = try ModelShape(config.value)
+      decoder = try TrainedDecoder(config.value)
       let (type, warnings) = try Self.type(config.value)
-      try self.init(shape, type, config.value, stored: fourBit)
-      self.warnings = warnings
-    } catch  where error.code == .unsupported {
-      let known = ModelFamily.allCases.map(\.architecture).joined(separator: ", ")
-      throw Failure(
-        .unsupported, "what its training keeps in memory is known for \(known) in 16 or 32 bits only", file: config.name
-      )
+      let names = Self.names(of: infos, decoder)
+      var fourBit: [String: FourBitWeight] = [:]
+      for (item, place) in zip(model.logical.items, names) {
+        if case .fourBit(let weight) = item { fourBit[place.parameter] = weight }
+      }
+      try self.init(decoder, type, config.value, stored: fourBit)
+      self.warnings += warnings
     } catch { throw error.located(file: config.name) }
+    do throws(Failure) {
+      try check(infos)
+    } catch { throw model.located(error).located(file: model.checkpoint.path) }
+  }
+
+  private static func names(of infos: [TensorInfo], _ decoder: TrainedDecoder) -> [ParameterPlace] {
+    ParameterNames(
+      infos.map(\.name),
+      configuration: ModelConfiguration(
+        architecture: decoder.architecture, tiesWordEmbeddings: decoder.tiesEmbeddings)
+    ).places
+  }
+
+  /// That the checkpoint has every parameter in its shape; experts may be stored one by one.
+  private mutating func check(_ infos: [TensorInfo]) throws(Failure) {
+    var stored: [String: TensorInfo] = [:]
+    var parts: [String: Checked] = [:]
+    var conv1D: Set<String> = []
+    for (info, place) in zip(infos, Self.names(of: infos, decoder)) {
+      if place.part == nil {
+        stored[place.parameter] = info
+        if place.isConv1D { conv1D.insert(place.parameter) }
+      } else {
+        parts[place.parameter, default: 0] += Checked(info.elementCount)
+      }
+    }
     for parameter in parameters {
       let info = parameter.info
+      if let elements = parts.removeValue(forKey: info.name.string), elements == Checked(info.elementCount) { continue }
       guard let found = stored.removeValue(forKey: info.name.string) else {
         throw Failure(
-          .malformed, "is missing, although the \(ModelSource.configName) asks for it", file: model.checkpoint.path,
-          tensor: info.name.string)
+          .malformed, "is missing, although the \(ModelSource.configName) asks for it", tensor: info.name.string)
       }
-      guard found.shape == info.shape else {
-        throw model.located(
-          Failure(
-            .malformed, "has shape \(found.shape), by the \(ModelSource.configName) it is \(info.shape)",
-            tensor: info.name.string))
+      // The 4-bit codes of a Conv1D are those of its transpose.
+      let isTransposed = conv1D.contains(info.name.string) && parameter.fourBit != nil
+      guard found.shape == info.shape || isTransposed && found.shape == info.shape.reversed() else {
+        throw Failure(
+          .malformed, "has shape \(found.shape), by the \(ModelSource.configName) it is \(info.shape)",
+          tensor: found.name.string)
       }
     }
-    if shape.tiesEmbeddings { stored["lm_head.weight"] = nil }
-    let others = stored.keys.sorted()
+    if decoder.tiesEmbeddings { stored["lm_head.weight"] = nil }
+    let others = (Array(stored.keys) + parts.keys).filter { name in
+      !decoder.ignoredSuffixes.contains(where: name.hasSuffix)
+    }
     if !others.isEmpty {
-      warnings.append("not parameters of \(shape.family.architecture), left out: \(names: others)")
+      warnings.append("not parameters of \(decoder.architecture), left out: \(names: others.sorted())")
     }
   }
 
   // MARK: - Targets
 
-  /// - Parameter names: last names of modules; nil for all linear layers but the output embedding, which is what
-  ///   PEFT's `all-linear` means.
-  /// - Throws: `missing` for a name that no linear layer has.
+  /// - Parameter names: last names of modules; nil for all linear layers but the output embedding, and the experts
+  ///   where PEFT takes them for linear layers, which is what its `all-linear` means.
+  /// - Throws: `missing` for a name that no linear layer has, and where one of two names is given whose matrices are
+  ///   one parameter.
   mutating func select(_ names: [String]?) throws(Failure) {
-    let known = Set(parameters.compactMap(\.moduleName).map(String.init))
+    let adapters = parameters.compactMap(\.role.adapter)
+    let known = Set(adapters.flatMap(\.names))
     if let name = names?.first(where: { !known.contains($0) }) {
       throw Failure(
         .missing,
         "no linear layer is named '\(name)' (--target-modules); there are \(known.sorted().joined(separator: ", "))")
     }
     for index in parameters.indices {
-      guard let name = parameters[index].moduleName else { continue }
-      parameters[index].isTarget = names?.contains(String(name)) ?? true
+      guard let adapter = parameters[index].role.adapter else { continue }
+      let missing = names.map { names in adapter.names.filter { !names.contains($0) } } ?? []
+      guard missing.isEmpty || missing.count == adapter.names.count else {
+        throw Failure(
+          .missing, "'\(missing[0])' and the others of \(adapter.names.joined(separator: ", ")) are one parameter: "
+            + "--target-modules names all of them or none")
+      }
+      parameters[index].isTarget = missing.isEmpty
     }
   }
 }

@@ -1,22 +1,15 @@
+import Architectures
 import Quantization
 import Tensors
 
 /// One parameter of the model whose training is planned.
 struct FitParameter: Sendable {
   let info: TensorInfo
-  /// Its place in the model; nil when it is not the weight of a linear layer.
-  let module: String?
+  /// What it is in its layer.
+  let role: TrainedParameter
   /// How bitsandbytes holds it in a 4-bit model; nil for what stays as it is.
   let fourBit: (format: FourBitFormat, isNested: Bool)?
   var isTarget = false
-
-  /// The path's last component, which `target_modules` names.
-  var moduleName: Substring? { module?.split(separator: ".").last }
-
-  /// The number of its decoder layer; nil outside of them.
-  var layer: Int? {
-    info.name.string.split(separator: ".").compactMap { Int($0) }.first
-  }
 
   /// Bytes of packed codes: two values a byte, an odd count rounded up.
   var codeBytes: Checked { fourBit.map { Checked($0.format.packedByteCount(info.elementCount)) } ?? 0 }

@@ -8,22 +8,42 @@ public struct FitReport: Sendable {
     public var perGPU: FitFootprint
     /// Memory of one GPU, in bytes.
     public var budget: Int
+    /// False for sequences beyond what the model was made for.
+    public var isPromised: Bool
     /// Tokens that fit with the batch asked for; 0 when none does.
     public var longestSequence: Int
     /// Sequences that fit with the length asked for.
     public var largestBatch: Int
+    /// How many cards of this size it takes; nil when no number does.
+    public var cards: Cards?
 
-    public var fits: Bool { perGPU.total <= budget }
+    public var fits: Bool { isPromised && perGPU.total <= budget }
+    /// What is left on the card; below 0 where it does not fit.
+    public var margin: Int { budget - perGPU.total }
+    /// Within the tolerance of the plan: a card may find otherwise.
+    public var isClose: Bool { abs(margin) < perGPU.total / Fit.tolerance }
+  }
+
+  /// Cards that would do.
+  public struct Cards: Sendable {
+    public var count: Int
+    public var strategy: FitStrategy
+    public var zeroStage: Int
   }
 
   public var path: String
   public var options: Fit
+  public var sequence: Int
+  /// Tokens that the model was made for; nil where the configuration does not say.
+  public var positions: Int?
   public var parameters: Int
   /// As torch names it.
   public var type: String
   /// Linear layers with an adapter.
   public var targets: Int
   public var rows: [Row]
+  /// The least cards of this size with which any strategy fits, those that need several among them.
+  public var cards: Cards?
   public var hostMemory: Int
   public var disk: Int
   public var warnings: [Warning]
@@ -33,7 +53,8 @@ extension FitReport {
   /// The object that `--json` prints.
   public var json: String {
     JSONValue.object([
-      "parameters": .number(parameters), "strategies": .array(rows.map(\.json)), "hostMemory": .number(hostMemory),
+      "parameters": .number(parameters), "strategies": .array(rows.map(\.json)),
+      "cardsNeeded": cards.map { .number($0.count) } ?? .null, "hostMemory": .number(hostMemory),
       "disk": .number(disk),
     ]).text(.indented)
   }
@@ -43,7 +64,7 @@ extension FitReport {
     let o = options
     var text =
       "\(parameters) parameters, \(type); \(o.gpus == 1 ? "one GPU" : "\(o.gpus) GPUs") of \(cardText); on each batch "
-      + "\(o.batch), sequence \(o.sequenceLength);\nrank \(o.rank) on \(targets) linear layers, "
+      + "\(o.batch), sequence \(sequence);\nrank \(o.rank) on \(targets) linear layers, "
       + "\(o.optimizer.rawValue), gradient checkpointing \(o.checkpointing ? "on" : "off")"
       + (o.zeroStage == 0 ? "" : ", ZeRO-\(o.zeroStage)") + "\n\n"
     let head = ["per GPU", "weights", "adapter", "gradients", "optimizer", "activations", "overhead", "total"]
@@ -53,7 +74,13 @@ extension FitReport {
       return [row.strategy.rawValue] + bytes.map(byteText)
     }
     text += Table(head: head, rows: cells, right: Array(1..<head.count)).text + "\n"
-    for row in rows { text += sentence(row) + "\n" }
+    for (index, row) in rows.enumerated() {
+      let advice = advice(row)
+      // Where the next says the same, it says it.
+      let isLast = index + 1 == rows.count || self.advice(rows[index + 1]) != advice
+      text += sentence(row) + (isLast ? advice.map { "; " + $0 } ?? "" : "") + "\n"
+    }
+    text += summary
     return text + "host memory \(byteText(hostMemory)), disk \(byteText(disk))\n"
   }
 
@@ -72,31 +99,60 @@ extension FitReport {
   private func sentence(_ row: Row) -> String {
     let name = row.strategy.rawValue
     if row.fits {
-      return "\(name) fits \(card), with \(byteText(row.budget - row.perGPU.total)) to spare: "
+      return "\(name) \(row.isClose ? "just fits" : "fits") \(card), with \(byteText(row.margin)) to spare: "
         + "sequences up to \(limited(row.longestSequence)), or batches up to \(limited(row.largestBatch))"
+    }
+    guard row.isPromised else {
+      return row.longestSequence == 0
+        ? "\(name) does not fit \(card)" : "\(name) fits \(card) with sequences up to \(row.longestSequence)"
     }
     let reason =
       row.perGPU.weights > row.budget
       ? "\(byteText(row.perGPU.weights)) of weights alone"
-      : "\(byteText(row.perGPU.total)) needed, \(byteText(row.perGPU.total - row.budget)) too much"
-    return "\(name) does not fit \(card): \(reason); \(advice(row))"
+      : "\(byteText(row.perGPU.total)) needed, \(byteText(-row.margin)) too much"
+    return "\(name) \(row.isClose ? "just does not fit" : "does not fit") \(card): \(reason)"
   }
 
-  /// What to change, the least first.
-  private func advice(_ row: Row) -> String {
+  /// What to change, the least first; nil for what fits.
+  private func advice(_ row: Row) -> String? {
+    guard !row.fits, row.isPromised else { return nil }
     if row.longestSequence > 0 {
       return "sequences up to \(row.longestSequence) fit"
         + (row.largestBatch > 0 ? ", or batches up to \(row.largestBatch)" : "")
     }
     if let other = rows.first(where: { $0.fits && $0.strategy != .full }) {
-      return "\(other.strategy.rawValue) does, with \(byteText(other.budget - other.perGPU.total)) to spare"
+      return "\(other.strategy.rawValue) does, with \(byteText(other.margin)) to spare"
     }
     if let other = rows.max(by: { $0.longestSequence < $1.longestSequence }), other.longestSequence > 0 {
       return "\(other.strategy.rawValue) does with sequences up to \(other.longestSequence)"
     }
-    guard let least = rows.min(by: { $0.perGPU.total < $1.perGPU.total }) else { return "nothing fits" }
-    let hint = options.checkpointing ? "" : "; gradient checkpointing takes less"
-    return "no strategy does, \(least.strategy.rawValue) takes the least: \(byteText(least.perGPU.total))\(hint)"
+    guard let least = rows.min(by: { $0.perGPU.total < $1.perGPU.total }) else { return nil }
+    return "no strategy does, \(least.strategy.rawValue) takes the least"
+  }
+
+  /// What holds for all strategies: how many cards would do; how sure the close ones are.
+  private var summary: String {
+    var text = ""
+    let isPromised = rows.allSatisfy(\.isPromised)
+    if !options.checkpointing, !rows.contains(where: \.fits) { text += "gradient checkpointing takes less\n" }
+    if isPromised {
+      let needs = (rows.compactMap(\.cards) + [cards].compactMap { $0 }).filter { $0.count != options.gpus }
+      var said: Set<FitStrategy> = []
+      for need in needs where need.count > options.gpus || !rows.contains(where: \.fits) {
+        guard said.insert(need.strategy).inserted else { continue }
+        text += "\(need.strategy.rawValue)\(division(need)) takes \(count(need.count)) of \(cardText)\n"
+      }
+    }
+    if rows.contains(where: { $0.isClose && $0.isPromised }) {
+      text += "\"just\": within the \(100 / Fit.tolerance) % that a card may take more or less than is planned\n"
+    }
+    return text
+  }
+
+  private func count(_ number: Int) -> String { number == 1 ? "one card" : "\(number) cards" }
+
+  private func division(_ need: Cards) -> String {
+    need.zeroStage > options.zeroStage && need.count > 1 ? " with ZeRO-\(need.zeroStage)" : ""
   }
 
   private func limited(_ number: Int) -> String { number == Fit.searchLimit ? "\(number) and more" : "\(number)" }
@@ -113,7 +169,8 @@ extension FitReport.Row {
         "total": .number(perGPU.total),
       ]),
       "budget": .number(budget), "fits": .bool(fits), "longestSequence": .number(longestSequence),
-      "largestBatch": .number(largestBatch),
+      "largestBatch": .number(largestBatch), "cardsNeeded": cards.map { .number($0.count) } ?? .null,
+      "margin": .number(margin),
     ])
   }
 }

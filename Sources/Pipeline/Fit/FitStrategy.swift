@@ -11,5 +11,8 @@ public enum FitStrategy: String, Sendable, CaseIterable {
   /// The same, weights, adapter, gradients and optimizer sharded over the GPUs.
   case qloraFSDP = "qlora-fsdp"
 
+  /// Nothing to divide on one card.
+  var needsSeveral: Bool { self == .qloraFSDP }
+
   var usesFourBits: Bool { self != .full && self != .lora }
 }
