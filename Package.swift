@@ -66,12 +66,12 @@ let package = Package(
     library("Patterns", []),
     library("Adapters", ["COpenBLAS", "Patterns", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization"]),
     .target(
-      name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["rules.txt"],
+      name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["contents.txt", "rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),
     .target(
       name: "Architectures",
       dependencies: ["ArchitectureRules", "Bytes", "GGUF", "JSON", "Tensors"], path: "Sources/Architectures",
-      exclude: ["Rules", "check.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
+      exclude: ["Rules", "check.py", "contents.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
     library(
       "Pipeline",
       ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Patterns", "Quantization", "Adapters", "Architectures"]),

@@ -24,6 +24,7 @@ public func planWeights(
         : "no tensor has a name that \(configuration.architecture ?? "") knows")
   }
   planner.keep(keep)
+  if let rule { planner.skipHeads(ofBase: configuration.architecture ?? "", rule) }
   planner.resolveCollisions()
   return planner.plan
 }

@@ -4,12 +4,12 @@ import Tensors
 /// Builds a `WeightPlan` step by step.
 struct Planner {
   private let tensors: [TensorInfo]
-  private let names: [[UInt8]]
-  private let target: LoaderTarget
-  private var dispositions: [Disposition]
+  let names: [[UInt8]]
+  let target: LoaderTarget
+  private(set) var dispositions: [Disposition]
   /// The model's name of the linear module that a tensor is the weight of.
-  private var modules: [[UInt8]?]
-  private var skipped: Set<[UInt8]> = []
+  private(set) var modules: [[UInt8]?]
+  var skipped: Set<[UInt8]> = []
   private var converted: Set<[UInt8]> = []
   private var refusal: String?
   private var warnings: [Warning] = []
@@ -37,7 +37,7 @@ struct Planner {
       converted.formUnion(placement.convertedModules)
       if placement.kind?.isLinear == true, !placement.isConverted { modules[index] = placement.module }
       if dispositions[index] == .keep(.unknown) { unknown.append(index) }
-      if target == .transformers4 { alsoSkip(placement, index) }
+      if dispositions[index].isKept { alsoSkip(placement, names[index]) }
     }
     skipAbsent(rule, placements, ties: ties)
     for (index, module) in modules.enumerated() {
@@ -102,15 +102,6 @@ struct Planner {
         skipped.insert(path)
       }
     }
-  }
-
-  /// What transformers 4 takes for linear besides: routers, subclasses, and modules under the checkpoint's names.
-  private mutating func alsoSkip(_ placement: Placement, _ index: Int) {
-    guard dispositions[index].isKept, let kind = placement.kind,
-      kind.isLinear || kind == .linearSubclass || kind == .router,
-      let module = Placer.module(of: names[index])
-    else { return }
-    skipped.insert(module)
   }
 
   /// `path` with its `*` replaced by every number that may stand there.

@@ -1,6 +1,6 @@
 import ArchitectureRules
 
-/// The text of `Rules/rules.txt`: sections that begin with a line in brackets.
+/// The text of `Rules/rules.txt` or `Rules/contents.txt`: sections that begin with a line in brackets.
 ///
 /// The file is ours, compiled into the binary; what does not parse is left out, and the tests see to it
 /// that nothing does.
@@ -13,6 +13,13 @@ struct RuleText: Sendable {
   static let embedded: RuleText = {
     var count = 0
     let start = unsafe nibble_rules(&count)
+    return unsafe RuleText(bytes: Array(UnsafeBufferPointer(start: start, count: count)))
+  }()
+
+  /// Which parameters the classes have.
+  static let contents: RuleText = {
+    var count = 0
+    let start = unsafe nibble_contents(&count)
     return unsafe RuleText(bytes: Array(UnsafeBufferPointer(start: start, count: count)))
   }()
 

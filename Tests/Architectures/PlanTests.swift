@@ -65,11 +65,13 @@ let planCases: [PlanCase] = [
     kept: [("score.bias 1", .notLinear)], skipped: [], note: "the last parameter is a bias"),
   PlanCase(
     architecture: "LlamaModel", quantized: ["layers.{0,1}.self_attn.q_proj.weight"],
-    kept: [("embed_tokens.weight", .notLinear)], skipped: [], note: "no head"),
+    kept: [("embed_tokens.weight", .notLinear)], skipped: ["lm_head", "qa_outputs", "score"],
+    note: "no head of its own, but below one"),
   PlanCase(
     architecture: "OlmoModel",
     quantized: ["layers.{0,1,9,10}.mlp.gate_proj.weight", "layers.{0,1,9}.mlp.down_proj.weight"],
-    kept: [("layers.10.mlp.down_proj.weight", .lastParameter)], skipped: ["layers.10.mlp.down_proj"],
+    kept: [("layers.10.mlp.down_proj.weight", .lastParameter)],
+    skipped: ["layers.10.mlp.down_proj", "lm_head", "model.layers.10.mlp.down_proj", "score"],
     note: "the last layer's last weight, by number"),
   PlanCase(
     architecture: "T5ForConditionalGeneration", ties: false,
@@ -107,14 +109,17 @@ let planCases: [PlanCase] = [
       ("model.layers.{0,1}.block_sparse_moe.experts.{0,1}.{w1,w2,w3}.weight", .expert),
       ("model.layers.{0,1}.block_sparse_moe.gate.weight", .router), ("lm_head.weight", .outputEmbedding),
     ],
-    skipped: ["lm_head"], note: "experts one by one"),
+    skipped: [
+      "lm_head", "model.layers.0.block_sparse_moe.experts", "model.layers.0.block_sparse_moe.gate",
+      "model.layers.1.block_sparse_moe.experts", "model.layers.1.block_sparse_moe.gate",
+    ], note: "experts one by one"),
   PlanCase(
     architecture: "MixtralForCausalLM", quantized: ["model.layers.{0,1}.self_attn.{q,k,v,o}_proj.weight"],
     kept: [
       ("model.layers.{0,1}.mlp.experts.{gate_up_proj,down_proj} 3", .expert),
       ("model.layers.{0,1}.mlp.gate.weight", .router),
     ],
-    skipped: ["lm_head"], note: "experts fused"),
+    skipped: ["lm_head", "model.layers.0.mlp.gate", "model.layers.1.mlp.gate"], note: "experts fused"),
   PlanCase(
     architecture: "MixtralForCausalLM", target: .transformers4,
     quantized: [
@@ -133,7 +138,7 @@ let planCases: [PlanCase] = [
       ("model.layers.0.mlp.experts.{0,1}.{gate,up,down}_proj.weight", .expert),
       ("model.layers.0.mlp.gate.weight", .router),
     ],
-    skipped: ["lm_head"], note: "one layer dense"),
+    skipped: ["lm_head", "model.layers.0.mlp.experts", "model.layers.0.mlp.gate"], note: "one layer dense"),
   PlanCase(
     architecture: "Gemma3ForConditionalGeneration",
     quantized: [
@@ -155,7 +160,7 @@ let planCases: [PlanCase] = [
       ("vision_tower.vision_model.embeddings.patch_embedding.weight 4", .notLinear),
     ],
     skipped: [
-      "lm_head", "model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2",
+      "language_model.lm_head", "lm_head", "model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2",
       "model.vision_tower.encoder.layers.0.mlp.fc1",
     ], note: "old names, towers kept"),
   PlanCase(
@@ -191,7 +196,10 @@ let planCases: [PlanCase] = [
       ("transformer.h.0.self_attention.{query_key_value,dense}.weight", .notLinear),
       ("transformer.h.0.mlp.{dense_h_to_4h,dense_4h_to_h}.weight", .notLinear), ("lm_head.weight", .outputEmbedding),
     ],
-    skipped: ["lm_head"], note: "FalconLinear is a subclass"),
+    skipped: [
+      "lm_head", "transformer.h.0.mlp.dense_4h_to_h", "transformer.h.0.mlp.dense_h_to_4h",
+      "transformer.h.0.self_attention.dense", "transformer.h.0.self_attention.query_key_value",
+    ], note: "FalconLinear is a subclass"),
   PlanCase(
     architecture: "BloomForCausalLM",
     quantized: ["transformer.h.0.{self_attention.query_key_value,self_attention.dense,mlp.dense_h_to_4h}.weight"],
@@ -204,8 +212,12 @@ let planCases: [PlanCase] = [
     architecture: "NomicBertModel",
     quantized: ["encoder.layers.0.mlp.{fc11,fc12,fc2}.weight"],
     kept: [("encoder.layers.0.attn.Wqkv.weight", .converted)],
-    skipped: ["layers.0.self_attn.k_proj", "layers.0.self_attn.q_proj", "layers.0.self_attn.v_proj"],
-    note: "a fused projection that the loader splits"),
+    skipped: [
+      "classifier", "cls.predictions.decoder", "cls.predictions.transform.dense", "encoder.layers.0.attn.Wqkv",
+      "layers.0.self_attn.k_proj", "layers.0.self_attn.q_proj", "layers.0.self_attn.v_proj",
+      "nomic_bert.encoder.layers.0.attn.Wqkv", "nomic_bert.layers.0.self_attn.k_proj",
+      "nomic_bert.layers.0.self_attn.q_proj", "nomic_bert.layers.0.self_attn.v_proj",
+    ], note: "a fused projection that the loader splits"),
 ]
 
 @Suite struct PlanTests {

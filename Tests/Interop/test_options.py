@@ -165,7 +165,7 @@ def test_jobs_do_not_matter(nibble, tmp_path):
          "lm_head.weight": torch.randn(64, 2048, generator=generator).bfloat16()},
         source / "model.safetensors", metadata={"format": "pt"},
     )
-    transformers.LlamaConfig(architectures=["LlamaForCausalLM"], dtype="bfloat16").save_pretrained(source)
+    transformers.LlamaConfig(architectures=["NovelForCausalLM"], dtype="bfloat16").save_pretrained(source)
     files = []
     for jobs in (1, 2, 5):
         out = tmp_path / f"out-{jobs}"

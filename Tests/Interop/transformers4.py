@@ -1,7 +1,8 @@
 """Run under transformers 4.57: loads each (class, source, quantized) and prints a JSON report on stdout.
 
-Arguments: a JSON list of objects {"name", "model", "source", "out", "listed"}. It is a program of its own because
-one process holds one version of transformers, and one program for all models because importing is slow.
+Arguments: a JSON list of objects {"name", "case", "model", "source", "out", "listed", "run"}; without "source" the model
+is loaded by itself, a base model below a head for example. It is a program of its own because one process holds one
+version of transformers, and one program for all models because importing is slow.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import torch
 import transformers
 from bitsandbytes.nn import Params4bit
 
+import architectures
 import oracle
 from nibble import load
 
@@ -19,22 +21,27 @@ from nibble import load
 def compare(row: dict) -> dict:
     model_class = getattr(transformers, row["model"])
     model, information = model_class.from_pretrained(row["out"], dtype="auto", output_loading_info=True)
+    result = {
+        "information": {key: [str(item) for item in value] for key, value in information.items() if value},
+        "names": [name for name, parameter in model.named_parameters() if isinstance(parameter, Params4bit)],
+    }
+    if "source" not in row:
+        return result
     # Routers stay as they are, which bitsandbytes does only when it is told so.
     skipped = model.config.quantization_config.llm_int8_skip_modules if row["listed"] else None
     settings = oracle.bitsandbytes_config(llm_int8_skip_modules=skipped)
     reference = model_class.from_pretrained(row["source"], dtype="auto", quantization_config=settings)
-    quantized = oracle.check_loaded_alike(model, reference)
-    assert oracle.check_identical(load(row["out"], device="cpu", model_class=model_class), model) == quantized
-    tokens = {"input_ids": torch.randint(3, 90, (2, 12), generator=torch.Generator().manual_seed(7))}
-    with torch.inference_mode():
-        expected, logits = reference(**tokens).logits, model(**tokens).logits
-    return {
-        "information": {key: [str(item) for item in value] for key, value in information.items() if value},
-        "quantized": quantized,
-        "names": [name for name, parameter in model.named_parameters() if isinstance(parameter, Params4bit)],
-        "error": oracle.relative_error(logits, expected),
-        "finite": bool(torch.isfinite(expected).all()),
-    }
+    result["quantized"] = oracle.check_loaded_alike(model, reference)
+    if not row["listed"]:
+        loaded = load(row["out"], device="cpu", model_class=model_class)
+        assert oracle.check_identical(loaded, model) == result["quantized"]
+    if row["run"]:
+        example = architectures.case(row["case"]).example(reference.config, reference.dtype)
+        with torch.inference_mode():
+            expected, logits = reference(**example).logits, model(**example).logits
+        result["error"] = oracle.relative_error(logits, expected)
+        result["finite"] = bool(torch.isfinite(expected).all())
+    return result
 
 
 def report(row: dict) -> dict:

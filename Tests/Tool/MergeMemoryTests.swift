@@ -34,7 +34,7 @@ struct MergeMemoryTests {
     }
     let model = try directory.makeDirectory("base")
     try SparseCheckpoint.write("{\(base.joined(separator: ","))}", dataSize: end, to: model + "/model.safetensors")
-    try directory.write("base/config.json", Array("{\"architectures\": [\"LlamaForCausalLM\"]}".utf8))
+    try directory.write("base/config.json", Array("{\"architectures\": [\"NovelForCausalLM\"]}".utf8))
     let path = try AdapterBuilder([], rank: 64).write(to: directory)
     try SparseCheckpoint.write(
       "{\(adapter.joined(separator: ","))}", dataSize: adapterEnd, to: path + "/adapter_model.safetensors")

@@ -8,7 +8,16 @@ static const unsigned char rules[] = {
 #embed "rules.txt"
 };
 
+static const unsigned char contents[] = {
+#embed "contents.txt"
+};
+
 const unsigned char *nibble_rules(size_t *count) {
   *count = sizeof rules;
   return rules;
+}
+
+const unsigned char *nibble_contents(size_t *count) {
+  *count = sizeof contents;
+  return contents;
 }

@@ -55,7 +55,10 @@ public struct ModelSource: Sendable {
     makeSideFiles = { ([], []) }
   }
 
-  private init(_ checkpoint: StoredSafetensors) throws(Failure) {
+  private init(_ stored: StoredSafetensors) throws(Failure) {
+    let hasConfig = stored.directory?.contains(Self.configName) == true
+    let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
+    let checkpoint: any StoredCheckpoint = unwrapped ?? stored
     self.checkpoint = checkpoint
     makeSideFiles = { ([], []) }
     logical = try LogicalTensors(checkpoint)

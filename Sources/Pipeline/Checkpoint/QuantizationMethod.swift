@@ -13,15 +13,23 @@ enum QuantizationMethod: Sendable, Equatable {
 }
 
 extension ModelSource {
+  var quantizationMethod: QuantizationMethod { QuantizationMethod(logical, config: config) }
+}
+
+extension QuantizationMethod {
   /// By the configuration, or by the tensors where there is no word in it.
-  var quantizationMethod: QuantizationMethod {
-    if let declared = declaredMethod { return declared }
+  init(_ logical: LogicalTensors, config: JSONValue?) {
+    self = Self.declared(config) ?? Self.found(logical)
+  }
+
+  private static func found(_ logical: LogicalTensors) -> QuantizationMethod {
     if logical.hasFourBitWeights { return .fourBit }
-    for tensor in checkpoint.tensors {
+    for tensor in logical.checkpoint.tensors {
       if tensor.name.hasSuffix(".qweight") || tensor.name.hasSuffix(".qzeros") { return .other("GPTQ or AWQ") }
       if tensor.name.hasSuffix(".SCB") { return .other("bitsandbytes LLM.int8()") }
       if tensor.name.hasSuffix(".weight_packed") { return .other("compressed-tensors") }
       if tensor.name.hasSuffix(".weight_scale_inv") { return .other("FP8") }
+      if isPackedByMLX(tensor, logical.checkpoint) { return .other("MLX") }
       switch tensor.type {
       case .f8e4m3, .f8e5m2, .f8e4m3fnuz, .f8e5m2fnuz: return .other("FP8")
       case .f4: return .other("FP4 (packed elements)")
@@ -31,8 +39,9 @@ extension ModelSource {
     return .none
   }
 
-  private var declaredMethod: QuantizationMethod? {
+  private static func declared(_ config: JSONValue?) -> QuantizationMethod? {
     let settings = config?["quantization_config"] ?? config?["compression_config"]
+    if settings?["quant_method"] == nil, isMLX(settings) || isMLX(config?["quantization"]) { return .other("MLX") }
     guard let settings, !settings.isNull else { return nil }
     let method = settings["quant_method"]?.string
     switch method {
@@ -50,5 +59,17 @@ extension ModelSource {
     case "mxfp4": return .other("MXFP4")
     case .some(let name): return .other(name)
     }
+  }
+
+  /// The settings that MLX writes, newer releases under both keys; they name no method.
+  private static func isMLX(_ settings: JSONValue?) -> Bool {
+    settings?["group_size"]?.int != nil && settings?["bits"]?.int != nil
+  }
+
+  /// Codes of MLX lie in words of 32 bits, with `scales` beside them.
+  private static func isPackedByMLX(_ tensor: TensorInfo, _ checkpoint: any StoredCheckpoint) -> Bool {
+    guard tensor.type == .u32, tensor.name.hasSuffix(".weight") else { return false }
+    let scales = tensor.name.string.dropLast("weight".count) + "scales"
+    return checkpoint.index(of: TensorName(String(scales))) != nil
   }
 }

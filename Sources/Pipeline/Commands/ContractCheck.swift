@@ -16,6 +16,7 @@ struct ContractCheck {
       if case .fourBit(let weight) = item { weights.append(weight) }
     }
     for weight in weights { try checkValues(weight, &result) }
+    if let values = checkpoint as? GGUFValues { try checkArchitecture(of: values, &result) }
     guard let directory = checkpoint.directory, directory.contains(ModelSource.configName) else {
       if !weights.isEmpty { result.notChecked.append("the skip list: there is no config.json") }
       return
@@ -25,6 +26,35 @@ struct ContractCheck {
       parsing: file.contents(limit: ModelSource.configLimit), .python, file: ModelSource.configName)
     checkSettings(config, weights, &result)
     try checkSkipList(config, weights, &result)
+    checkContents(config, &result)
+  }
+
+  private func checkArchitecture(of values: GGUFValues, _ result: inout Verify.Result) throws(Failure) {
+    do throws(Failure) { try Pipeline.checkArchitecture(values) } catch {
+      if error.code != .malformed { throw error }
+      result.add(error)
+    }
+  }
+
+  // MARK: - Names and shapes
+
+  private func checkContents(_ config: JSONValue, _ result: inout Verify.Result) {
+    guard config.object != nil else { return }
+    let infos = logical.items.map(logical.info)
+    let wrapped = WrapperNames(infos)
+    if let wrapped {
+      let first = zip(infos, wrapped.names).first { $0.name != $1 }?.0.name
+      result.add(
+        tensor: first,
+        "and \(wrapped.count - 1) other names have words of training wrappers (\(wrapped.text)), which no loader knows; "
+          + "'nibble convert' takes them off")
+    }
+    let report = Contents(logical: logical, config: config).report(names: wrapped?.names)
+    for fault in report.faults {
+      let name = TensorName(fault.tensor)
+      result.add(file: checkpoint.index(of: name).map { checkpoint.location(of: $0).file }, tensor: name, fault.problem)
+    }
+    result.warnings += report.warnings()
   }
 
   // MARK: - Statistics

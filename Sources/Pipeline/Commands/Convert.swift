@@ -48,6 +48,7 @@ public struct Convert: Sendable {
   }
 
   func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+    let contents = try model.checkContents()
     let target = FloatType(torchName: type.rawValue)
     let method = model.quantizationMethod
     if case .other(let name) = method, target != nil {
@@ -81,7 +82,7 @@ public struct Convert: Sendable {
       model: model, plan: plan, config: config(of: model, method, target), operation: "convert",
       activity: "converting",
       recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-      warnings: model.warnings + side.warnings, options: run, sideFiles: side)
+      warnings: model.warnings + contents.warnings() + side.warnings, options: run, sideFiles: side)
   }
 
   private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {

@@ -38,12 +38,13 @@ public struct Merge: Sendable {
 
   func prepare(_ model: ModelSource, _ adapters: [Adapter]) throws(Failure) -> CheckpointRun {
     try check(model)
+    let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: scheme != nil)
     let target = FloatType(torchName: type.rawValue)
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
     // Reads the adapters whole, so whatever headers can tell comes before it.
     let provenance = try MergeProvenance(model, adapters, settings)
-    var warnings = try model.warnings + merged.warnings + doubts(adapters, model)
+    var warnings = try model.warnings + contents.warnings() + merged.warnings + doubts(adapters, model)
     var config = config(of: model, base, merged, target)
     let steps: [Step]
     let source: any TensorSource

@@ -22,6 +22,7 @@ extension Merge {
   private func prepareGGUF(
     _ model: ModelSource, _ adapters: [Adapter], name: String
   ) throws(Failure) -> GGUFRun {
+    let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: false)
     let target = FloatType(torchName: type.rawValue)
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
@@ -33,7 +34,7 @@ extension Merge {
     }
     let side = try SideFiles(of: model, adapters: adapters)
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
-    var warnings = input.warnings + merged.warnings + doubts
+    var warnings = input.warnings + contents.warnings() + merged.warnings + doubts
     let plan: GGUFPlan
     var summary: QuantizationSummary?
     if let ggufScheme {

@@ -63,6 +63,7 @@ public struct Quantize: Sendable {
   }
 
   func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+    let contents = try model.checkContents()
     try checkSource(model)
     guard let format = FourBitFormat(code: FourBitCode(code), blockSize: blockSize) else {
       throw Failure(.usage, "block size \(blockSize) is not one of \(FourBitFormat.blockSizes)")
@@ -84,7 +85,7 @@ public struct Quantize: Sendable {
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       preparation.steps, source: source, stored: model.checkpoint, scheme: scheme)
     let quantized = preparation.steps.count { $0.action != .copy }
-    var warnings = model.warnings + weights.warnings
+    var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
     warnings += expertWarnings(weights)
     warnings += preparation.warnings
     if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }

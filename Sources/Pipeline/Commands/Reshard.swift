@@ -77,7 +77,8 @@ public struct Reshard: Sendable {
       }
     }
     var plan = try layout.plan(steps, source: model.checkpoint, stored: model.checkpoint, scheme: nil)
-    if let checkpoint = model.checkpoint as? StoredSafetensors { plan.metadata = checkpoint.checkpoint.metadata }
+    let stored = model.checkpoint as? StoredSafetensors ?? (model.checkpoint as? UnwrappedCheckpoint)?.base
+    if let checkpoint = stored { plan.metadata = checkpoint.checkpoint.metadata }
     var sideFiles = try SideFiles(of: model)
     if model.config != nil, let directory = model.checkpoint.directory {
       sideFiles.add(ModelSource.configName, in: directory)

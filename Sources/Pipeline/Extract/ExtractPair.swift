@@ -15,6 +15,7 @@ struct ExtractPair: Sendable {
   let weights: WeightPlan
   /// Whether input and output embedding are one tensor in both models.
   let isTied: Bool
+  private let contentWarnings: [Warning]
 
   /// Buffers that older releases of transformers stored and all of them ignore when they load.
   private static let ignored = [".rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.masked_bias"]
@@ -24,13 +25,16 @@ struct ExtractPair: Sendable {
   init(_ basePath: String, _ tunedPath: String) throws(Failure) {
     let a = try ComparedCheckpoint.original(basePath)
     let b = try ComparedCheckpoint.original(tunedPath)
+    var contentWarnings: [Warning] = []
     for model in [a.model, b.model] {
       try model.refuseAdapter("an adapter is made from the weights before and after training")
+      contentWarnings += try model.checkContents().warnings()
       guard case .other(let method) = model.quantizationMethod else { continue }
       throw Failure(
         .unsupported, "is quantized (\(method)); weights are compared in 16 or 32 bits, or in 4 (bitsandbytes)",
         file: model.checkpoint.path)
     }
+    self.contentWarnings = contentWarnings
     base = a.model
     tuned = b.model
     names = a.model.names
@@ -82,8 +86,9 @@ struct ExtractPair: Sendable {
   /// What a loader ignores, and is left out.
   var warnings: [Warning] {
     let left = (tensors.onlyInA + tensors.onlyInB).filter { name in Self.ignored.contains { name.hasSuffix($0) } }
-    guard !left.isEmpty else { return tensors.warnings }
-    return tensors.warnings + ["buffers that loaders ignore are left out: \(names: left.map(\.string))"]
+    let ignored: [Warning] =
+      left.isEmpty ? [] : ["buffers that loaders ignore are left out: \(names: left.map(\.string))"]
+    return Warning.grouped(tensors.warnings + contentWarnings + ignored)
   }
 
   /// The base's name for the tensor of a pair, in the model.

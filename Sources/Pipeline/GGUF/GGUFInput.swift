@@ -34,7 +34,9 @@ extension GGUFInput {
   /// - Parameter isExact: weights that are in 4 bits are read as F32, for what is to be rounded again.
   init(path: String, isExact: Bool) throws(Failure) {
     if try GGUFCheckpoint.isGGUF(path: path) {
-      try self.init(GGUFValues(path: path))
+      let values = try GGUFValues(path: path)
+      try checkArchitecture(values)
+      try self.init(values)
     } else {
       try self.init(ModelSource(path: path), isExact: isExact)
     }
@@ -74,6 +76,7 @@ extension GGUFInput {
         .unsupported, "is quantized (\(method)); start from the original 16-bit checkpoint", file: model.checkpoint.path
       )
     }
+    _ = try model.checkContents()
     let values = isExact ? try DequantizedSource(model.logical, for: .f32) : DequantizedSource(model.logical)
     // 4-bit weights of `Conv1D` are [out, in]; the plan expects them as a plain checkpoint has them.
     let turned = model.transposedWeights.filter(values.isFourBit)

@@ -1,0 +1,67 @@
+extension Planner {
+  /// What transformers 4 takes for linear besides: routers, subclasses, experts that are modules of their own, and
+  /// modules under the checkpoint's names, which are those of its classes. Without an entry it makes 4-bit modules of
+  /// them, and does not find their statistics.
+  ///
+  /// - Parameter name: of a tensor that stays as it is.
+  mutating func alsoSkip(_ placement: Placement, _ name: [UInt8]) {
+    guard let kind = placement.kind, let module = Placer.module(of: name) else { return }
+    if kind == .expert {
+      skipped.insert(Self.stack(of: module))
+    } else if kind.isLinear || kind == .linearSubclass || kind == .router {
+      skipped.insert(module)
+    }
+  }
+
+  /// The module that holds all experts of a layer: one entry does for them all, and a loader compares every module of
+  /// the model with every entry.
+  private static func stack(of expert: [UInt8]) -> [UInt8] {
+    let parts = expert.components
+    let star = UInt8(ascii: "*")
+    guard let last = parts.lastIndex(where: { Array($0).generalised.contains(star) }), last > 0 else { return expert }
+    return Array(parts[..<last].joined(separator: [UInt8(ascii: ".")]))
+  }
+
+  /// A base model is also loaded below a head: what stays as it is has another path then, and the head, which the
+  /// checkpoint does not have, must not become a 4-bit module without values.
+  mutating func skipHeads(ofBase architecture: String, _ rule: ClassRule) {
+    let heads = RuleText.embedded.heads(ofBase: architecture)
+    if heads.isEmpty || rule.prefix.isEmpty { return }
+    for path in skipped { skipped.insert(rule.prefix + [UInt8(ascii: ".")] + path) }
+    for head in heads where SkipMatcher.isPlain(head) && !matchesQuantized(head) { skipped.insert(head) }
+  }
+
+  /// Whether an entry would keep a module as it is that is to be quantized.
+  private func matchesQuantized(_ entry: [UInt8]) -> Bool {
+    [LoaderTarget.transformers5, .transformers4].contains { target in
+      var matcher = SkipMatcher(target: target)
+      matcher.insert(entry)
+      return dispositions.indices.contains { index in
+        guard !dispositions[index].isKept else { return false }
+        return matcher.matches(modules[index] ?? names[index])
+          || Placer.module(of: names[index]).map(matcher.matches) == true
+      }
+    }
+  }
+}
+
+extension RuleText {
+  /// Paths of the linear layers that the classes with a head put beside a base model: of `LlamaModel`, `lm_head`,
+  /// `score` and `qa_outputs`.
+  func heads(ofBase architecture: String) -> [[UInt8]] {
+    let ending = "Model"
+    guard architecture.hasSuffix(ending), architecture.count > ending.count else { return [] }
+    let family = Array(architecture.utf8.dropLast(ending.utf8.count))
+    let tails = ["For", "LMHeadModel", "WithLMHeadModel", "DoubleHeadsModel"].map { family + $0.utf8 }
+    var heads: Set<[UInt8]> = []
+    for name in classNames where tails.contains(where: name.starts) {
+      guard let rule = ClassRule(architecture: String(decoding: name, as: UTF8.self), text: self), !rule.prefix.isEmpty
+      else { continue }
+      let base = rule.prefix + [UInt8(ascii: ".")]
+      for (path, kind) in rule.kinds where kind.isLinear && !path.starts(with: base) {
+        if !path.contains(UInt8(ascii: "*")) { heads.insert(path) }
+      }
+    }
+    return heads.sorted { $0.lexicographicallyPrecedes($1) }
+  }
+}

@@ -1,0 +1,100 @@
+import Architectures
+import Bytes
+import GGUF
+import JSON
+import Tensors
+
+extension ModelSource {
+  /// Refuses what no loader of the model's class takes.
+  ///
+  /// A GGUF model has been held to its family already, a file without a configuration is held to nothing.
+  ///
+  /// - Returns: what is worth knowing.
+  /// - Throws: `malformed`, naming the tensor, what was found and what is wanted.
+  func checkContents() throws(Failure) -> ContentsReport {
+    guard checkpoint.directory != nil, let config else { return ContentsReport() }
+    let report = Contents(logical: logical, config: config).report()
+    if let first = report.faults.first {
+      let more = report.faultCount > 1 ? " (and \(report.faultCount - 1) more faults)" : ""
+      let failure = Failure(.malformed, first.problem + more, tensor: first.tensor)
+      throw checkpoint.index(of: TensorName(first.tensor)) == nil
+        ? failure.located(file: checkpoint.path) : located(failure)
+    }
+    return report
+  }
+}
+
+extension ContentsReport {
+  /// - Parameter unknown: what has been said already of tensors that the class does not know.
+  func warnings(besides said: [Warning] = []) -> [Warning] {
+    if unused.isEmpty || said.contains(where: { $0.contains("belong to no known module") }) { return warnings }
+    return warnings + [
+      "\(unused.count) tensors are no parameters of the model, and loaders leave them out: \(names: unused)"
+    ]
+  }
+}
+
+/// A checkpoint's tensors beside its configuration.
+struct Contents {
+  let logical: LogicalTensors
+  let config: JSONValue
+
+  /// - Parameter names: other names than those that the tensors are stored under.
+  func report(names: [TensorName]? = nil) -> ContentsReport {
+    var infos = logical.items.map(logical.info)
+    if let names {
+      for index in infos.indices where index < names.count {
+        if let info = try? TensorInfo(name: names[index], type: infos[index].type, shape: infos[index].shape) {
+          infos[index] = info
+        }
+      }
+    }
+    // Other methods have other tensors.
+    if case .other = QuantizationMethod(logical, config: config) { return ContentsReport() }
+    let configuration = ModelConfiguration(config)
+    let isQuantized = logical.items.map { if case .fourBit = $0 { true } else { false } }
+    var report = Architectures.checkContents(
+      infos, isQuantized: isQuantized, configuration: configuration,
+      hasOwnCode: config["auto_map"]?.object?.isEmpty == false, member: member)
+    if let fault = unquantized(infos, configuration) { report.add(fault) }
+    return report
+  }
+
+  /// A whole number of the configuration.
+  private func member(_ path: String) -> Int? {
+    var value: JSONValue? = config
+    for name in path.split(separator: ".") { value = value?[String(name)] }
+    return value?.int
+  }
+
+  /// The first linear weight in 16 bits of a checkpoint that says that it is in 4, and has none that is.
+  private func unquantized(_ infos: [TensorInfo], _ configuration: ModelConfiguration) -> ContentsReport.Fault? {
+    guard let settings = config["quantization_config"], settings["load_in_4bit"]?.bool == true,
+      ["bitsandbytes", nil].contains(settings["quant_method"]?.string), !logical.hasFourBitWeights,
+      logical.problems.isEmpty
+    else { return nil }
+    let skipped = SkipList(settings["llm_int8_skip_modules"]?.array?.compactMap(\.string) ?? [])
+    if !skipped.patterns.isEmpty { return nil }
+    let plan = planWeights(infos, configuration: configuration, target: .transformers5, keep: [])
+    for (index, disposition) in plan.dispositions.enumerated() {
+      guard disposition == .quantize || disposition == .quantizeTransposed else { continue }
+      if let module = plan.modules[index], skipped.matches(module) { continue }
+      return ContentsReport.Fault(
+        tensor: infos[index].name.string,
+        problem: "is \(infos[index].type.name), but quantization_config says that the weights are in 4 bits, and none "
+          + "is; without that member config.json would be right")
+    }
+    return nil
+  }
+}
+
+/// A model in GGUF states its architecture; without it nothing opens it.
+func checkArchitecture(_ values: GGUFValues) throws(Failure) {
+  let metadata = values.checkpoint.metadata
+  if let type = try metadata.text("general.type"), type != "model" { return }
+  guard try metadata.text("general.architecture") == nil else { return }
+  throw Failure(
+    .malformed,
+    "metadata 'general.architecture' is missing: no loader opens such a model ('nibble edit --set' adds it)",
+    file: values.checkpoint.files.first?.name)
+}

@@ -1,0 +1,216 @@
+import Bytes
+import Tensors
+import Testing
+
+@testable import Architectures
+
+/// A checkpoint of headers alone.
+private struct Headers {
+  var architecture: String?
+  var ties: Bool? = false
+  var hasOwnCode = false
+  var tensors: [(name: String, shape: [Int])]
+  var members: [String: Int]
+
+  func report(isQuantized: Set<String> = []) throws -> ContentsReport {
+    checkContents(
+      try tensors.map { try TensorInfo(name: TensorName($0.name), type: .bf16, shape: $0.shape) },
+      isQuantized: tensors.map { isQuantized.contains($0.name) },
+      configuration: ModelConfiguration(architecture: architecture, tiesWordEmbeddings: ties), hasOwnCode: hasOwnCode
+    ) { members[$0] }
+  }
+
+  func without(_ name: String) -> Headers { changed { $0.removeAll { $0.name == name } } }
+
+  func changed(_ change: (inout [(name: String, shape: [Int])]) -> Void) -> Headers {
+    var copy = self
+    change(&copy.tensors)
+    return copy
+  }
+
+  func renamed(_ change: (String) -> String) -> Headers {
+    changed { tensors in for index in tensors.indices { tensors[index].name = change(tensors[index].name) } }
+  }
+
+  mutating func set(_ name: String, _ shape: [Int]) {
+    for index in tensors.indices where tensors[index].name == name { tensors[index].shape = shape }
+  }
+
+  func with(_ name: String, _ shape: [Int]) -> Headers {
+    var copy = self
+    copy.set(name, shape)
+    return copy
+  }
+
+  private static let attention: [(String, [Int])] = [
+    ("self_attn.q_proj.weight", [64, 32]), ("self_attn.k_proj.weight", [16, 32]),
+    ("self_attn.v_proj.weight", [16, 32]),
+    ("self_attn.o_proj.weight", [32, 64]), ("input_layernorm.weight", [32]), ("post_attention_layernorm.weight", [32]),
+  ]
+  private static let dense: [(String, [Int])] = [
+    ("mlp.gate_proj.weight", [96, 32]), ("mlp.up_proj.weight", [96, 32]), ("mlp.down_proj.weight", [32, 96]),
+  ]
+  private static let sizes = [
+    "hidden_size": 32, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 8,
+    "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 48,
+  ]
+
+  private static func whole(_ layers: [[(String, [Int])]]) -> [(name: String, shape: [Int])] {
+    var tensors: [(name: String, shape: [Int])] = [
+      ("model.embed_tokens.weight", [48, 32]), ("model.norm.weight", [32]),
+    ]
+    for (number, layer) in layers.enumerated() {
+      tensors += layer.map { ("model.layers.\(number).\($0.0)", $0.1) }
+    }
+    return tensors + [("lm_head.weight", [48, 32])]
+  }
+
+  static let llama = Headers(
+    architecture: "LlamaForCausalLM", tensors: whole([attention + dense, attention + dense]), members: sizes)
+
+  /// One layer dense, one of three experts that are stored one by one.
+  static let mixture = Headers(
+    architecture: "Qwen3MoeForCausalLM",
+    tensors: whole([
+      attention + norms + dense,
+      attention + norms + [("mlp.gate.weight", [3, 32])]
+        + (0..<3).flatMap { expert in
+          ["gate_proj", "up_proj", "down_proj"].map { part in
+            ("mlp.experts.\(expert).\(part).weight", part == "down_proj" ? [32, 24] : [24, 32])
+          }
+        },
+    ]), members: sizes)
+
+  private static let norms: [(String, [Int])] = [("self_attn.q_norm.weight", [8]), ("self_attn.k_norm.weight", [8])]
+}
+
+@Suite struct ContentsTests {
+  @Test func wholeModelsPass() throws {
+    for model in [Headers.llama, .mixture] {
+      let report = try model.report()
+      #expect(report.faults.isEmpty && report.warnings.isEmpty && report.unused.isEmpty, "\(report)")
+    }
+  }
+
+  /// Every weight of the model is asked for by name.
+  @Test func eachWeightIsMissed() throws {
+    for model in [Headers.llama, .mixture] {
+      for (name, _) in model.tensors {
+        let faults = try model.without(name).report().faults
+        #expect(faults.contains { $0.tensor == name }, "\(name): \(faults)")
+      }
+    }
+  }
+
+  @Test func whatLoadersTolerate() throws {
+    let llama = Headers.llama
+    var tied = llama.without("lm_head.weight")
+    tied.ties = true
+    var tiedOtherWay = llama.without("model.embed_tokens.weight")
+    tiedOtherWay.ties = true
+    var bare = llama.without("lm_head.weight").renamed { String($0.dropFirst("model.".count)) }
+    bare.architecture = "LlamaModel"
+    var headless = bare
+    headless.architecture = "LlamaForCausalLM"
+    var classifier = llama.without("lm_head.weight")
+    classifier.architecture = "LlamaForSequenceClassification"
+    classifier.tensors.append(("score.weight", [2, 32]))
+    var further = llama
+    further.tensors.append(("model.layers.2.embed_tokens.weight", [48, 32]))
+    var unsaid = llama
+    unsaid.members = [:]
+    var old = llama
+    old.tensors.append(("model.layers.0.self_attn.rotary_emb.inv_freq", [4]))
+    for (note, model) in [
+      ("tied", tied), ("tied, stored as the head", tiedOtherWay), ("base", bare), ("base of a head's class", headless),
+      ("classifier", classifier), ("more layers than counted", further), ("bare configuration", unsaid),
+      ("buffers", old),
+    ] {
+      let report = try model.report()
+      #expect(report.faults.isEmpty && report.warnings.isEmpty, "\(note): \(report)")
+    }
+    #expect(try further.report().unused == ["model.layers.2.embed_tokens.weight"])
+    #expect(try old.report().unused.isEmpty)
+  }
+
+  @Test func classesWithAHeadHaveTheirBaseModel() throws {
+    var classifier = Headers.llama.without("lm_head.weight").without("model.layers.1.mlp.up_proj.weight")
+    classifier.architecture = "LlamaForSequenceClassification"
+    #expect(try classifier.report().faults.map(\.tensor) == ["model.layers.1.mlp.up_proj.weight"])
+    var bare = classifier.renamed { String($0.dropFirst("model.".count)) }
+    bare.architecture = "LlamaModel"
+    #expect(try bare.report().faults.map(\.tensor) == ["layers.1.mlp.up_proj.weight"])
+  }
+
+  @Test func shapes() throws {
+    for (name, shape, text) in [
+      ("model.embed_tokens.weight", [56, 32], "its dimension 0 is 48 (vocab_size)"),
+      ("model.embed_tokens.weight", [40, 32], "its dimension 0 is 48 (vocab_size)"),
+      ("lm_head.weight", [56, 32], "its dimension 0 is 48 (vocab_size)"),
+      ("model.layers.1.mlp.down_proj.weight", [32, 97], "its dimension 1 is 96 (intermediate_size)"),
+      ("model.layers.1.self_attn.k_proj.weight", [64, 32], "its dimension 0 is 16 (head_dim * num_key_value_heads)"),
+      ("model.norm.weight", [33], "its dimension 0 is 32 (hidden_size)"),
+      ("model.norm.weight", [32, 1], "wants 1 dimensions"), ("model.norm.weight", [0], "no values"),
+    ] {
+      let faults = try Headers.llama.with(name, shape).report().faults
+      // An embedding of other rows than the output embedding is a second fault.
+      #expect(faults.contains { $0.tensor == name && $0.problem.contains(text) }, "\(faults)")
+    }
+    // What the configuration does not say is not held to anything, but both embeddings have the same rows.
+    var silent = Headers.llama.with("lm_head.weight", [56, 32])
+    silent.members["vocab_size"] = nil
+    #expect(try silent.report().faults.map(\.tensor) == ["lm_head.weight"])
+    silent.set("model.embed_tokens.weight", [56, 32])
+    #expect(try silent.report().faults.isEmpty)
+  }
+
+  /// In 4 bits, weights of Conv1D lie the other way round.
+  @Test func fourBitWeightsMayLieTheOtherWayRound() throws {
+    let name = "model.layers.0.mlp.up_proj.weight"
+    let turned = Headers.llama.with(name, [32, 96])
+    #expect(try turned.report().faults.count == 1)
+    #expect(try turned.report(isQuantized: [name]).faults.isEmpty)
+  }
+
+  @Test func layersThatAreCountedAndNotThere() throws {
+    var model = Headers.llama
+    model.members["num_hidden_layers"] = .max
+    let faults = try model.report().faults
+    #expect(!faults.isEmpty && faults.allSatisfy { $0.tensor.hasPrefix("model.layers.2.") }, "\(faults)")
+    let none = Headers.llama.changed { $0.removeAll { $0.name.contains("layers") } }
+    #expect(try none.report().faults.contains { $0.tensor.hasPrefix("model.layers.0.") })
+  }
+
+  @Test func biases() throws {
+    var model = Headers.llama
+    model.tensors.append(("model.layers.0.self_attn.q_proj.bias", [64]))
+    // In one layer of two.
+    #expect(try model.report().faults.isEmpty)
+    for part in ["k_proj", "v_proj"] { model.tensors.append(("model.layers.0.self_attn.\(part).bias", [16])) }
+    model.tensors.append(("model.layers.0.self_attn.o_proj.bias", [32]))
+    #expect(try model.report().faults.isEmpty)
+    model.tensors.append(("model.layers.1.self_attn.q_proj.bias", [64]))
+    #expect(try model.report().faults.count == 3)
+  }
+
+  @Test func noneBelongs() throws {
+    var foreign = Headers.llama.renamed { "x.\($0)" }
+    let faults = try foreign.report().faults
+    #expect(faults.count == 1 && faults[0].problem.contains("is no parameter of LlamaForCausalLM"), "\(faults)")
+    // A class of the same name that the model brings along has names of its own.
+    foreign.hasOwnCode = true
+    #expect(try foreign.report().faults.isEmpty)
+  }
+
+  /// Where the class is not known, layers are held to each other.
+  @Test func unknownClasses() throws {
+    var model = Headers.llama
+    model.architecture = "NovelForCausalLM"
+    #expect(try model.report() == ContentsReport())
+    let lacking = try model.without("model.layers.1.mlp.up_proj.weight").report()
+    #expect(lacking.faults.isEmpty && lacking.warnings.count == 1)
+    #expect(lacking.warnings.first?.contains("'model.layers.1' has no 'mlp.up_proj.weight' (1 of 2 have)") == true)
+    model.architecture = nil
+    #expect(try model.without("model.norm.weight").report() == ContentsReport())
+  }
+}
