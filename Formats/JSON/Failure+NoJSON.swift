@@ -6,8 +6,8 @@ extension Failure {
     let beginning = Array(bytes.prefix(FileContent.length))
     var found = FileContent.signature(beginning)
     let first = beginning.first { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }
-    // Nobody writes a file of a mere word or number; a comment is a fault of its own.
-    if found == nil, let first, !"{[\"/".utf8.contains(first) { found = FileContent.text(beginning) }
+    // A mere word or number is named where it stands, and so is a comment.
+    if found == nil, let first, beginning.count > 16, !"{[\"/".utf8.contains(first) { found = FileContent.text(beginning) }
     return found.map { Failure(.malformed, "not JSON: it is \($0)") }
   }
 }

@@ -98,7 +98,7 @@ import Testing
       #expect(try directory.read("shards/\(name)") == directory.read("source/\(name)"))
     }
     try run(.join, "shards", "again")
-    #expect(try Snapshot(directory.path("again")) == Snapshot(directory.path("model")))
+    #expect(try Snapshot(ofOutput: directory.path("again")) == Snapshot(ofOutput: directory.path("model")))
     for name in ["model", "shards", "again"] { try expectVerified(name) }
     var diff = Diff()
     diff.progress = .silent

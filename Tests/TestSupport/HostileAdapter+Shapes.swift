@@ -1,3 +1,5 @@
+import Foundation
+
 extension HostileAdapter {
   private static let query = "model.layers.0.self_attn.q_proj"
   private static let down = "model.layers.1.mlp.down_proj"
@@ -39,6 +41,10 @@ extension HostileAdapter {
         tensor: "model.embed_tokens.lora_embedding_A"
       ) {
         $0.base.tensors[0] = TestModel.tensor("model.embed_tokens.weight", "BF16", [32, 48], seed: 1)
+        // Sizes that are not stated contradict no shape.
+        for size in ["\"hidden_size\": 32, ", "\"vocab_size\": 48, "] {
+          $0.base.config = $0.base.config?.replacingOccurrences(of: size, with: "")
+        }
         $0.adapter.add("model.embed_tokens.lora_embedding_A", [4, 48])
         $0.adapter.add("model.embed_tokens.lora_embedding_B", [32, 4])
       }.beside {

@@ -49,10 +49,10 @@ extension OddFile {
         $0.tensors[0].name = Array("\u{e9}".utf8)
         $0.tensors[1].name = Array("e\u{301}".utf8)
       },
-      odd("scalar", tensors: ["a", "b"], of: .one) {
+      odd("scalar", tensors: ["a", "b"], of: .named) {
         $0.tensors.append(.init("b", 0, [], [0, 0, 0x80, 0x3F]))
       },
-      odd("empty tensors before, between and after", tensors: ["x", "a", "y", "b", "z"], of: .one) {
+      odd("empty tensors before, between and after", tensors: ["x", "a", "y", "b", "z"], of: .named) {
         $0.tensors.insert(.init("x", 8, [32, 0], []), at: 0)
         $0.tensors += [
           .init("y", 2, [0], []), .init("b", 24, [1], [1]), .init("z", 0, [1 << 30, 0, 1 << 20], []),
@@ -66,7 +66,7 @@ extension OddFile {
       }
     }
     + (0..<4).map { position in
-      odd("dimension \(position) is 0", tensors: ["a", "b"], of: .one) {
+      odd("dimension \(position) is 0", tensors: ["a", "b"], of: .named) {
         var dimensions: [UInt64] = [2, 3, 4, 5]
         dimensions[position] = 0
         $0.tensors.append(.init("b", 0, dimensions, []))
@@ -82,5 +82,14 @@ extension OddFile {
       change(&builder)
       return builder.bytes
     }
+  }
+}
+
+extension GGUFBuilder {
+  /// One tensor of a model of some architecture.
+  fileprivate static var named: GGUFBuilder {
+    var builder = GGUFBuilder.one
+    builder.pairs.append(.init("general.architecture", .string("test")))
+    return builder
   }
 }

@@ -21,6 +21,20 @@ public struct Snapshot: Equatable, Sendable, CustomStringConvertible {
     }
   }
 
+  /// Of a directory that Nibble wrote, without the files of digests, and with the manifest but for what it says of
+  /// where the model comes from.
+  public init(ofOutput path: String) throws {
+    try self.init(path)
+    entries["checksums.xxh128"] = nil
+    let name = "nibble-manifest.json"
+    let lines = try String(contentsOfFile: path + "/" + name, encoding: .utf8).split(separator: "\n").map { line in
+      // The last option ends without a comma.
+      line.hasSuffix(",") ? line.dropLast() : line
+    }
+    let origin = ["    \"source\": \"", "    \"lineage\": ["]
+    entries[name] = lines.filter { line in !origin.contains(where: line.hasPrefix) }.joined(separator: "\n")
+  }
+
   /// FNV-1a of the whole file, or of both ends of one too large to read in a test.
   private static func digest(_ path: String) -> String {
     guard let file = FileHandle(forReadingAtPath: path) else { return "unreadable" }

@@ -235,17 +235,39 @@ import Testing
     var model = TestModel.llama()
     model.tensors.removeAll { $0.name == Self.query }
     let less = try model.write(to: directory, "less")
-    try refuse(65, "both models must have the same tensors", tensor: Self.query, tuned: less)
-    try refuse(65, "both models must have the same tensors", tensor: Self.query, base: less)
+    try refuse(65, "is missing: LlamaForCausalLM has it in every layer", tensor: Self.query, tuned: less)
+    try refuse(65, "is missing: LlamaForCausalLM has it in every layer", tensor: Self.query, base: less)
     let shape = try altered(Self.query) { $0.shape = [16, 64] }
-    try refuse(65, "has shape [16, 64], [32, 32] in", tensor: Self.query, tuned: shape)
+    try refuse(65, "has shape [16, 64], but by config.json", tensor: Self.query, tuned: shape)
     let wide = try TestModel.llama(type: "F32").write(to: directory, "wide")
     try refuse(65, "bring both to one dtype first", tuned: wide)
-    let embedding = try altered("model.embed_tokens.weight") { tensor in
+  }
+
+  /// Of a class that nothing is known of, each may be whole.
+  @Test func modelsThatDoNotFitEachOther() throws {
+    func foreign(_ name: String, _ change: (inout TestModel) throws -> Void = { _ in }) throws -> String {
+      var model = TestModel.llama()
+      model.config = model.config?.replacingOccurrences(of: "LlamaForCausalLM", with: "OtherForCausalLM")
+      try change(&model)
+      return try model.write(to: directory, name)
+    }
+    let base = try foreign("foreign")
+    let less = try foreign("less") { $0.tensors.removeAll { $0.name == Self.query } }
+    try refuse(65, "both models must have the same tensors", tensor: Self.query, base: base, tuned: less)
+    try refuse(65, "both models must have the same tensors", tensor: Self.query, base: less, tuned: base)
+    let shape = try foreign("shape") { model in
+      model.tensors[try #require(model.index(of: Self.query))].shape = [16, 64]
+    }
+    try refuse(65, "has shape [16, 64], [32, 32] in", tensor: Self.query, base: base, tuned: shape)
+    let embedding = try foreign("embedding") { model in
+      let index = try #require(model.index(of: "model.embed_tokens.weight"))
+      var tensor = model.tensors[index]
+      defer { model.tensors[index] = tensor }
       tensor.shape[0] += 1
       tensor.data += [UInt8](repeating: 0, count: 64)
     }
-    try refuse(65, "goes into an adapter with --save-rest", tensor: "model.embed_tokens.weight", tuned: embedding)
+    try refuse(
+      65, "goes into an adapter with --save-rest", tensor: "model.embed_tokens.weight", base: base, tuned: embedding)
   }
 
   @Test(arguments: [[0x7F, 0x80], [0x7F, 0xC0]] as [[UInt8]])

@@ -19,7 +19,9 @@ import Testing
     let path = try directory.write("model.gguf", file.bytes())
     // It is a file that can be looked at.
     #expect(try run(["inspect", path]).status == 0)
-    #expect(try run(["verify", path]).status == 0)
+    // Of a model only what makes it one is held to anything here.
+    let isNameless = ["absent", "number", "bytes"].map { "general.architecture: \($0)" } + ["general.type: array"]
+    #expect(try run(["verify", path]).status == (isNameless.contains("\(file)") ? 1 : 0))
     let before = try Snapshot(directory.path)
     let out = directory.path("out")
     for verb in ["convert", "quantize"] {

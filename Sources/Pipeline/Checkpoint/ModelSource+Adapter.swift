@@ -2,12 +2,16 @@ import Adapters
 import Bytes
 import Tensors
 
-extension ModelSource {
+extension StoredCheckpoint {
   /// Whether its tensors are those of an adapter of PEFT, not of a model.
   var isAdapter: Bool {
-    checkpoint.fileNames == [Adapter.weightsName]
-      || checkpoint.tensors.first?.name.string.hasPrefix("base_model.model.") == true
+    fileNames == [Adapter.weightsName] || tensors.first?.name.string.hasPrefix("base_model.model.") == true
   }
+}
+
+extension ModelSource {
+  /// Whether its tensors are those of an adapter of PEFT, not of a model.
+  var isAdapter: Bool { checkpoint.isAdapter }
 
   /// - Parameter reason: why a model is wanted, and the way out.
   /// - Throws: `unsupported` for an adapter.

@@ -7,12 +7,13 @@ import Tensors
 extension ModelSource {
   /// Refuses what no loader of the model's class takes.
   ///
-  /// A GGUF model has been held to its family already, a file without a configuration is held to nothing.
+  /// A GGUF model has been held to its family already; a file without a configuration, and an adapter beside one, are
+  /// held to nothing.
   ///
   /// - Returns: what is worth knowing.
   /// - Throws: `malformed`, naming the tensor, what was found and what is wanted.
   func checkContents() throws(Failure) -> ContentsReport {
-    guard checkpoint.directory != nil, let config else { return ContentsReport() }
+    guard checkpoint.directory != nil, !isAdapter, let config else { return ContentsReport() }
     let report = Contents(logical: logical, config: config).report()
     if let first = report.faults.first {
       let more = report.faultCount > 1 ? " (and \(report.faultCount - 1) more faults)" : ""
