@@ -6,8 +6,9 @@ extension Failure {
     let beginning = Array(bytes.prefix(FileContent.length))
     var found = FileContent.signature(beginning)
     let first = beginning.first { ![0x20, 0x09, 0x0A, 0x0D].contains($0) }
-    // A mere word or number is named where it stands, and so is a comment.
-    if found == nil, let first, beginning.count > 16, !"{[\"/".utf8.contains(first) { found = FileContent.text(beginning) }
+    // What may be a word or a number of JSON, misspelled, is named where it stands, and so is a comment.
+    let likeJSON = beginning.count > 16 ? "{[\"/" : "{[\"/]}'+-.0123456789tfnTFNI"
+    if found == nil, let first, !likeJSON.utf8.contains(first) { found = FileContent.text(beginning) }
     return found.map { Failure(.malformed, "not JSON: it is \($0)") }
   }
 }

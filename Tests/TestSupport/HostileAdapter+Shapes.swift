@@ -41,6 +41,9 @@ extension HostileAdapter {
         tensor: "model.embed_tokens.lora_embedding_A"
       ) {
         $0.base.tensors[0] = TestModel.tensor("model.embed_tokens.weight", "BF16", [32, 48], seed: 1)
+        for index in $0.base.tensors.indices where $0.base.tensors[index].name == "lm_head.weight" {
+          $0.base.tensors[index] = TestModel.tensor("lm_head.weight", "BF16", [32, 32], seed: 2)
+        }
         // Sizes that are not stated contradict no shape.
         for size in ["\"hidden_size\": 32, ", "\"vocab_size\": 48, "] {
           $0.base.config = $0.base.config?.replacingOccurrences(of: size, with: "")

@@ -38,7 +38,7 @@ import Testing
   @Test(arguments: HostileGGUF.strangers)
   func strangerIsRefused(_ file: HostileFile) throws {
     let path = try directory.write("bad.gguf", file.bytes())
-    try Refusal(status: file.exitCode, message: "", file: path).check(path, in: directory)
+    try Refusal(status: file.exitCode, message: "bad.gguf: ").check(path, in: directory)
   }
 
   @Test(arguments: OddFile.gguf)
