@@ -40,7 +40,11 @@ enum DiffVerb: Verb {
     result.isVerbose = arguments.has(.verbose)
     let notices = Notices(arguments)
     for warning in result.warnings { notices.warn(warning) }
-    try StandardStream.output.write(arguments.has(.json) ? result.json + "\n" : result.text)
+    if arguments.has(.json) {
+      try StandardStream.output.write(result.json + [UInt8(ascii: "\n")])
+    } else {
+      try StandardStream.output.write(result.text)
+    }
     return result.isEqual ? 0 : 1
   }
 }

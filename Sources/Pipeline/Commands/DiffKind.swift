@@ -26,10 +26,16 @@ struct DiffKind {
     ]
   }
 
-  var json: String {
-    "{\"name\": \(name.jsonText), \"changed\": \(changed), \"sameValues\": \(sameValues), \"onlyInA\": \(onlyInA), "
-      + "\"onlyInB\": \(onlyInB), \"equal\": \(equal), "
-      + "\"relative\": \(relative.flatMap { JSONNumber($0)?.text } ?? "null")}"
+  func write(to writer: inout JSONWriter) {
+    writer.beginObject(.line)
+    writer.member("name", name)
+    writer.member("changed", changed)
+    writer.member("sameValues", sameValues)
+    writer.member("onlyInA", onlyInA)
+    writer.member("onlyInB", onlyInB)
+    writer.member("equal", equal)
+    writer.member("relative", JSONValue(measured: relative))
+    writer.end()
   }
 }
 

@@ -3,26 +3,37 @@ import JSON
 import Tensors
 
 extension Diff.Result {
-  /// The object that `--json` prints, written as text: a tree of it would be larger than the headers.
-  public var json: String {
-    var text = "{\n  \"equal\": \(isEqual),\n  \"onlyInA\": \(Self.list(onlyInA)),\n"
-    text += "  \"onlyInB\": \(Self.list(onlyInB)),\n  \"changed\": ["
-    for (index, change) in changed.prefix(shown).enumerated() {
-      text += "\(index == 0 ? "" : ",")\n    \(change.json)"
+  /// The object that `--json` prints, a tensor on each line; written as it goes: a tree of it would be larger than the
+  /// headers.
+  public var json: [UInt8] {
+    var writer = JSONWriter()
+    writer.beginObject(.indented)
+    writer.key("equal")
+    writer.bool(isEqual)
+    writer.member("onlyInA", names: onlyInA)
+    writer.member("onlyInB", names: onlyInB)
+    writer.key("changed")
+    writer.beginArray(.indented)
+    for change in changed.prefix(shown) { change.write(to: &writer) }
+    writer.end()
+    writer.key("sameValues")
+    writer.beginArray(.indented)
+    for same in sameValues {
+      writer.beginObject(.line)
+      writer.member("name", same.name.string)
+      writer.member("dtype", [.string(same.types.a), .string(same.types.b)])
+      writer.end()
     }
-    text += changed.isEmpty ? "],\n" : "\n  ],\n"
-    text += "  \"sameValues\": ["
-    for (index, same) in sameValues.enumerated() {
-      text += "\(index == 0 ? "" : ",")\n    {\"name\": \(same.name.string.jsonText), "
-      text += "\"dtype\": [\"\(same.types.a)\", \"\(same.types.b)\"]}"
-    }
-    text += sameValues.isEmpty ? "],\n" : "\n  ],\n"
+    writer.end()
     if isSummary {
-      text += "  \"kinds\": ["
-      for (index, kind) in kinds.enumerated() { text += "\(index == 0 ? "" : ",")\n    \(kind.json)" }
-      text += kinds.isEmpty ? "],\n" : "\n  ],\n"
+      writer.key("kinds")
+      writer.beginArray(.indented)
+      for kind in kinds { kind.write(to: &writer) }
+      writer.end()
     }
-    return text + "  \"warnings\": [\(warnings.map(\.description.jsonText).joined(separator: ", "))]\n}"
+    writer.member("warnings", .array(warnings.map(\.json)), .line)
+    writer.end()
+    return writer.bytes
   }
 
   /// A line for each change of dtype: it is one of all tensors, as a rule.
@@ -34,10 +45,6 @@ extension Diff.Result {
         "same values, \(types): \(names.count == 1 ? "1 tensor" : "\(names.count) tensors"), \(list: names)"
       return (isVerbose ? list.description : list.brief) + "\n"
     }.joined()
-  }
-
-  private static func list(_ names: [TensorName]) -> String {
-    "[\(names.map(\.string.jsonText).joined(separator: ", "))]"
   }
 
   /// A table of what changed, names that are in one checkpoint only, and a line that sums it up.
@@ -64,12 +71,19 @@ extension Diff.Result {
 }
 
 extension Diff.Change {
-  fileprivate var json: String {
-    func number(_ value: Int?) -> String { value.map(String.init) ?? "null" }
-    func number(_ value: Double?) -> String { value.flatMap { JSONNumber($0)?.text } ?? "null" }
-    return "{\"name\": \(name.string.jsonText), \"dtype\": [\"\(types.a)\", \"\(types.b)\"], "
-      + "\"shape\": [\(Self.text(shapes.a)), \(Self.text(shapes.b))], \"elements\": \(number(elements)), "
-      + "\"differing\": \(number(differing)), \"maxAbs\": \(number(largest)), \"relative\": \(number(relative))}"
+  fileprivate func write(to writer: inout JSONWriter) {
+    writer.beginObject(.line)
+    writer.member("name", name.string)
+    writer.member("dtype", [.string(types.a), .string(types.b)])
+    writer.key("shape")
+    writer.beginArray(.line)
+    for shape in [shapes.a, shapes.b] { writer.value(.array(shape.map(JSONValue.number))) }
+    writer.end()
+    writer.member("elements", elements.map(JSONValue.number) ?? .null)
+    writer.member("differing", differing.map(JSONValue.number) ?? .null)
+    writer.member("maxAbs", JSONValue(measured: largest))
+    writer.member("relative", JSONValue(measured: relative))
+    writer.end()
   }
 
   fileprivate static let headings = ["tensor", "dtype", "shape", "elements", "differing", "max.abs", "relative"]
@@ -84,4 +98,19 @@ extension Diff.Change {
   }
 
   private static func text(_ shape: [Int]) -> String { "[\(shape.map(String.init).joined(separator: ", "))]" }
+}
+
+extension JSONWriter {
+  /// A list on one line.
+  fileprivate mutating func member(_ key: String, names: [TensorName]) {
+    self.key(key)
+    beginArray(.line)
+    for name in names { string(name.string) }
+    end()
+  }
+}
+
+extension JSONValue {
+  /// Null for what was not measured, or is no finite number.
+  init(measured value: Double?) { self = value.flatMap(JSONNumber.init).map(JSONValue.number) ?? .null }
 }
