@@ -23,6 +23,7 @@ public func planWeights(
         ? configuration.architecture.map { "model class '\($0)' is not known" } ?? "config.json names no model class"
         : "no tensor has a name that \(configuration.architecture ?? "") knows")
   }
+  planner.skipExperts()
   planner.keep(keep)
   if let rule { planner.skipHeads(ofBase: configuration.architecture ?? "", rule) }
   planner.resolveCollisions()

@@ -7,7 +7,7 @@ extension Planner {
   mutating func alsoSkip(_ placement: Placement, _ name: [UInt8]) {
     guard let kind = placement.kind, let module = Placer.module(of: name) else { return }
     if kind == .expert {
-      skipped.insert(Self.stack(of: module))
+      expertModules[Self.stack(of: module), default: []].insert(module)
     } else if kind.isLinear || kind == .linearSubclass || kind == .router {
       skipped.insert(module)
     }
@@ -22,20 +22,35 @@ extension Planner {
     return Array(parts[..<last].joined(separator: [UInt8(ascii: ".")]))
   }
 
+  /// A layer's experts are listed by the module that holds them all; by themselves where that holds other linear layers
+  /// too, as a layer does whose stacked experts lie in modules of their own.
+  mutating func skipExperts() {
+    let plain = expertModules.keys.filter { !$0.isEmpty }
+    // As a rule none does harm, and one look at the model tells.
+    let isHarmless = !matchesQuantized(plain)
+    for (stack, experts) in expertModules {
+      if !stack.isEmpty, isHarmless || !matchesQuantized([stack]) {
+        skipped.insert(stack)
+      } else {
+        skipped.formUnion(experts)
+      }
+    }
+  }
+
   /// A base model is also loaded below a head: what stays as it is has another path then, and the head, which the
   /// checkpoint does not have, must not become a 4-bit module without values.
   mutating func skipHeads(ofBase architecture: String, _ rule: ClassRule) {
     let heads = RuleText.embedded.heads(ofBase: architecture)
     if heads.isEmpty || rule.prefix.isEmpty { return }
     for path in skipped { skipped.insert(rule.prefix + [UInt8(ascii: ".")] + path) }
-    for head in heads where SkipMatcher.isPlain(head) && !matchesQuantized(head) { skipped.insert(head) }
+    for head in heads where SkipMatcher.isPlain(head) && !matchesQuantized([head]) { skipped.insert(head) }
   }
 
-  /// Whether an entry would keep a module as it is that is to be quantized.
-  private func matchesQuantized(_ entry: [UInt8]) -> Bool {
+  /// Whether entries would keep a module as it is that is to be quantized.
+  private func matchesQuantized(_ entries: [[UInt8]]) -> Bool {
     [LoaderTarget.transformers5, .transformers4].contains { target in
       var matcher = SkipMatcher(target: target)
-      matcher.insert(entry)
+      for entry in entries { matcher.insert(entry) }
       return dispositions.indices.contains { index in
         guard !dispositions[index].isKept else { return false }
         return matcher.matches(modules[index] ?? names[index])

@@ -10,6 +10,8 @@ struct Planner {
   /// The model's name of the linear module that a tensor is the weight of.
   private(set) var modules: [[UInt8]?]
   var skipped: Set<[UInt8]> = []
+  /// Modules of experts that stay as they are, by what may hold all of a layer.
+  var expertModules: [[UInt8]: Set<[UInt8]>] = [:]
   private var converted: Set<[UInt8]> = []
   private var refusal: String?
   private var warnings: [Warning] = []

@@ -104,6 +104,18 @@ let planCases: [PlanCase] = [
     architecture: "GPT2LMHeadModel", quantized: [], transposed: ["h.{0,1}.attn.c_attn.weight"],
     kept: [("wte.weight", .notLinear)], skipped: ["lm_head"], note: "stored without the base model's prefix"),
   PlanCase(
+    architecture: "GraniteMoeForCausalLM", quantized: ["model.layers.{0,1}.self_attn.{q,k,v,o}_proj.weight"],
+    kept: [
+      ("model.layers.{0,1}.block_sparse_moe.{input_linear,output_linear}.weight 3", .expert),
+      ("model.layers.{0,1}.block_sparse_moe.router.layer.weight", .router),
+      ("lm_head.weight", .outputEmbedding),
+    ],
+    skipped: [
+      "lm_head", "model.layers.0.block_sparse_moe.input_linear", "model.layers.0.block_sparse_moe.output_linear",
+      "model.layers.0.block_sparse_moe.router.layer", "model.layers.1.block_sparse_moe.input_linear",
+      "model.layers.1.block_sparse_moe.output_linear", "model.layers.1.block_sparse_moe.router.layer",
+    ], note: "modules of stacked experts: what holds them is the layer"),
+  PlanCase(
     architecture: "MixtralForCausalLM", quantized: ["model.layers.{0,1}.self_attn.{q,k,v,o}_proj.weight"],
     kept: [
       ("model.layers.{0,1}.block_sparse_moe.experts.{0,1}.{w1,w2,w3}.weight", .expert),
