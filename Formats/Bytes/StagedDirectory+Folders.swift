@@ -78,6 +78,25 @@ enum DirectoryTree {
     }
   }
 
+  /// The path of one of the files or folders, when it lies in a directory or a link in it leads there.
+  static func first(
+    of wanted: [FileIdentity], in directory: Int32, path: String, depth: Int = 0
+  ) throws(Failure) -> String? {
+    for entry in try InputDirectory(at: directory, ".", path: path).entries() {
+      var status = stat()
+      guard SystemCall.succeeds({ unsafe fstatat(directory, entry.name, &status, 0) }) else { continue }
+      let identity = FileIdentity(status)
+      if wanted.contains(where: { $0.isSameFile(as: identity) }) { return entry.name }
+      guard entry.kind == .directory, depth < depthLimit,
+        let folder = Descriptor(at: directory, entry.name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW)
+      else { continue }
+      if let inner = try first(of: wanted, in: folder.number, path: path, depth: depth + 1) {
+        return "\(entry.name)/\(inner)"
+      }
+    }
+    return nil
+  }
+
   /// The first thing that keeps a directory from being replaced: whatever is no file, but for folders of which each
   /// file is in the directory's list of checksums, as they are in what this tool wrote.
   static func obstacle(in directory: InputDirectory, _ entries: [(name: String, kind: InputDirectory.Kind)]) -> String?

@@ -232,12 +232,8 @@ public struct StagedDirectory: ~Copyable {
     guard existing.contains(where: { $0.name == "config.json" || $0.name.hasSuffix(".safetensors") }) else {
       throw Failure(.cannotCreate, "is not a checkpoint; remove the directory yourself", file: path)
     }
-    for entry in existing {
-      guard SystemCall.succeeds({ unsafe fstatat(directory.number, entry.name, &status, 0) }) else { continue }
-      let identity = FileIdentity(status)
-      if inputs.contains(where: { $0.isSameFile(as: identity) }) {
-        throw Failure(.cannotCreate, "holds the input '\(entry.name)'", file: path)
-      }
+    if let input = try DirectoryTree.first(of: inputs, in: directory.number, path: path) {
+      throw Failure(.cannotCreate, "holds the input '\(input)'", file: path)
     }
     return true
   }

@@ -149,6 +149,26 @@ import Testing
     #expect(try directory.names == ["out"] && directory.exists("out/b/c"))
   }
 
+  /// Nor is what lies in such a folder taken away from under the run that reads it.
+  @Test func inputInAFolder() throws {
+    let digest = String(repeating: "0", count: 32)
+    for folder in ["out", "out/sub", "out/sub/ad"] { _ = try directory.makeDirectory(folder) }
+    try directory.write("out/config.json", Array("{}".utf8))
+    try directory.write("out/sub/ad/adapter.json", [1])
+    try directory.write("out/checksums.xxh128", Array("\(digest)  sub/ad/adapter.json\n".utf8))
+    for input in ["sub", "sub/ad", "sub/ad/adapter.json"] {
+      let identity = try #require(FileIdentity(path: out + "/" + input))
+      let failure = try #require(throws: Failure.self) {
+        _ = try StagedDirectory(path: out, replacing: true, inputs: [identity])
+      }
+      #expect(failure.code == .cannotCreate && failure.message == "holds the input '\(input)'")
+    }
+    let staged = try StagedDirectory(path: out, replacing: true)
+    try staged.files.create("config.json").finish()
+    #expect(try staged.commit() == nil)
+    #expect(directory.exists("out/config.json") && !directory.exists("out/sub"))
+  }
+
   @Test func inputs() throws {
     let model = try directory.makeDirectory("model")
     let file = try directory.write("model/model.safetensors", [1])

@@ -78,6 +78,18 @@ def test_settings_come_first(nibble: Nibble, tmp_path):
     assert metadata(tmp_path / "ours.gguf") == theirs | {"tokenizer.chat_template.rag": "r", NAMES: ["rag"]}
 
 
+def test_object_of_templates(nibble: Nibble, tmp_path):
+    """transformers takes what it would make of the list; llama.cpp's converter warns of it and writes none."""
+    directory = model(tmp_path / "model", {"default": "d", "rag": "r"}, "list")
+    settings = json.loads((directory / "tokenizer_config.json").read_text())
+    settings["chat_template"] = {"default": "d", "rag": "r"}
+    (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert read(directory) == {"default": "d", "rag": "r"}
+    nibble.run("convert", directory, "-o", tmp_path / "ours.gguf")
+    expected = {"tokenizer.chat_template": "d", "tokenizer.chat_template.rag": "r", NAMES: ["rag"]}
+    assert metadata(tmp_path / "ours.gguf") == expected
+
+
 def test_only_further_ones(nibble: Nibble, tmp_path):
     """Without a main template the converter does not look into the folder; transformers does."""
     directory = model(tmp_path / "model", {"rag": "r"})

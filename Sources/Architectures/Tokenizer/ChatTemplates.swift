@@ -43,6 +43,10 @@ struct ChatTemplates: Sendable {
 
   private mutating func add(_ value: JSONValue) {
     if let text = value.string { return set(ChatTemplateFiles.usualName, text) }
+    // transformers keeps what it would make of the list.
+    for (name, template) in value.object?.members ?? [] {
+      if let text = template.string { set(name, text) }
+    }
     for entry in value.array ?? [] {
       guard let text = entry["template"]?.string else { continue }
       set(entry["name"]?.string ?? "", text)
