@@ -63,8 +63,8 @@ public struct Quantize: Sendable {
   }
 
   func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
-    try checkSource(model)
     let contents = try model.checkContents()
+    try checkSource(model)
     guard let format = FourBitFormat(code: FourBitCode(code), blockSize: blockSize) else {
       throw Failure(.usage, "block size \(blockSize) is not one of \(FourBitFormat.blockSizes)")
     }
