@@ -68,7 +68,7 @@ public final class GGUFCheckpoint: Sendable {
     }
     if let declared = try metadata.integer(GGUFSplit.tensorCountKey), declared != tensors.count {
       throw Failure(
-        .malformed, "\(GGUFSplit.tensorCountKey) is \(declared), the files hold \(tensors.count) tensors",
+        .malformed, "\(GGUFSplit.tensorCountKey) is \(declared), the files hold \(counted(tensors.count, "tensor"))",
         file: files[0].name)
     }
     self.files = files

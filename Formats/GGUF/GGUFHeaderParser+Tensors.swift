@@ -96,7 +96,10 @@ extension GGUFHeaderParser {
     }
     let end = dataStart + (begins.last ?? 0) + (tensors.last?.byteCount ?? 0)
     if let padded = end.aligned(to: alignment), size > padded {
-      warnings.append("\(list: ["\(size - padded)"]) bytes after the last tensor are ignored")
+      warnings.append(
+        size - padded == 1
+          ? "\(list: ["1"]) byte after the last tensor is ignored"
+          : "\(list: ["\(size - padded)"]) bytes after the last tensor are ignored")
     }
   }
 }

@@ -178,7 +178,9 @@ struct HeaderParser {
       found.append(try reader.wholeNumber("data_offsets"))
     }
     guard found.count == 2 else {
-      throw Failure(.malformed, "data_offsets has \(found.count) entries, expected 2: [begin, end]", offset: offset)
+      throw Failure(
+        .malformed, "data_offsets has \(counted(found.count, "entry", "entries")), expected 2: [begin, end]",
+        offset: offset)
     }
     guard found[0] <= found[1] else {
       throw Failure(.malformed, "data_offsets \(found) end before they begin", offset: offset)
@@ -219,7 +221,8 @@ extension HeaderParser {
       }
       if begin > end {
         throw Failure(
-          .malformed, "data begins at \(begin), leaving a hole of \(begin - end) bytes from \(end) of the data section",
+          .malformed,
+          "data begins at \(begin), leaving a hole of \(counted(begin - end, "byte")) from \(end) of the data section",
           tensor: tensor.name.string)
       }
       let (next, overflowed) = begin.addingReportingOverflow(tensor.byteCount)

@@ -98,7 +98,7 @@ public final class SafetensorsCheckpoint: TensorSource {
           let tensors = index.tensors(in: number)
           throw Failure(
             .missing,
-            "the file is missing; '\(name)' puts \(tensors?.count ?? 0) tensors into it, the first of them "
+            "the file is missing; '\(name)' puts \(counted(tensors?.count ?? 0, "tensor")) into it, the first of them "
               + "this one", file: file, tensor: tensors?.first)
         }
         try assembly.add(pool.file(number))

@@ -48,7 +48,8 @@ public struct SafetensorsHeader: Sendable {
           .malformed, "data is cut short: the tensors need \(end) bytes, the file has \(dataSize) after the header",
           tensor: parser.firstTensor(endingAfter: dataSize), offset: fileSize)
         : Failure(
-          .malformed, "found \(dataSize - end) bytes after the last tensor, allowed are none", offset: start + end)
+          .malformed, "found \(counted(dataSize - end, "byte")) after the last tensor, allowed are none",
+          offset: start + end)
     }
     tensors = parser.tensors
     begins = parser.begins
@@ -90,7 +91,8 @@ public struct SafetensorsHeader: Sendable {
     if !isLikely(beginning, fileSize: fileSize), let failure = OtherFormat.recognized(by: beginning) { throw failure }
     guard beginning.count >= prefixLength else {
       throw Failure(
-        .malformed, "file has \(fileSize) bytes, a safetensors file has at least \(prefixLength + 2)", offset: fileSize)
+        .malformed, "file has \(counted(fileSize, "byte")), a safetensors file has at least \(prefixLength + 2)",
+        offset: fileSize)
     }
     let declared = declaredLength(beginning)
     guard declared <= UInt64(lengthLimit) else {

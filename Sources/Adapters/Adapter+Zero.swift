@@ -18,8 +18,8 @@ extension Adapter {
     var text = "\(path): all its deltas are zero, as before training"
     if lengths == 0, others == 0 { return text + ": it changes nothing" }
     var rest: [String] = []
-    if lengths > 0 { rest.append("\(lengths) lengths of outputs (DoRA)") }
-    if others > 0 { rest.append("\(others) tensors that it has whole or in rows") }
+    if lengths > 0 { rest.append("\(counted(lengths, "length")) of outputs (DoRA)") }
+    if others > 0 { rest.append("\(counted(others, "tensor")) that it has whole or in rows") }
     text += ": only \(rest.joined(separator: " and ")) can change the model"
     return text
   }

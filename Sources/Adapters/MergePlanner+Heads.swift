@@ -16,7 +16,7 @@ extension MergePlanner {
     // The outputs of a head for questions are where an answer begins and ends.
     let rows = adapter.tensors[replacement.tensor].shape.first
     classifier = .init(architecture: architecture, labels: task == "QUESTION_ANS" ? nil : rows, adapter: adapter)
-    let labels = classifier?.labels.map { " with \($0) labels" } ?? ""
+    let labels = classifier?.labels.map { " with \(counted($0, "label"))" } ?? ""
     warnings.append("'\(name)' is the adapter's: the model is \(architecture)\(labels) from now on")
   }
 

@@ -9,8 +9,10 @@ extension MergePlanner {
     for (number, adapter) in adapters.enumerated() {
       if !adapter.replacements.isEmpty, settings.weight(number) != 1 {
         warnings.append(
-          "\(list: [adapter.path]): --weight scales deltas; the \(adapter.replacements.count) tensors that the adapter has whole "
-            + "are taken as they are")
+          "\(list: [adapter.path]): --weight scales deltas; "
+            + (adapter.replacements.count == 1
+              ? "the 1 tensor that the adapter has whole is taken as it is"
+              : "the \(adapter.replacements.count) tensors that the adapter has whole are taken as they are"))
       }
       for replacement in adapter.replacements { try place(replacement, of: number) }
     }

@@ -15,7 +15,8 @@ public func planWeights(
   var planner = Planner(tensors, target: target)
   let rule = configuration.architecture.flatMap { ClassRule(architecture: $0) }
   let ties = configuration.tiesWordEmbeddings ?? configuration.textTiesWordEmbeddings
-  if let rule, planner.apply(rule, ties: ties ?? rule.tiesByDefault) {
+  let isBase = ["Model", "Encoder"].contains { configuration.architecture?.hasSuffix($0) == true }
+  if let rule, planner.apply(rule, ties: ties ?? rule.tiesByDefault, isBase: isBase) {
     planner.keepConverted()
   } else {
     planner.applyNameRules(

@@ -41,9 +41,31 @@ extension Planner {
   /// checkpoint does not have, must not become a 4-bit module without values.
   mutating func skipHeads(ofBase architecture: String, _ rule: ClassRule) {
     let heads = RuleText.embedded.heads(ofBase: architecture)
-    if heads.isEmpty || rule.prefix.isEmpty { return }
-    for path in skipped { skipped.insert(rule.prefix + [UInt8(ascii: ".")] + path) }
+    if heads.isEmpty { return }
+    for path in skipped where !rule.prefix.isEmpty { skipped.insert(rule.prefix + [UInt8(ascii: ".")] + path) }
     for head in heads where SkipMatcher.isPlain(head) && !matchesQuantized([head]) { skipped.insert(head) }
+  }
+
+  /// Linear layers of the class that the checkpoint lacks, such as the pooler of a model that was saved from below a
+  /// head: the loader gives them new values, unless it has made 4-bit modules of them. Of whole parts that are lacking,
+  /// the part is listed.
+  mutating func skipLacking(_ rule: ClassRule, _ placements: [Placement]) {
+    let dot = [UInt8(ascii: ".")]
+    var stored: Set<[UInt8]> = []
+    for module in Set(placements.flatMap { ([$0.module].compactMap(\.self) + $0.convertedModules).map(\.generalised) })
+    {
+      let parts = module.components
+      for count in parts.indices { stored.insert(Array(parts[...count].joined(separator: dot))) }
+    }
+    var lacking: Set<[UInt8]> = []
+    for (path, kind) in rule.kinds where kind.isLinear {
+      let parts = path.components
+      let ancestors = parts.indices.lazy.map { Array(parts[...$0].joined(separator: dot)) }
+      // What lies in numbered layers depends on the configuration: those that are there have all that they should.
+      guard let first = ancestors.first(where: { !stored.contains($0.generalised) }) else { continue }
+      if SkipMatcher.isPlain(first) { lacking.insert(first) }
+    }
+    for path in lacking where !matchesQuantized([path]) { skipped.insert(path) }
   }
 
   /// Whether entries would keep a module as it is that is to be quantized.
@@ -61,13 +83,19 @@ extension Planner {
 }
 
 extension RuleText {
+  /// What transformers 4 calls a head that has another name in 5, which renames it.
+  private static let formerHeads = ["embed_out"].map { Array($0.utf8) }
+
   /// Paths of the linear layers that the classes with a head put beside a base model: of `LlamaModel`, `lm_head`,
   /// `score` and `qa_outputs`.
   func heads(ofBase architecture: String) -> [[UInt8]] {
-    let ending = "Model"
-    guard architecture.hasSuffix(ending), architecture.count > ending.count else { return [] }
-    let family = Array(architecture.utf8.dropLast(ending.utf8.count))
-    let tails = ["For", "LMHeadModel", "WithLMHeadModel", "DoubleHeadsModel"].map { family + $0.utf8 }
+    guard let ending = ["Model", "Encoder"].first(where: architecture.hasSuffix), architecture.count > ending.count
+    else { return [] }
+    let family = architecture.dropLast(ending.count)
+    let endings = ["For", "LMHeadModel", "WithLMHeadModel", "DoubleHeadsModel", "ModelWithLMHead"]
+    var tails = (ending == "Model" ? endings : ["Decoder"]).map { Array((family + $0).utf8) }
+    // `Gemma3ForCausalLM` has a `Gemma3TextModel`: the plain name is that of the model that also sees.
+    if family.hasSuffix("Text") { tails.append(Array((family.dropLast("Text".count) + "ForCausalLM").utf8)) }
     var heads: Set<[UInt8]> = []
     for name in classNames where tails.contains(where: name.starts) {
       guard let rule = ClassRule(architecture: String(decoding: name, as: UTF8.self), text: self), !rule.prefix.isEmpty
@@ -75,6 +103,10 @@ extension RuleText {
       let base = rule.prefix + [UInt8(ascii: ".")]
       for (path, kind) in rule.kinds where kind.isLinear && !path.starts(with: base) {
         if !path.contains(UInt8(ascii: "*")) { heads.insert(path) }
+      }
+      for former in Self.formerHeads {
+        let renamed = Placer(rule: rule, names: []).renamed(former + ".weight".utf8).name
+        if Placer.module(of: renamed).map(heads.contains) == true { heads.insert(former) }
       }
     }
     return heads.sorted { $0.lexicographicallyPrecedes($1) }

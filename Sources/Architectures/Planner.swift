@@ -27,7 +27,9 @@ struct Planner {
   // MARK: - The rule of a class
 
   /// False, with nothing done, when the checkpoint has not one weight that the class knows.
-  mutating func apply(_ rule: ClassRule, ties: Bool) -> Bool {
+  ///
+  /// - Parameter isBase: it has no head, and may have been saved from below one.
+  mutating func apply(_ rule: ClassRule, ties: Bool, isBase: Bool) -> Bool {
     let placer = Placer(rule: rule, names: names)
     let placements = names.map(placer.place)
     let hasWeights = zip(tensors, placements).contains { $0.isMatrix && $1.module != nil }
@@ -42,6 +44,7 @@ struct Planner {
       if dispositions[index].isKept { alsoSkip(placement, names[index]) }
     }
     skipAbsent(rule, placements, ties: ties)
+    if isBase { skipLacking(rule, placements) }
     for (index, module) in modules.enumerated() {
       if let module, dispositions[index].isKept { skipped.insert(module) }
     }
@@ -138,7 +141,8 @@ struct Planner {
       }
     }
     warnings.append(
-      "\(unknown.count) weights belong to no known module of the model and stay as they are: "
+      "\(unknown.count == 1 ? "1 weight belongs" : "\(unknown.count) weights belong") to no known module of the model and "
+        + "\(unknown.count == 1 ? "stays as it is" : "stay as they are"): "
         + "\(names: unknown.map { tensors[$0].name.string })"
     )
   }
@@ -210,8 +214,10 @@ struct Planner {
     }
     if !colliding.isEmpty {
       warnings.append(
-        "\(colliding.count) linear weights stay as they are because the end of their names matches a skipped module: "
-          + "\(names: colliding)")
+        colliding.count == 1
+          ? "1 linear weight stays as it is because the end of its name matches a skipped module: \(names: colliding)"
+          : "\(colliding.count) linear weights stay as they are because the end of their names matches a skipped module: \(names: colliding)"
+      )
     }
   }
 

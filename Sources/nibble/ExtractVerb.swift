@@ -50,10 +50,11 @@ enum ExtractVerb: Verb {
 
   private static func summary(_ report: ExtractReport, _ arguments: Arguments) -> String {
     if arguments.has(.dryRun) {
-      return "would write \(report.output.printable()): \(report.files.count) files, factors of up to "
-        + "\(report.candidates.count) modules\n"
+      return "would write \(report.output.printable()): \(counted(report.files.count, "file")), factors of up to "
+        + "\(counted(report.candidates.count, "module"))\n"
     }
     let seconds = report.seconds > 0 ? ", \((report.seconds * 100).rounded() / 100) s" : ""
-    return "wrote \(report.output.printable()): \(report.files.count) files, \(byteText(report.bytesOut))\(seconds)\n"
+    return
+      "wrote \(report.output.printable()): \(counted(report.files.count, "file")), \(byteText(report.bytesOut))\(seconds)\n"
   }
 }

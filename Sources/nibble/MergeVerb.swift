@@ -99,7 +99,8 @@ enum MergeVerb: Verb {
     guard settings.weights.isEmpty || settings.weights.count == adapters else {
       throw Failure(
         .usage,
-        "option '--weight' is given \(settings.weights.count) times for \(adapters) adapters: one for each, or none")
+        "option '--weight' is given \(counted(settings.weights.count, "time")) for \(counted(adapters, "adapter")): one for each, or none"
+      )
     }
     if let kind = try arguments.choice(combine, Combination.self) { settings.combination = kind }
     if let text = arguments.text(density) {

@@ -26,7 +26,7 @@ extension RunReport {
     if arguments.has(.json) { return try StandardStream.output.write(json + "\n") }
     let isDryRun = arguments.has(.dryRun)
     var text = isDryRun ? "would write \(output.printable())" : "wrote \(output.printable())"
-    text += ": \(files.count) files, \(tensors) tensors, \(parameters) parameters\n"
+    text += ": \(counted(files.count, "file")), \(counted(tensors, "tensor")), \(counted(parameters, "parameter"))\n"
     if let summary { text += summary.text(isVerbose: arguments.has(.verbose)) }
     text += "\(byteText(bytesIn)) in, \(byteText(bytesOut)) out"
     if !isDryRun, seconds > 0 {

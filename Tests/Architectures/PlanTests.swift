@@ -68,6 +68,28 @@ let planCases: [PlanCase] = [
     kept: [("embed_tokens.weight", .notLinear)], skipped: ["lm_head", "qa_outputs", "score"],
     note: "no head of its own, but below one"),
   PlanCase(
+    architecture: "Gemma3TextModel", quantized: ["layers.{0,1}.self_attn.q_proj.weight"],
+    kept: [("embed_tokens.weight", .notLinear)], skipped: ["lm_head", "score"], note: "the causal class drops 'Text'"),
+  PlanCase(
+    architecture: "GPTNeoXModel", quantized: ["layers.0.attention.{query_key_value,dense}.weight"],
+    kept: [("embed_in.weight", .notLinear)],
+    skipped: ["classifier", "embed_out", "lm_head", "qa_outputs", "score"], note: "a head with two names"),
+  PlanCase(
+    architecture: "RobertaModel", quantized: ["encoder.layer.0.attention.{self.query,output.dense}.weight"],
+    kept: [("embeddings.word_embeddings.weight", .notLinear)],
+    skipped: [
+      "classifier", "classifier.dense", "classifier.out_proj", "lm_head.decoder", "lm_head.dense", "pooler",
+      "qa_outputs", "roberta.pooler",
+    ], note: "without its pooler"),
+  PlanCase(
+    architecture: "ViTModel", quantized: ["encoder.layer.0.attention.attention.{query,key,value}.weight"],
+    kept: [("embeddings.position_embeddings 3", .notLinear)], skipped: ["classifier", "pooler", "vit.pooler"],
+    note: "without its pooler"),
+  PlanCase(
+    architecture: "ViTModel",
+    quantized: ["encoder.layer.0.attention.attention.{query,key,value}.weight", "pooler.dense.weight"],
+    kept: [("pooler.dense.bias 1", .notLinear)], skipped: ["classifier"], note: "with its pooler"),
+  PlanCase(
     architecture: "OlmoModel",
     quantized: ["layers.{0,1,9,10}.mlp.gate_proj.weight", "layers.{0,1,9}.mlp.down_proj.weight"],
     kept: [("layers.10.mlp.down_proj.weight", .lastParameter)],
@@ -172,7 +194,8 @@ let planCases: [PlanCase] = [
       ("vision_tower.vision_model.embeddings.patch_embedding.weight 4", .notLinear),
     ],
     skipped: [
-      "language_model.lm_head", "lm_head", "model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_2",
+      "language_model.lm_head", "lm_head", "model.multi_modal_projector.linear_1",
+      "model.multi_modal_projector.linear_2",
       "model.vision_tower.encoder.layers.0.mlp.fc1",
     ], note: "old names, towers kept"),
   PlanCase(
@@ -233,6 +256,24 @@ let planCases: [PlanCase] = [
 ]
 
 @Suite struct PlanTests {
+  /// The class that AutoModelForCausalLM makes of a base, where its name does not follow from the base's.
+  @Test(arguments: [
+    ("LlamaModel", "lm_head"), ("Gemma3TextModel", "lm_head"), ("Gemma3nTextModel", "lm_head"),
+    ("Gemma4TextModel", "lm_head"), ("Qwen3_5TextModel", "lm_head"), ("Qwen3_5MoeTextModel", "lm_head"),
+    ("Llama4TextModel", "lm_head"), ("CohereCompassTextModel", "lm_head"), ("ReformerModel", "lm_head.decoder"),
+    ("BertGenerationEncoder", "lm_head.decoder"), ("GPTNeoXModel", "embed_out"), ("MoshiModel", "lm_head"),
+  ])
+  func headsOfBases(_ architecture: String, _ head: String) {
+    #expect(RuleText.embedded.heads(ofBase: architecture).contains(Array(head.utf8)))
+  }
+
+  @Test func headsOfNoBase() {
+    for name in ["LlamaForCausalLM", "Model", "Encoder", "TextModel", "NobodysModel", ""] {
+      #expect(RuleText.embedded.heads(ofBase: name).isEmpty)
+    }
+    #expect(!RuleText.embedded.heads(ofBase: "LlamaModel").contains(Array("embed_out".utf8)))
+  }
+
   @Test(arguments: planCases) func plan(_ row: PlanCase) throws {
     var expected: [(TensorInfo, Disposition)] = []
     for text in row.quantized.flatMap(expand) { expected.append((try tensor(text), .quantize)) }

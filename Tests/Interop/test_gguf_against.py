@@ -32,7 +32,7 @@ def test_verify(nibble, plain, tmp_path, scheme):
     model.write_bytes(data)
     report = nibble.json("verify", model, "--against", FIXTURE, expect=DIFFERENT)
     problem, = report["problems"]
-    assert problem["tensor"] == "blk.2.ffn_down.weight" and problem["problem"].startswith("1 bytes are not those")
+    assert problem["tensor"] == "blk.2.ffn_down.weight" and problem["problem"].startswith("1 byte is not the one")
 
 
 def test_importance_is_not_known(nibble, plain, tmp_path):

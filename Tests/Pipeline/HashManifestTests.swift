@@ -103,7 +103,7 @@ import Testing
     #expect(try verify(elsewhere).isGood)
     let others = Self.lines + "\nmanifest  x  sha256\nxxh64     0123456789abcdef  other.gguf\n\n"
     let result = try verify(others)
-    #expect(result.isGood && result.notChecked == ["1 lines of \(directory.path("hashes")), which are of other files"])
+    #expect(result.isGood && result.notChecked == ["1 line of \(directory.path("hashes")), which is of another file"])
     // The same name in two places: only the path as it was given tells.
     let both = Self.lines + "\nxxh64  0123456789abcdef  b/m.gguf\n"
     let error = #expect(throws: Failure.self) { try verify(both) }

@@ -82,7 +82,7 @@ extension HostileFile {
   }
 
   private static let offsets: [HostileFile] = [
-    ("[4,0]", "end before they begin"), ("[0]", "has 1 entries, expected 2"), ("[]", "has 0 entries, expected 2"),
+    ("[4,0]", "end before they begin"), ("[0]", "has 1 entry, expected 2"), ("[]", "has 0 entries, expected 2"),
     ("[0,4,4]", "more than the 2 entries"), ("[-4,0]", "data_offsets: found -4"),
     ("[0,4.0]", "data_offsets: found 4.0"),
     ("[0,9223372036854775808]", "which overflows"), ("[0,9223372036854775807]", "needs 4 bytes"),

@@ -16,7 +16,7 @@ extension HostileFile {
         "hole at the start", "leaving a hole of 4 bytes from 0", tensor: "a",
         header: "{\"a\":\(fields("U8", "[4]", "[4,8]"))}", data: 8, twin: "{\"a\":\(fields("U8", "[8]", "[0,8]"))}"),
       HostileFile(
-        "hole in the middle", "leaving a hole of 1 bytes from 4", tensor: "b", header: pair("[0,4]", "[5,9]"), data: 9,
+        "hole in the middle", "leaving a hole of 1 byte from 4", tensor: "b", header: pair("[0,4]", "[5,9]"), data: 9,
         twin: pair("[0,4]", "[4,8]"), twinData: 8),
       HostileFile(
         "data without tensors", "found 4 bytes after the last tensor", header: "{}", data: 4, twin: "{}", twinData: 0),
@@ -84,7 +84,8 @@ extension HostileFile {
     ("itself", SafetensorsBuilder.small.bytes),
   ].map { (name: String, tail: [UInt8]) in
     HostileFile(
-      "\(name) after the last tensor", "found \(tail.count) bytes after the last tensor, allowed are none",
+      "\(name) after the last tensor",
+      "found \(tail.count == 1 ? "1 byte" : "\(tail.count) bytes") after the last tensor, allowed are none",
       bytes: { SafetensorsBuilder.small.bytes + tail }, twin: { SafetensorsBuilder.small.bytes })
   }
 

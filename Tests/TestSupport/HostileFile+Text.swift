@@ -2,11 +2,12 @@ extension HostileFile {
   /// The length before the header.
   static let prefixes: [HostileFile] =
     [
-      HostileFile("empty file", "not a checkpoint: it is an empty file", bytes: { [] }, twin: { SafetensorsBuilder.file("{}") })
+      HostileFile(
+        "empty file", "not a checkpoint: it is an empty file", bytes: { [] }, twin: { SafetensorsBuilder.file("{}") })
     ]
     + (1...7).map { count in
       HostileFile(
-        "\(count) bytes", "file has \(count) bytes",
+        "\(count) bytes", "file has \(count == 1 ? "1 byte" : "\(count) bytes"),",
         bytes: { [UInt8](repeating: 0, count: count) }, twin: { SafetensorsBuilder.file("{}") })
     }
     + [

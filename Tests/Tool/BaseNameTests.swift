@@ -122,6 +122,37 @@ import Testing
     #expect(try warnings("base-of-others").first?.contains("nothing says that") == true)
   }
 
+  /// A path in a configuration is compared with the base's own, and not looked into.
+  @Test func baseByAnotherPath() throws {
+    try FileManager.default.createSymbolicLink(atPath: directory.path("link"), withDestinationPath: "base")
+    for name in [directory.path("link"), directory.path("link/"), directory.path("base/../link")] {
+      #expect(try warnings(name) == [])
+    }
+    _ = try directory.makeDirectory("elsewhere")
+    try make("quantize", base, "-o", directory.path("elsewhere/tuned"))
+    for name in ["elsewhere/tuned", "elsewhere/nothing", "elsewhere"] {
+      #expect(try warnings(directory.path(name)).first?.contains("nothing says that") == true)
+    }
+  }
+
+  /// A base in 4 bits cannot be brought to others: nothing is advised that is refused.
+  @Test func trainedOnAnotherQuantizedOne() throws {
+    let nf4 = directory.path("base-nf4")
+    let fp4 = directory.path("base-fp4")
+    try make("quantize", base, "-o", nf4)
+    try make("quantize", base, "-o", fp4, "--scheme", "fp4")
+    for name in ["x/base-fp4", fp4] {
+      let found = try warnings(name, nf4)
+      #expect(
+        found.count == 1 && found.allSatisfy { $0.hasSuffix("the FP4 of 'base': merge it into that") }, "\(found)")
+    }
+    let words = ["--base-as-trained", "fp4", "-o", directory.path("no"), "--json"]
+    let refused = try Tool.run(["merge", nf4, adapter("x/base-fp4")] + words)
+    Refusal(status: 2, message: "option '--base-as-trained' is for a 16-bit base").check(refused, "merge")
+    // The base that it was trained on.
+    #expect(try warnings(fp4, fp4) == [])
+  }
+
   @Test func namedAsFourBit() throws {
     let hint = "--base-as-trained nf4 brings"
     #expect(try warnings("unsloth/base-bnb-4bit").first?.contains(hint) == true)
@@ -162,7 +193,7 @@ import Testing
     #expect(try found { $0.set(last, 127, 1e-30) } == [])
     // Of a module with A zero the delta is zero too.
     let saved = try found { $0.add("model.norm.weight", [32]) }
-    #expect(saved.count == 1 && saved.allSatisfy { $0.contains("only 1 tensors that it has whole or in rows") })
+    #expect(saved.count == 1 && saved.allSatisfy { $0.contains("only 1 tensor that it has whole or in rows") })
     let lengths = try found { builder in
       builder.set("use_dora", "true")
       for layer in 0..<2 {

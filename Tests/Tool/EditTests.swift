@@ -114,6 +114,50 @@ import Testing
     #expect(try directory.read("m.gguf") == PlainGGUF.small.bytes)
   }
 
+  // MARK: - What no loader takes
+
+  private static let doubt = "no loader takes the model: "
+
+  /// Said, and edited all the same.
+  private func doubts(_ words: String...) throws -> [String] {
+    let run = try Tool.run(["edit"] + words + ["--json"])
+    #expect(run.status == 0, "\(run.error)")
+    let warnings = try #require(parse(run.output)?["warnings"]?.array).compactMap(\.string)
+    #expect(warnings.count == run.warnings.count)
+    return warnings.filter { $0.hasPrefix(Self.doubt) }
+  }
+
+  @Test func tensorsThatAreMissing() throws {
+    var model = TestModel.llama()
+    let whole = try model.write(to: directory, "whole") + "/model.safetensors"
+    #expect(try doubts(whole, "--set", "a=b") == [])
+    for name in ["model.layers.1.mlp.up_proj.weight", "model.layers.0.self_attn.q_proj.weight"] {
+      model.tensors.remove(at: try #require(model.index(of: name)))
+    }
+    let part = try model.write(to: directory, "part") + "/model.safetensors"
+    for words in [["--set", "a=b", "--dry-run"], ["--set", "a=b"], ["--remove", "a"]] {
+      let run = try Tool.run(["edit", part] + words)
+      #expect(run.status == 0 && run.warnings.count == 1, "\(run.error)")
+      #expect(run.error.contains(Self.doubt) && run.error.contains("'model.layers.1.mlp.up_proj.weight'"))
+      #expect(run.error.contains("(and 1 more fault)"), "\(run.error)")
+    }
+    // By itself it is held to nothing, nor beside the configuration of a model that it is no file of.
+    let lone = try directory.write("lone.safetensors", directory.read("part/model.safetensors"))
+    #expect(try doubts(lone, "--set", "a=b") == [])
+    try directory.write("part/other.safetensors", directory.read("part/model.safetensors"))
+    #expect(try doubts(directory.path("part/other.safetensors"), "--set", "a=b") == [])
+  }
+
+  @Test func architectureThatIsMissing() throws {
+    #expect(try doubts(path, "--set", "general.name=x") == [])
+    let found = try doubts(path, "--remove", "general.architecture")
+    #expect(found.count == 1 && found.allSatisfy { $0.contains("'general.architecture' is missing") }, "\(found)")
+    #expect(try doubts(path, "--set", "general.name=y").count == 1)
+    #expect(try doubts(path, "--set", "general.type=str:imatrix", "--dry-run") == [])
+    #expect(try doubts(path, "--set", "general.architecture=str:llama") == [])
+    #expect(try doubts(path, "--set", "general.name=z") == [])
+  }
+
   // MARK: - Stopped anywhere
 
   /// Killed at each call that changes something: the file is the old one or the new one, or the next edit makes it so.

@@ -93,8 +93,9 @@ import Testing
   @Test func words() throws {
     let run = try Tool.run("fit", try config())
     #expect(run.status == 0 && run.error == "")
-    let line = try #require(run.output.split(separator: "\n").first { $0.hasPrefix("lora-bf16 does not fit") })
-    #expect(line.hasPrefix("lora-bf16 does not fit a 24 GiB card: 26.0 GB of weights alone; qlora does, with "))
+    let line = try #require(run.output.split(separator: "\n").first { $0.contains("lora-bf16 do not fit") })
+    #expect(
+      line.hasPrefix("full and lora-bf16 do not fit a 24 GiB card: 26.0 GB of weights alone; qlora does, with "))
     #expect(run.output.contains("\nqlora fits a 24 GiB card, with "))
     #expect(run.output.contains(" to spare: sequences up to "))
     for line in run.output.split(separator: "\n") { #expect(line.count <= 120, "\(line)") }
@@ -104,6 +105,19 @@ import Testing
       let said = lines.flatMap { $0.split(separator: ";").dropFirst() }.filter { $0.contains(" does, with ") }
       #expect(Set(said).count == said.count, "\(said)")
     }
+    for options in [["--gpus", "48GiB", "--seq-len", "4097"], ["--gpus", "48GiB"], ["--gpus", "8GB"]] {
+      let path = try config(["max_position_embeddings": "4096"])
+      let lines = try Tool.run(["fit", path] + options).output.split(separator: "\n")
+      // Without the strategies no two lines are the same.
+      let rest = lines.map { line in
+        line.split(separator: " ").filter { word in !Self.strategies.contains { word.hasPrefix($0) } }.joined(
+          separator: " ")
+      }
+      #expect(Set(rest).count == rest.count, "\(rest)")
+    }
+    let short = try config(["max_position_embeddings": "4096"])
+    let beyond = try Tool.run("fit", short, "--seq-len", "4097", "--gpus", "8GB")
+    #expect(beyond.output.contains("\nfull, lora-bf16, qlora and qlora-paged do not fit an 8.0 GB card\n"))
     let small = try Tool.run("fit", try config(), "--gpus", "8GB")
     #expect(small.output.contains("qlora does not fit an 8.0 GB card: ") && small.output.contains(" too much; "))
   }

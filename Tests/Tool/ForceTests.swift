@@ -148,6 +148,50 @@ import Testing
     #expect(try parts("out").count == 4 + 2 + 2 + 2)
   }
 
+  /// The model in one file and its parts are the same model: whichever is written, the old form of it goes.
+  @Test(arguments: ["convert", "split"]) func oneFileAndParts(_ verb: String) throws {
+    let path = try large()
+    let manifest = ".nibble-manifest.json"
+    let out = directory.path("out.gguf")
+    for name in ["outer.gguf", "out.gguf.txt", "out-x.gguf"] { try directory.write(name, PlainGGUF.small.bytes) }
+    let others = try parts("out")
+    _ = try isDone("convert", path, "-o", out)
+    let run = try isDone(verb, path, "-o", out, "--max-shard-size", "70kB", "--force")
+    #expect(run.warnings.isEmpty, "\(run.error)")
+    let names = (1...4).map { "out-0000\($0)-of-00004.gguf" }
+    #expect(try parts("out") == (others + names + [names[0] + manifest]).sorted())
+    _ = try isDone("convert", path, "-o", out, "--force")
+    #expect(try parts("out") == (others + ["out.gguf", "out.gguf" + manifest]).sorted())
+    _ = try isDone("verify", out)
+    #expect(directory.exists("outer.gguf"))
+  }
+
+  /// Neither what is read, nor what is no GGUF, nor without `--force`.
+  @Test func oneFileAndPartsThatStay() throws {
+    let path = try large()
+    let out = directory.path("out.gguf")
+    _ = try isDone("convert", path, "-o", out)
+    _ = try isDone("split", path, "-o", out, "--max-shard-size", "70kB")
+    #expect(try parts("out").count == 2 + 5)
+    let kept = "not removed, since they are what was read: "
+    let split = try isDone("split", out, "-o", out, "--max-shard-size", "70kB", "--force")
+    #expect(split.error.contains(kept + "'out.gguf'"), "\(split.error)")
+    let whole = try isDone("convert", directory.path("out-00001-of-00004.gguf"), "-o", out, "--force")
+    #expect(whole.error.contains(kept + "'out-00001-of-00004.gguf'"), "\(whole.error)")
+    #expect(try parts("out").count == 2 + 5)
+    for (name, words) in [
+      ("new.gguf", ["split", path, "-o", directory.path("new"), "--max-shard-size", "70kB"]),
+      ("new-00001-of-00009.gguf", ["convert", path, "-o", directory.path("new.gguf")]),
+    ] {
+      try directory.write(name, Array("notes".utf8))
+      let before = try Snapshot(directory.path)
+      let run = try Tool.run(words + ["--force", "--json"])
+      Refusal(status: 73, message: "already exists and is not a GGUF file").check(run, words[0])
+      #expect(try Snapshot(directory.path) == before)
+      try directory.remove(name)
+    }
+  }
+
   // MARK: - A manifest whose model is gone
 
   @Test func orphan() throws {

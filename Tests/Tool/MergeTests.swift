@@ -55,7 +55,7 @@ import Testing
   @Test(arguments: [
     (["--weight", "x"], "option '--weight': 'x' is not a number"), (["--weight", "nan"], "is not a number"),
     (["--weight", "inf"], "is not a number"),
-    (["--weight", "1", "--weight", "2"], "option '--weight' is given 2 times for 1 adapters"),
+    (["--weight", "1", "--weight", "2"], "option '--weight' is given 2 times for 1 adapter:"),
     (["--combine", "ties"], "needs at least two adapters"), (["--combine", "tiez"], "did you mean 'ties'?"),
     (["--density", "0.5"], "option '--density' goes with '--combine'"),
     (["--density", "1.5"], "is not a number from 0 to 1"),

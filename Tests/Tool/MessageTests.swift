@@ -89,6 +89,30 @@ import Testing
     #expect(copied.status == 0 && copied.warnings.contains { $0.hasSuffix(warning) }, "\(copied.error)")
   }
 
+  @Test func textInPlaceOfATokenizer() throws {
+    let fixture = Tool.repository + "/fixtures/sql-llama"
+    let model = try directory.makeDirectory("model")
+    for file in try FileManager.default.contentsOfDirectory(atPath: fixture) {
+      try FileManager.default.copyItem(atPath: fixture + "/" + file, toPath: model + "/" + file)
+    }
+    func run() throws -> Tool.Result { try Tool.run("convert", model, "-o", directory.path("x.gguf"), "--json") }
+    let valid = try directory.read("model/tokenizer.model")
+    for (text, found) in [
+      ("Not found\n", "it is text that begins with 'Not found'"), ("{\"a\": 1}", "it is text that begins with '{"),
+      ("\n\n  Zugriff verweigert: ß", "it is text that begins with 'Zugriff verweigert: ß'"),
+      ("<html></html>", "it is a web page (HTML)"), ("", "it is an empty file"),
+    ] {
+      try directory.write("model/tokenizer.model", Array(text.utf8))
+      Refusal(status: 65, message: "is no SentencePiece model: \(found)", file: "tokenizer.model").check(
+        try run(), "convert")
+    }
+    // A model that is cut short is none of text.
+    try directory.write("model/tokenizer.model", Array(valid.dropLast(7)))
+    #expect(try !run().error.contains("is no SentencePiece model"))
+    try directory.write("model/tokenizer.model", valid)
+    #expect(try run().status == 0)
+  }
+
   // MARK: - The hub
 
   @Test func nameOfTheHub() throws {

@@ -61,7 +61,7 @@ struct WeightPlanner {
     try checkFlags(found)
     if !left.isEmpty {
       warnings.append(
-        "\(left.count) tensors of other parts of the model are left out: \(names: left); GGUF keeps those in a file of "
+        "\(left.count == 1 ? "1 tensor of another part of the model is" : "\(left.count) tensors of other parts of the model are") left out: \(names: left); GGUF keeps those in a file of "
           + "their own (mmproj), which is not written")
     }
     if tiesEmbeddings, found["output.weight"] != nil {

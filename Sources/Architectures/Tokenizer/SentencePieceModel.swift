@@ -41,7 +41,8 @@ struct SentencePieceModel: Sendable {
       }
       guard !types.isEmpty else { throw Failure(.malformed, "is no SentencePiece model: it has no pieces") }
     } catch {
-      let found = FileContent.signature(Array(bytes.prefix(FileContent.length)))
+      let beginning = Array(bytes.prefix(FileContent.length))
+      let found = FileContent.signature(beginning) ?? FileContent.text(beginning)
       let failure = found.map { Failure(.malformed, "is no SentencePiece model: it is \($0)") }
       throw (failure ?? error).located(file: Self.file)
     }

@@ -16,7 +16,7 @@ extension ModelSource {
     guard checkpoint.directory != nil, !isAdapter, let config else { return ContentsReport() }
     let report = Contents(logical: logical, config: config).report()
     if let first = report.faults.first {
-      let more = report.faultCount > 1 ? " (and \(report.faultCount - 1) more faults)" : ""
+      let more = report.faultCount > 1 ? " (and \(counted(report.faultCount - 1, "more fault")))" : ""
       let failure = Failure(.malformed, first.problem + more, tensor: first.tensor)
       throw checkpoint.index(of: TensorName(first.tensor)) == nil
         ? failure.located(file: checkpoint.path) : located(failure)
@@ -28,9 +28,11 @@ extension ModelSource {
 extension ContentsReport {
   /// - Parameter unknown: what has been said already of tensors that the class does not know.
   func warnings(besides said: [Warning] = []) -> [Warning] {
-    if unused.isEmpty || said.contains(where: { $0.contains("belong to no known module") }) { return warnings }
+    if unused.isEmpty || said.contains(where: { $0.contains("to no known module") }) { return warnings }
     return warnings + [
-      "\(unused.count) tensors are no parameters of the model, and loaders leave them out: \(names: unused)"
+      unused.count == 1
+        ? "1 tensor is no parameter of the model, and loaders leave it out: \(names: unused)"
+        : "\(unused.count) tensors are no parameters of the model, and loaders leave them out: \(names: unused)"
     ]
   }
 }
@@ -91,11 +93,14 @@ struct Contents {
 
 /// A model in GGUF states its architecture; without it nothing opens it.
 func checkArchitecture(_ values: GGUFValues) throws(Failure) {
-  let metadata = values.checkpoint.metadata
+  try checkArchitecture(values.checkpoint.metadata, file: values.checkpoint.files.first?.name)
+}
+
+func checkArchitecture(_ metadata: GGUFMetadata, file: String?) throws(Failure) {
   if let type = try metadata.text("general.type"), type != "model" { return }
   guard try metadata.text("general.architecture") == nil else { return }
   throw Failure(
     .malformed,
     "metadata 'general.architecture' is missing: no loader opens such a model ('nibble edit --set' adds it)",
-    file: values.checkpoint.files.first?.name)
+    file: file)
 }

@@ -77,7 +77,10 @@ struct UnwrappedCheckpoint: StoredCheckpoint {
     self.tensors = tensors
     self.positions = positions
     warnings =
-      base.warnings + ["\(wrapped.count) names have words of training wrappers, which are taken off: \(wrapped.text)"]
+      base.warnings + [
+        "\(wrapped.count == 1 ? "1 name has" : "\(wrapped.count) names have") words of training wrappers, which are taken "
+          + "off: \(wrapped.text)"
+      ]
   }
 
   var container: String { base.container }

@@ -57,7 +57,7 @@ extension Convert {
       maxShardBytes: run.maxShardBytes)
     return GGUFRun(
       plan: plan, operation: "convert", activity: "converting", recorded: recorded(model), warnings: made.warnings,
-      options: run, identities: adapter.identities,
+      options: run, identities: adapter.identities + model.checkpoint.identities,
       checkUnchanged: { () throws(Failure) in for file in adapter.files { try file.checkUnchanged() } })
   }
 

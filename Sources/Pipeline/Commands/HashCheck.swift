@@ -39,7 +39,10 @@ struct HashCheck {
         file: manifest.name)
     }
     let others = manifest.entries.count - used.count
-    if others > 0 { result.notChecked.append("\(others) lines of \(manifest.name), which are of other files") }
+    if others > 0 {
+      let what = others == 1 ? "is of another file" : "are of other files"
+      result.notChecked.append("\(counted(others, "line")) of \(manifest.name), which \(what)")
+    }
     let total = checkpoint.tensors.reduce(0) { $0.addingSaturated($1.byteCount) }
     let progress = Progress("verifying", total: total, style: style)
     defer { progress.finish() }
@@ -156,7 +159,7 @@ struct HashCheck {
       result.add(file: file.name, "of all tensor data, \($0), \(manifest.name) says \($1)")
     }
     if unlisted > 0, expected.whole.isEmpty {
-      result.notChecked.append("\(unlisted) tensors of '\(file.name)', which \(manifest.name) does not list")
+      result.notChecked.append("\(counted(unlisted, "tensor")) of '\(file.name)', which \(manifest.name) does not list")
     }
   }
 

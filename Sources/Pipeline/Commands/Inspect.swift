@@ -186,7 +186,8 @@ extension Inspect.Result {
     // Numbers stand right, text left.
     var text = Table(head: head, rows: cells, right: [3] + (hasStatistics ? Array(4..<head.count) : [])).text
     let bits = (bitsPerParameter * 100).rounded() / 100
-    text += "\(rows.count) tensors, \(parameters) parameters, \(byteText(byteCount)), \(bits) bits per parameter\n"
+    text +=
+      "\(counted(rows.count, "tensor")), \(counted(parameters, "parameter")), \(byteText(byteCount)), \(bits) bits per parameter\n"
     if let adapter { text += adapter.text }
     return text
   }

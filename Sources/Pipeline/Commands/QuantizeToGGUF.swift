@@ -30,13 +30,15 @@ public struct QuantizeToGGUF: Sendable {
       guard try input.metadata.text("general.type") != "adapter" else {
         throw Failure(.unsupported, "is an adapter, not a model: \(Quantize.adapterReason)", file: source)
       }
-      let matrix = try importance.map { path throws(Failure) in
-        try ImportanceMatrix(InputFile(path: path, name: fileName(of: path)))
+      let importanceFile = try importance.map { path throws(Failure) in
+        try InputFile(path: path, name: fileName(of: path))
       }
+      let matrix = try importanceFile.map { file throws(Failure) in try ImportanceMatrix(file) }
       let (plan, warnings) = try prepare(input, matrix, name: fileName(of: output))
       return try GGUFRun(
         plan: plan, operation: "quantize", activity: "quantizing", recorded: recorded,
-        warnings: input.warnings + warnings, source: input.path, options: run, identities: input.identities,
+        warnings: input.warnings + warnings, source: input.path, options: run,
+        identities: input.identities + [importanceFile?.identity].compactMap(\.self),
         checkUnchanged: input.checkUnchanged, summary: QuantizationSummary(plan)
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }

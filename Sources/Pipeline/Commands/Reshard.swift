@@ -57,7 +57,9 @@ public struct Reshard: Sendable {
     return try GGUFRun(
       plan: plan, operation: operation.rawValue, activity: "copying", recorded: recorded,
       warnings: warnings(input.warnings, fileCount: plan.layout.files.count), source: source, options: run,
-      identities: input.identities, checkUnchanged: input.checkUnchanged, replacesSplits: operation == .split
+      identities: input.identities, checkUnchanged: input.checkUnchanged,
+      // Whoever joins some parts may want to keep the others.
+      replacesOthers: operation == .split
     ).run(into: output, announce: announce)
   }
 

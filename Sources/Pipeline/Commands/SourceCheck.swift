@@ -77,7 +77,10 @@ struct SourceCheck {
       progress.advance(by: piece.range.count)
     }
     if differing > 0 {
-      result.add(tensor: info.name, "\(differing) bytes of codes are not those of the weights in \(against)")
+      result.add(
+        tensor: info.name,
+        "\(differing == 1 ? "1 byte of codes is not that" : "\(differing) bytes of codes are not those") of the weights in \(against)"
+      )
     }
     if let problem = try compareStatistics(weight, work) { result.add(tensor: info.name, problem) }
   }
@@ -161,7 +164,7 @@ struct SourceCheck {
     if differing > 0 {
       result.add(
         file: logical.checkpoint.location(of: stored).file, tensor: info.name,
-        "\(differing) bytes are not those of \(against)")
+        differing == 1 ? "1 byte is not that of \(against)" : "\(differing) bytes are not those of \(against)")
     }
   }
 }

@@ -169,7 +169,7 @@ extension Verify.Result {
       text += "\(Failure(.malformed, problem.problem, file: problem.file, tensor: problem.tensor))\n"
     }
     for item in notChecked { text += "not checked: \(item.printable())\n" }
-    text += isGood ? "ok" : "\(problems.count) \(problems.count == 1 ? "problem" : "problems")"
-    return text + ": \(tensorsChecked) tensors, \(byteText(bytesChecked)) checked\n"
+    text += isGood ? "ok" : counted(problems.count, "problem")
+    return text + ": \(counted(tensorsChecked, "tensor")), \(byteText(bytesChecked)) checked\n"
   }
 }

@@ -52,9 +52,10 @@ public struct Edit: Sendable {
     }
     let header = try EditedHeader(file, changes)
     var report = Report(path: path, container: header.container, changes: header.changes, warnings: warnings)
-    report.warnings += header.warnings
+    let doubts = header.warnings + [try EditedModel(path: path).warning(header)].compactMap(\.self)
+    report.warnings += doubts
     let manifest = try ManifestEdit(for: path, isGGUF: header.container == "gguf")
-    for warning in header.warnings { announce(warning) }
+    for warning in doubts { announce(warning) }
     if header.new == header.old { return report }
     report.manifest = manifest?.name
     report.isHeaderOnly = HeaderRewrite.isInPlace(header, linkCount: file.linkCount)

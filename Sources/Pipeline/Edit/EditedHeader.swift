@@ -11,6 +11,8 @@ struct EditedHeader {
   let new: [UInt8]
   let changes: [MetadataChange]
   let warnings: [Warning]
+  /// As they are to be; nil of safetensors.
+  let metadata: GGUFMetadata?
 
   /// Whether the data may stay where it is.
   var fits: Bool { old.count == new.count }
@@ -57,6 +59,7 @@ struct EditedHeader {
     new = try header.encoded(in: file, metadata: pairs)
     self.changes = made
     warnings = []
+    metadata = nil
   }
 
   // MARK: - GGUF
@@ -105,7 +108,9 @@ struct EditedHeader {
     }
     container = "gguf"
     old = try file.bytes(in: 0..<header.dataStart)
-    new = try header.encoded(metadata: GGUFMetadata(pairs))
+    let metadata = GGUFMetadata(pairs)
+    new = try header.encoded(metadata: metadata)
+    self.metadata = metadata
     self.changes = made
     self.warnings = warnings
   }

@@ -105,7 +105,7 @@ public struct ExtractReport: Sendable {
       ]
     }
     return Table(head: ["module", "rank", "energy", "change"], rows: rows, right: [1, 2, 3]).text
-      + "\(modules.count == 1 ? "1 module" : "\(modules.count) modules"): rank \(rank) holds \(Self.percent(energy ?? 1)) of the change's energy, "
+      + "\(counted(modules.count, "module")): rank \(rank) holds \(Self.percent(energy ?? 1)) of the change's energy, "
       + "the change is \(relativeChange.map(Self.percent) ?? "-") of the weights\n"
   }
 

@@ -63,8 +63,8 @@ extension FitReport {
   public var text: String {
     let o = options
     var text =
-      "\(parameters) parameters, \(type); \(o.gpus == 1 ? "one GPU" : "\(o.gpus) GPUs") of \(cardText); on each batch "
-      + "\(o.batch), sequence \(sequence);\nrank \(o.rank) on \(targets) linear layers, "
+      "\(counted(parameters, "parameter")), \(type); \(o.gpus == 1 ? "one GPU" : "\(o.gpus) GPUs") of \(cardText); on each batch "
+      + "\(o.batch), sequence \(sequence);\nrank \(o.rank) on \(counted(targets, "linear layer")), "
       + "\(o.optimizer.rawValue), gradient checkpointing \(o.checkpointing ? "on" : "off")"
       + (o.zeroStage == 0 ? "" : ", ZeRO-\(o.zeroStage)") + "\n\n"
     let head = ["per GPU", "weights", "adapter", "gradients", "optimizer", "activations", "overhead", "total"]
@@ -74,11 +74,12 @@ extension FitReport {
       return [row.strategy.rawValue] + bytes.map(byteText)
     }
     text += Table(head: head, rows: cells, right: Array(1..<head.count)).text + "\n"
-    for (index, row) in rows.enumerated() {
-      let advice = advice(row)
+    let findings = findings
+    for (index, finding) in findings.enumerated() {
+      let advice = advice(finding.row)
       // Where the next says the same, it says it.
-      let isLast = index + 1 == rows.count || self.advice(rows[index + 1]) != advice
-      text += sentence(row) + (isLast ? advice.map { "; " + $0 } ?? "" : "") + "\n"
+      let isLast = index + 1 == findings.count || self.advice(findings[index + 1].row) != advice
+      text += sentence(finding.row, of: finding.names) + (isLast ? advice.map { "; " + $0 } ?? "" : "") + "\n"
     }
     text += summary
     return text + "host memory \(byteText(hostMemory)), disk \(byteText(disk))\n"
@@ -96,21 +97,39 @@ extension FitReport {
     return "\(isVowel ? "an" : "a") \(cardText) card"
   }
 
-  private func sentence(_ row: Row) -> String {
-    let name = row.strategy.rawValue
+  /// Rows, and the strategies of which the same is to be said.
+  private var findings: [(row: Row, names: [String])] {
+    var found: [(row: Row, names: [String])] = []
+    for row in rows {
+      func isAlike(_ other: Row) -> Bool {
+        sentence(other, of: [""]) == sentence(row, of: [""]) && advice(other) == advice(row)
+      }
+      if let place = found.firstIndex(where: { isAlike($0.row) }) {
+        found[place].names.append(row.strategy.rawValue)
+      } else {
+        found.append((row, [row.strategy.rawValue]))
+      }
+    }
+    return found
+  }
+
+  private func sentence(_ row: Row, of names: [String]) -> String {
+    let name =
+      names.count > 1 ? "\(names.dropLast().joined(separator: ", ")) and \(names[names.count - 1])" : names[0]
+    let (fits, fitsNot) = names.count > 1 ? ("fit", "do not fit") : ("fits", "does not fit")
     if row.fits {
-      return "\(name) \(row.isClose ? "just fits" : "fits") \(card), with \(byteText(row.margin)) to spare: "
+      return "\(name) \(row.isClose ? "just \(fits)" : fits) \(card), with \(byteText(row.margin)) to spare: "
         + "sequences up to \(limited(row.longestSequence)), or batches up to \(limited(row.largestBatch))"
     }
     guard row.isPromised else {
       return row.longestSequence == 0
-        ? "\(name) does not fit \(card)" : "\(name) fits \(card) with sequences up to \(row.longestSequence)"
+        ? "\(name) \(fitsNot) \(card)" : "\(name) \(fits) \(card) with sequences up to \(row.longestSequence)"
     }
     let reason =
       row.perGPU.weights > row.budget
       ? "\(byteText(row.perGPU.weights)) of weights alone"
       : "\(byteText(row.perGPU.total)) needed, \(byteText(-row.margin)) too much"
-    return "\(name) \(row.isClose ? "just does not fit" : "does not fit") \(card): \(reason)"
+    return "\(name) \(row.isClose ? "just \(fitsNot)" : fitsNot) \(card): \(reason)"
   }
 
   /// What to change, the least first; nil for what fits.

@@ -43,13 +43,16 @@ struct GGUFPlace {
     return String(decoding: beginning, as: UTF8.self).contains("\"nibble-manifest\"")
   }
 
-  /// Files of the same split in another number of parts, and the manifest beside them.
+  /// Files of the same model in another number of parts, or in one, and the manifest beside them.
   func otherParts() throws(Failure) -> [String] {
     guard let directory, let first = names.first else { return [] }
     let own = GGUFFileName(first)
     let stem = own?.stem ?? String(first.dropLast(".gguf".count))
     let found = try directory.names().filter { name in
-      guard let part = GGUFFileName(GGUFSidecar.file(of: name) ?? name), part.total > 1 else { return false }
+      let file = GGUFSidecar.file(of: name) ?? name
+      guard let part = GGUFFileName(file), part.total > 1 else {
+        return file == stem + ".gguf" && file != first && directory.isFile(file)
+      }
       return part.stem == stem && part.total != own?.total
     }
     for name in found where name.hasSuffix(".gguf") { try check(name) }
@@ -70,7 +73,7 @@ struct GGUFPlace {
     }
     var warnings: [Warning] = []
     if !kept.isEmpty { warnings.append("not removed, since they are what was read: \(names: kept)") }
-    if !failed.isEmpty { warnings.append("parts of another split could not be removed: \(names: failed)") }
+    if !failed.isEmpty { warnings.append("old files of the model could not be removed: \(names: failed)") }
     return warnings
   }
 }

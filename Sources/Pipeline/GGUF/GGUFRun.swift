@@ -24,8 +24,8 @@ struct GGUFRun {
   var otherInputs: [InputFile] = []
   /// What was quantized, for a run that does.
   var summary: QuantizationSummary?
-  /// Whether a split of the same name in another number of parts is replaced, even where the new model is one file.
-  var replacesSplits = false
+  /// Whether files of the same name in another number of parts are replaced too.
+  var replacesOthers = true
   /// What adapters did, asked for when the weights have been written.
   var changes: (@Sendable () -> [MergeChange])?
 
@@ -42,7 +42,7 @@ struct GGUFRun {
     var oldParts: [String] = []
     if options.force {
       try place.checkReplaced()
-      if replacesSplits || plan.layout.files.count > 1 { oldParts = try place.otherParts() }
+      if replacesOthers { oldParts = try place.otherParts() }
     }
     let staged = try StagedFiles(
       path: path, names: names, replacing: options.force, orphans: place.isOrphan(manifest) ? [manifest] : [],

@@ -67,7 +67,8 @@ struct GGUFSourceCheck {
     for (position, count) in differing.enumerated() where count > 0 {
       result.add(
         tensor: plan.tensors[position].name,
-        "\(count) bytes are not those that \(plan.tensors[position].type.name.uppercased()) of \(against) has")
+        "\(count == 1 ? "1 byte is not the one that" : "\(count) bytes are not those that") \(plan.tensors[position].type.name.uppercased()) of \(against) has"
+      )
     }
   }
 }

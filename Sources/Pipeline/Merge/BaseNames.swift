@@ -25,10 +25,15 @@ struct BaseNames {
     let wanted = SourceRecord.lastComponent(of: named)
     if names.contains(wanted) || isNamedInGGUF(wanted) { return nil }
     let shown = "'\((SourceRecord.hubName(named) ?? named).printable(limit: 200))'"
-    if let code = neighbour(wanted) {
+    if isSelf(named) { return nil }
+    if let (code, source) = neighbour(wanted) {
       if trainedAs == code { return nil }
-      return "\(adapter.path): was trained on \(shown), the \(code.rawValue.uppercased()) of this base: merge it into "
-        + "that, or with --base-as-trained \(code.rawValue)"
+      // One in 4 bits is no original: it may have been made from the same.
+      let isFourBit = model.quantizationMethod == .fourBit
+      let origin = isFourBit ? "'\(source.printable(limit: 200))'" : "this base"
+      return
+        "\(adapter.path): was trained on \(shown), the \(code.rawValue.uppercased()) of \(origin): merge it into that"
+        + (isFourBit ? "" : ", or with --base-as-trained \(code.rawValue)")
     }
     var text = "\(adapter.path): was trained on \(shown), and nothing says that '\(own.printable(limit: 200))'"
     text += "\(kind) is that model: merged into another one it means nothing"
@@ -49,18 +54,31 @@ struct BaseNames {
   /// How a model that lies beside the base under that name was quantized from this base; nil when none was.
   ///
   /// It must be called much like the base: an adapter does not choose which directories are looked into.
-  private func neighbour(_ name: String) -> Quantize.Code? {
+  private func neighbour(_ name: String) -> (code: Quantize.Code, source: String)? {
     guard let real = FileName.real(model.checkpoint.path) else { return nil }
     let parts = real.split(separator: "/")
     let parent = "/" + parts.dropLast().joined(separator: "/")
     guard let own = parts.last, let directory = try? InputDirectory(path: parent),
       let found = try? directory.entries().first(where: { entry in
         entry.kind == .directory && entry.name == name && entry.name.commonPrefix(with: own).count * 2 >= own.count
-      }),
-      let record = try? SourceRecord(path: "\(parent)/\(found.name)"), let source = record.origins.first,
-      names.contains(SourceRecord.lastComponent(of: source))
+      })
     else { return nil }
-    return record.options?["scheme"]?.string.flatMap(Quantize.Code.init)
+    return quantized(at: "\(parent)/\(found.name)")
+  }
+
+  /// How the model in a directory was quantized from this base, by its manifest; nil when it was not.
+  private func quantized(at path: String) -> (code: Quantize.Code, source: String)? {
+    guard !path.utf8.contains(0), let record = try? SourceRecord(path: path), let source = record.origins.first,
+      names.contains(SourceRecord.lastComponent(of: source)),
+      let code = record.options?["scheme"]?.string.flatMap(Quantize.Code.init)
+    else { return nil }
+    return (code, source)
+  }
+
+  /// Whether a path leads to the base, by another name.
+  private func isSelf(_ path: String) -> Bool {
+    guard !path.utf8.contains(0), let real = FileName.real(path) else { return false }
+    return real == FileName.real(model.checkpoint.path)
   }
 
   /// A file is not called as the directory that it was made from: its metadata spell that in words, and its own name

@@ -32,7 +32,9 @@ extension ImportanceMatrix {
     let length = try reader.number("the length of the dataset's name", in: 0...nameLimit)
     let dataset = try reader.bytes(length, "the dataset's name")
     guard reader.remaining == 0 else {
-      throw Failure(.malformed, "\(reader.remaining) bytes follow the last field", offset: reader.position)
+      throw Failure(
+        .malformed, "\(reader.remaining == 1 ? "1 byte follows" : "\(reader.remaining) bytes follow") the last field",
+        offset: reader.position)
     }
     return (entries, dataset.isEmpty ? [] : [dataset], chunkCount)
   }
@@ -65,7 +67,9 @@ extension ImportanceMatrix {
     mutating func skip(_ count: Int, _ what: String) throws(Failure) {
       guard count <= remaining else {
         throw Failure(
-          .malformed, "ends inside \(what): \(count) bytes are needed, \(remaining) remain", offset: position)
+          .malformed,
+          "ends inside \(what): \(count == 1 ? "1 byte is" : "\(count) bytes are") needed, \(remaining) remain",
+          offset: position)
       }
       position += count
     }
