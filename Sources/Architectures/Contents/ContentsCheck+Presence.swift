@@ -104,6 +104,12 @@ extension ContentsCheck {
       if isSubset, !parents.contains(where: pattern.starts) { continue }
       // A tied embedding may be stored as the output embedding.
       if ties(configuration), heads.contains(where: { $0 == parameter.shape }) { continue }
+      // Of an encoder and a decoder with one embedding, either may have it.
+      if ties(configuration), pattern.suffix(13).elementsEqual("shared.weight".utf8),
+        tensors.contains(where: { $0.name.string.hasSuffix("embed_tokens.weight") })
+      {
+        continue
+      }
       if pattern.isBias {
         zeroed.append(filled(pattern, []))
       } else {

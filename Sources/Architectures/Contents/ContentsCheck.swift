@@ -1,3 +1,4 @@
+import Bytes
 import Tensors
 
 /// The check of one checkpoint, step by step.
@@ -37,7 +38,10 @@ struct ContentsCheck {
     self.isQuantized = isQuantized
   }
 
-  mutating func run(_ configuration: ModelConfiguration, hasOwnCode: Bool, member: (String) -> Int?) {
+  /// - Parameter isUneven: the configuration gives some layers what others have not, in ways that are not known here.
+  mutating func run(
+    _ configuration: ModelConfiguration, hasOwnCode: Bool, isUneven: Bool, member: (String) -> Int?
+  ) {
     let plain = placeAll()
     if present.isEmpty {
       if !hasOwnCode { addNoneBelongs() }
@@ -50,8 +54,23 @@ struct ContentsCheck {
     for (index, pattern) in plain.enumerated() {
       if let pattern { checkShape(index, pattern, member) }
     }
+    var certain = report
     checkExperts()
     checkPresence(configuration, member)
+    if isUneven {
+      let layers = report.faults.dropFirst(certain.faults.count).map(\.tensor).filter { name in
+        Array(name.utf8).components.contains(where: \.isNumber)
+      }
+      if !layers.isEmpty {
+        for fault in report.faults.dropFirst(certain.faults.count) where !layers.contains(fault.tensor) {
+          certain.add(fault)
+        }
+        certain.warnings = report.warnings
+        certain.warnings.append(
+          "not there, which is right only if the configuration leaves it out of these layers: \(names: layers)")
+        report = certain
+      }
+    }
   }
 
   mutating func add(_ tensor: String, _ problem: String) {

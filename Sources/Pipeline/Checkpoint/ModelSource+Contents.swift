@@ -58,9 +58,25 @@ struct Contents {
     let isQuantized = logical.items.map { if case .fourBit = $0 { true } else { false } }
     var report = Architectures.checkContents(
       infos, isQuantized: isQuantized, configuration: configuration,
-      hasOwnCode: config["auto_map"]?.object?.isEmpty == false, member: member)
+      hasOwnCode: config["auto_map"]?.object?.isEmpty == false, isUneven: Self.isUneven(config), member: member)
     if let fault = unquantized(infos, configuration) { report.add(fault) }
     return report
+  }
+
+  /// Whether members say which layers have what: every second one, a list of some, experts of which there are none.
+  private static func isUneven(_ config: JSONValue) -> Bool {
+    for (key, value) in config.object?.members ?? [] {
+      if value.object != nil, isUneven(value) { return true }
+      if let number = value.int {
+        let isPeriod = ["step", "freq", "frequency", "interval", "period"].contains { key.hasSuffix("_\($0)") }
+        if isPeriod, number > 1 { return true }
+        if number == 0, ["expert", "latent", "per_stack"].contains(where: key.contains) { return true }
+        if key == "zero_expert_num", number > 0 { return true }
+      }
+      let isList = ["_layers", "_indices", "_idx"].contains { key.hasSuffix($0) }
+      if isList, value.array?.contains(where: { $0.int != nil }) == true { return true }
+    }
+    return false
   }
 
   /// A whole number of the configuration.
