@@ -33,8 +33,9 @@ extension ContentsCheck {
     // By pattern and the numbers after the layer's.
     var members: [[UInt8]: [[Int]: [Int: Int]]] = [:]
     for (pattern, numbers, index) in placements {
-      guard let layer = numbers.first, let shape = contents.parameters[pattern]?.shape,
-        !shape.contains(where: \.variesByLayer)
+      // What is numbered and not counted is no stack of layers: each may be another module.
+      guard let layer = numbers.first, contents.counts[pattern.firstStack] != nil,
+        let shape = contents.parameters[pattern]?.shape, !shape.contains(where: \.variesByLayer)
       else { continue }
       members[pattern, default: [:]][Array(numbers.dropFirst()), default: [:]][layer] = index
     }
