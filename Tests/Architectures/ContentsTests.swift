@@ -81,12 +81,49 @@ private struct Headers {
         },
     ]), members: sizes)
 
+  /// Length of a head and width of the MLP are not stated; nor is that there are fewer heads of keys.
+  static let unstated: Headers = {
+    var model = llama
+    model.members["num_attention_heads"] = 4
+    model.members["head_dim"] = nil
+    for layer in 0..<2 {
+      for part in ["q", "o"] { model.set("model.layers.\(layer).self_attn.\(part)_proj.weight", [32, 32]) }
+    }
+    return model
+  }()
+
+  static let fused: Headers = {
+    var model = Headers(
+      architecture: "Phi3ForCausalLM",
+      tensors: whole(
+        Array(
+          repeating: [
+            ("self_attn.qkv_proj.weight", [64, 32]), ("self_attn.o_proj.weight", [32, 32]),
+            ("mlp.gate_up_proj.weight", [192, 32]), ("mlp.down_proj.weight", [32, 96]),
+            ("input_layernorm.weight", [32]), ("post_attention_layernorm.weight", [32]),
+          ], count: 2)), members: unstated.members)
+    return model
+  }()
+
+  static let gpt2 = Headers(
+    architecture: "GPT2LMHeadModel", ties: true,
+    tensors: [
+      ("transformer.wte.weight", [48, 32]), ("transformer.wpe.weight", [16, 32]),
+      ("transformer.ln_f.weight", [32]), ("transformer.ln_f.bias", [32]),
+      ("transformer.h.0.ln_1.weight", [32]), ("transformer.h.0.ln_1.bias", [32]),
+      ("transformer.h.0.ln_2.weight", [32]), ("transformer.h.0.ln_2.bias", [32]),
+      ("transformer.h.0.attn.c_attn.weight", [32, 96]), ("transformer.h.0.attn.c_attn.bias", [96]),
+      ("transformer.h.0.attn.c_proj.weight", [32, 32]), ("transformer.h.0.attn.c_proj.bias", [32]),
+      ("transformer.h.0.mlp.c_fc.weight", [32, 128]), ("transformer.h.0.mlp.c_fc.bias", [128]),
+      ("transformer.h.0.mlp.c_proj.weight", [128, 32]), ("transformer.h.0.mlp.c_proj.bias", [32]),
+    ], members: ["n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16, "vocab_size": 48])
+
   private static let norms: [(String, [Int])] = [("self_attn.q_norm.weight", [8]), ("self_attn.k_norm.weight", [8])]
 }
 
 @Suite struct ContentsTests {
   @Test func wholeModelsPass() throws {
-    for model in [Headers.llama, .mixture] {
+    for model in [Headers.llama, .mixture, .unstated, .fused, .gpt2] {
       let report = try model.report()
       #expect(report.faults.isEmpty && report.warnings.isEmpty && report.unused.isEmpty, "\(report)")
     }
@@ -164,6 +201,45 @@ private struct Headers {
     #expect(try silent.report().faults.isEmpty)
   }
 
+  @Test func sizes() {
+    func value(_ text: String) -> Int? {
+      ConfiguredSize(Array(text.utf8)[...]).value { ["a": 7, "b": 2, "z": 0, "max": .max][$0] }
+    }
+    for (text, wanted) in [
+      ("a", 7), ("2*a", 14), ("a/b", 3), ("a/b*b", 6), ("a*b/b", 7), ("a+2*a/b", 14), ("z", 0), ("-", nil), ("~", nil),
+      ("c", nil), ("a+c", nil), ("a/z", nil), ("2*max", nil), ("max+a", nil),
+    ] as [(String, Int?)] {
+      #expect(value(text) == wanted, "\(text)")
+    }
+  }
+
+  @Test func experts() throws {
+    let name = "model.layers.1.mlp.experts.1"
+    let narrow = try Headers.mixture.with("\(name).down_proj.weight", [32, 23]).report().faults
+    #expect(narrow.map(\.tensor) == ["\(name).down_proj.weight"], "\(narrow)")
+    var mixtral = Headers.mixture.changed { tensors in
+      tensors.removeAll { $0.name.contains("_norm.") || $0.name.contains(".mlp.") }
+      for layer in 0..<2 {
+        tensors.append(("model.layers.\(layer).block_sparse_moe.gate.weight", [3, 32]))
+        for expert in 0..<3 {
+          for (part, shape) in [("w1", [96, 32]), ("w2", [32, 96]), ("w3", [96, 32])] {
+            tensors.append(("model.layers.\(layer).block_sparse_moe.experts.\(expert).\(part).weight", shape))
+          }
+        }
+      }
+    }
+    mixtral.architecture = "MixtralForCausalLM"
+    mixtral.members["num_local_experts"] = 3
+    #expect(try mixtral.report() == ContentsReport())
+    let lower = mixtral.changed { tensors in
+      for index in tensors.indices where tensors[index].name.contains(".w1.") { tensors[index].shape = [95, 32] }
+    }
+    let faults = try lower.report().faults
+    #expect(faults.count == 2 && faults.allSatisfy { $0.problem.contains("one of 2 of [192, 32]") }, "\(faults)")
+    let fewer = try mixtral.changed { $0.removeAll { $0.name.contains("experts.2.") } }.report().faults
+    #expect(!fewer.isEmpty && fewer.allSatisfy { $0.problem.contains("there are 3 experts") }, "\(fewer)")
+  }
+
   /// In 4 bits, weights of Conv1D lie the other way round.
   @Test func fourBitWeightsMayLieTheOtherWayRound() throws {
     let name = "model.layers.0.mlp.up_proj.weight"
@@ -193,6 +269,14 @@ private struct Headers {
     #expect(try model.report().faults.count == 3)
   }
 
+  @Test func layersBeyondTheCount() throws {
+    var model = Headers.llama
+    model.members["num_hidden_layers"] = 1
+    let report = try model.report()
+    #expect(report.faults.isEmpty && report.unused.isEmpty && report.warnings.count == 1, "\(report)")
+    #expect(report.warnings.first?.contains("9 tensors are in layers beyond those that num_hidden_layers counts") == true)
+  }
+
   @Test func noneBelongs() throws {
     var foreign = Headers.llama.renamed { "x.\($0)" }
     let faults = try foreign.report().faults
@@ -212,5 +296,20 @@ private struct Headers {
     #expect(lacking.warnings.first?.contains("'model.layers.1' has no 'mlp.up_proj.weight' (1 of 2 have)") == true)
     model.architecture = nil
     #expect(try model.without("model.norm.weight").report() == ContentsReport())
+  }
+
+  /// A class whose linear layers are known, but not what else it has.
+  @Test func classesWithoutContents() throws {
+    let names = (0..<2).flatMap { layer in
+      ["self_attn.q_proj", "self_attn.k_proj", "mlp.fc1"].map { "text_model.encoder.layers.\(layer).\($0).weight" }
+    }
+    let model = Headers(architecture: "CLIPModel", tensors: names.map { ($0, [32, 32]) }, members: [:])
+    #expect(try model.report() == ContentsReport())
+    let lacking = try model.without(names[5]).report()
+    #expect(lacking.faults.isEmpty && lacking.warnings.count == 1, "\(lacking)")
+    #expect(lacking.warnings.first?.contains("layers.1' has no 'mlp.fc1.weight' (1 of 2 have)") == true)
+    // Another kind of layer.
+    let other = model.renamed { $0 == names[5] ? $0.replacing("fc1", with: "gate") : $0 }
+    #expect(try other.report() == ContentsReport())
   }
 }

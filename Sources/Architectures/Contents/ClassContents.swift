@@ -4,6 +4,8 @@ struct ClassContents {
     case required
     /// All of one group are there or none, number by number.
     case group(Int)
+    /// In every number of the path's first star or in none.
+    case even
     case optional
   }
 
@@ -19,11 +21,21 @@ struct ClassContents {
     var groups: (Int, Int)
   }
 
+  struct Switch {
+    var member: String
+    /// nil where it depends on more than the class.
+    var isOnByDefault: Bool?
+  }
+
   /// By paths in which `*` stands for a whole number.
   private(set) var parameters: [[UInt8]: Parameter] = [:]
   /// Members of config.json that say how many numbers follow a path.
   private(set) var counts: [[UInt8]: String] = [:]
   private(set) var choices: [Choice] = []
+  /// What members stand for that are null or not there.
+  private(set) var defaults: [String: ConfiguredSize] = [:]
+  /// Biases that are there only where a member is true.
+  private(set) var switches: [[UInt8]: Switch] = [:]
   /// False where only the base model of the class is known, not its head.
   private(set) var isWhole = true
 
@@ -66,6 +78,16 @@ struct ClassContents {
       }
     case UInt8(ascii: "*"):
       counts[path(words[1])] = String(decoding: words[2], as: UTF8.self)
+    case UInt8(ascii: "~"):
+      defaults[String(decoding: words[1], as: UTF8.self)] = ConfiguredSize(words[2])
+    case UInt8(ascii: "%"):
+      let container = path(words[1])
+      let parts = words[2].split(separator: UInt8(ascii: ":"))
+      let member = String(decoding: parts[0], as: UTF8.self)
+      for name in words.dropFirst(3) {
+        let whole = container.isEmpty ? Array(name) : container + [dot] + name
+        switches[whole] = Switch(member: member, isOnByDefault: parts.count > 1 ? false : nil)
+      }
     case UInt8(ascii: "|"):
       guard words.count > 3, let first = words[2].number, let second = words[3].number else { return }
       choices.append(Choice(container: path(words[1]), groups: (first, second)))
@@ -74,6 +96,7 @@ struct ClassContents {
       let presence: Presence =
         switch mark {
         case UInt8(ascii: "!"): .required
+        case UInt8(ascii: "+"): .even
         case UInt8(ascii: "="): words[0].dropFirst().number.map(Presence.group) ?? .optional
         default: .optional
         }
@@ -85,37 +108,6 @@ struct ClassContents {
       }
     }
   }
-}
-
-/// A dimension of a parameter by the configuration.
-struct ConfiguredSize: Equatable {
-  /// A small number that the members are multiplied with.
-  private var factor = 1
-  /// Members of config.json, with dots for members of members; empty when nothing is known.
-  private(set) var members: [String] = []
-
-  init(_ text: ArraySlice<UInt8>) {
-    if text.elementsEqual("-".utf8) { return }
-    for word in text.split(separator: UInt8(ascii: "*")) {
-      if let number = word.number { factor = number } else { members.append(String(decoding: word, as: UTF8.self)) }
-    }
-  }
-
-  /// nil where the configuration does not say.
-  func value(_ member: (String) -> Int?) -> Int? {
-    if members.isEmpty { return nil }
-    var product = factor
-    for name in members {
-      guard let value = member(name), value >= 0 else { return nil }
-      let (next, overflowed) = product.multipliedReportingOverflow(by: value)
-      if overflowed { return nil }
-      product = next
-    }
-    return product
-  }
-
-  /// `vocab_size`, `2 * intermediate_size`, `head_dim * num_attention_heads`.
-  var text: String { ((factor == 1 ? [] : [String(factor)]) + members).joined(separator: " * ") }
 }
 
 extension ArraySlice<UInt8> {

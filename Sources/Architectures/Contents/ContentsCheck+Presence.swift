@@ -98,6 +98,7 @@ extension ContentsCheck {
       return parts.isEmpty ? [] : Array(parts.joined(separator: [dot])) + [dot]
     }
     let heads = headShapes
+    checkRootGroups(members)
     for pattern in members.sorted(by: { $0.lexicographicallyPrecedes($1) }) where present[pattern] == nil {
       guard let parameter = contents.parameters[pattern], parameter.presence == .required else { continue }
       if lacksPrefix, !pattern.starts(with: base) { continue }
@@ -118,6 +119,30 @@ extension ContentsCheck {
     }
   }
 
+  /// What comes together: with one of a module's tensors, the module is there.
+  private mutating func checkRootGroups(_ members: [[UInt8]]) {
+    var groups: [Int: [[UInt8]]] = [:]
+    for pattern in members {
+      if case .group(let number) = contents.parameters[pattern]?.presence { groups[number, default: []].append(pattern) }
+    }
+    var lacking: [String] = []
+    for patterns in groups.values {
+      let there = Set(patterns.filter { present[$0] != nil })
+      if there.isEmpty { continue }
+      for pattern in patterns.sorted(by: { $0.lexicographicallyPrecedes($1) })
+      where !there.contains(pattern) {
+        if !pattern.isBias, there.contains(pattern.dropLast("weight".utf8.count) + Array("bias".utf8)) {
+          add(filled(pattern, []), "is missing: its bias is there")
+        } else {
+          lacking.append(filled(pattern, []))
+        }
+      }
+    }
+    if !lacking.isEmpty {
+      report.warnings.append("what goes with these is there, and they are not: \(names: lacking.sorted())")
+    }
+  }
+
   private func ties(_ configuration: ModelConfiguration) -> Bool {
     configuration.tiesWordEmbeddings ?? configuration.textTiesWordEmbeddings ?? rule.tiesByDefault
   }
@@ -133,7 +158,7 @@ extension ContentsCheck {
 
   /// The output embedding is not the input embedding, and has as many rows.
   private mutating func checkHead(_ configuration: ModelConfiguration) {
-    let isDecoder = architecture.hasSuffix("ForCausalLM") || architecture.hasSuffix("LMHeadModel")
+    let isDecoder = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"].contains { architecture.hasSuffix($0) }
     guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1,
       let shape = contents.parameters[head]?.shape, shape.count == 2
     else { return }
@@ -141,7 +166,8 @@ extension ContentsCheck {
       path != head && parameter.shape == shape && parameter.presence == .required
     }?.key
     guard let index = present[head]?[[]] else {
-      if ties(configuration) || lacksPrefix || embedding == nil { return }
+      // Of models made of several, either may have been meant.
+      if ties(configuration) || configuration.textTiesWordEmbeddings == true || lacksPrefix || embedding == nil { return }
       return add(filled(head, []), "is missing, and tie_word_embeddings is false: nothing else stands for it")
     }
     guard let embedding, let input = present[embedding]?[[]] else { return }

@@ -18,6 +18,8 @@ struct ContentsCheck {
   private(set) var experts: [[UInt8]: [Int: [Int: Int]]] = [:]
   private(set) var expertSources: [[UInt8]: Int] = [:]
   private var unknown: [Int] = []
+  /// Tensors by layer, among them those that are put together with others.
+  private(set) var placements: [(pattern: [UInt8], numbers: [Int], index: Int)] = []
   /// Biases that no layer has.
   var zeroed: [String] = []
 
@@ -40,8 +42,13 @@ struct ContentsCheck {
 
   /// - Parameter isUneven: the configuration gives some layers what others have not, in ways that are not known here.
   mutating func run(
-    _ configuration: ModelConfiguration, hasOwnCode: Bool, isUneven: Bool, member: (String) -> Int?
+    _ configuration: ModelConfiguration, hasOwnCode: Bool, isUneven: Bool, member stated: (String) -> Int?
   ) {
+    let defaults = contents.defaults
+    func member(_ path: String) -> Int? {
+      guard let value = stated(path) else { return defaults[path]?.value(stated) }
+      return value < 0 ? nil : value
+    }
     let plain = placeAll()
     if present.isEmpty {
       if !hasOwnCode { addNoneBelongs() }
@@ -55,7 +62,7 @@ struct ContentsCheck {
       if let pattern { checkShape(index, pattern, member) }
     }
     var certain = report
-    checkExperts()
+    checkExperts(member)
     checkPresence(configuration, member)
     if isUneven {
       let layers = report.faults.dropFirst(certain.faults.count).map(\.tensor).filter { name in
@@ -70,6 +77,14 @@ struct ContentsCheck {
           "not there, which is right only if the configuration leaves it out of these layers: \(names: layers)")
         report = certain
       }
+    }
+    addSurplus(member)
+    if let warning = unevenShapes() { report.warnings.append(warning) }
+    // Of the others, what must be there has been asked for.
+    let names = placements.map { name(of: $0.pattern, $0.numbers) }
+    let even = contents.parameters.filter { $0.value.presence == .even }
+    if !even.isEmpty, let warning = layerWarning(names, .alike, isHeld: { even[$0.generalised] != nil }) {
+      report.warnings.append(warning)
     }
   }
 
@@ -128,6 +143,7 @@ struct ContentsCheck {
 
   private mutating func insert(_ key: [UInt8], _ index: Int) {
     present[key.generalised, default: [:]][key.placeNumbers] = index
+    placements.append((key.generalised, key.placeNumbers, index))
   }
 
   private mutating func addExpert(_ key: [UInt8], _ name: [UInt8], _ position: Int, of count: Int, _ index: Int) {
@@ -196,7 +212,7 @@ struct ContentsCheck {
   // MARK: - Experts one by one
 
   /// Every expert needs all its tensors, and there is none left out.
-  private mutating func checkExperts() {
+  private mutating func checkExperts(_ member: (String) -> Int?) {
     var stacks: [[UInt8]: Set<Int>] = [:]
     for (key, positions) in experts {
       let stack = Array(key.components.dropLast().joined(separator: [0x2E]))
@@ -207,6 +223,11 @@ struct ContentsCheck {
       let all = stacks[Array(key.components.dropLast().joined(separator: [0x2E]))] ?? []
       guard let highest = all.max(), let sample = positions.first?.value.first else { continue }
       let parameter = String(decoding: key, as: UTF8.self)
+      let wanted = contents.parameters[key.generalised]?.shape.map { $0.value(member) } ?? []
+      checkExpertShapes(parameter, positions, Array(wanted.dropFirst()), of: expertSources[key] ?? 1)
+      if all.count == highest + 1, let count = wanted.first ?? nil, all.count < count {
+        add(renumbered(sample.value, expert: all.count), "is missing: config.json says that there are \(count) experts")
+      }
       if all.count != highest + 1, let gap = (0...all.count).first(where: { !all.contains($0) }) {
         add(
           renumbered(sample.value, expert: gap), "is missing: '\(parameter)' is put together of experts 0 to \(highest)"
@@ -222,6 +243,42 @@ struct ContentsCheck {
             ? "lacks a part: its experts are stored one by one, in \(expertSources[key] ?? 1) tensors each"
             : "is missing: the other experts of '\(parameter)' have it")
       }
+    }
+  }
+
+  /// All experts have one shape, which is that of their slice.
+  private mutating func checkExpertShapes(
+    _ parameter: String, _ positions: [Int: [Int: Int]], _ slice: [Int?], of count: Int
+  ) {
+    // Which dimension of the slice is shared between several tensors is not said here.
+    let wanted =
+      count == 1
+      ? [slice]
+      : slice.indices.map { at in
+        var part = slice
+        part[at] = part[at].map { $0 / count }
+        return part
+      }
+    for (_, there) in positions.sorted(by: { $0.key < $1.key }) {
+      let ordered = there.sorted { $0.key < $1.key }.map(\.value)
+      guard let first = ordered.first else { continue }
+      let shape = tensors[first].shape
+      if let other = ordered.first(where: { tensors[$0].shape != shape && tensors[$0].shape != [0] }), shape != [0] {
+        add(
+          tensors[other].name.string,
+          "has shape \(tensors[other].shape), but '\(tensors[first].name)' has shape \(shape): '\(parameter)' is put "
+            + "together of both")
+        continue
+      }
+      func fits(_ wanted: [Int?]) -> Bool {
+        func fits(_ shape: [Int]) -> Bool { zip(shape, wanted).allSatisfy { $1 == nil || $0 == $1 } }
+        return shape.count == wanted.count && (fits(shape) || fits(shape.reversed()))
+      }
+      if slice.isEmpty || slice.contains(nil) || shape == [0] || wanted.contains(where: fits) { continue }
+      add(
+        tensors[first].name.string,
+        "has shape \(shape), but by config.json each expert's part of '\(parameter)' is "
+          + (count == 1 ? "" : "one of \(count) of ") + "\(slice.compactMap(\.self))")
     }
   }
 

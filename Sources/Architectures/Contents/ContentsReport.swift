@@ -41,7 +41,8 @@ public struct ContentsReport: Sendable, Equatable {
 ///   - isQuantized: for each tensor, whether it is in 4 bits; its shape is then that of the weight that it stands for.
 ///   - hasOwnCode: the model brings the code of its class along.
 ///   - isUneven: config.json has members that give some layers what others have not; what a layer lacks is a warning then.
-///   - member: a whole number of config.json, members of members with dots.
+///   - member: a whole number of config.json, members of members with dots; 1 and 0 for true and false of one that
+///     turns biases on, negative for anything else that is stated.
 public func checkContents(
   _ tensors: [TensorInfo], isQuantized: [Bool], configuration: ModelConfiguration, hasOwnCode: Bool,
   isUneven: Bool = false, member: (String) -> Int?
@@ -49,7 +50,7 @@ public func checkContents(
   guard !tensors.isEmpty else { return ContentsReport() }
   var report = ContentsReport()
   guard let architecture = configuration.architecture, let rule = ClassRule(architecture: architecture) else {
-    if let warning = layerWarning(tensors, besides: 0) { report.warnings.append(warning) }
+    if let warning = layerWarning(tensors.map { Array($0.name.string.utf8) }, .all) { report.warnings.append(warning) }
     return report
   }
   guard let contents = ClassContents(architecture: architecture, rule: rule) else {
@@ -59,8 +60,7 @@ public func checkContents(
       report.add(
         .init(
           tensor: tensors[0].name.string, problem: "is no parameter of \(architecture), nor is any other tensor here"))
-    } else if let warning = layerWarning(tensors, besides: 0.5) {
-      // Such classes may have layers of several kinds.
+    } else if let warning = layerWarning(tensors.map { Array($0.name.string.utf8) }, .most) {
       report.warnings.append(warning)
     }
     return report
@@ -69,38 +69,4 @@ public func checkContents(
     architecture: architecture, rule: rule, contents: contents, tensors: tensors, isQuantized: isQuantized)
   check.run(configuration, hasOwnCode: hasOwnCode, isUneven: isUneven, member: member)
   return check.report
-}
-
-/// Where nothing is known of a class, the layers of a stack are held to each other.
-///
-/// - Parameter share: of a stack's layers; what no more than that have says nothing of the others.
-func layerWarning(_ tensors: [TensorInfo], besides share: Double) -> Warning? {
-  // By stack and member, which layers have it.
-  var stacks: [[UInt8]: [[UInt8]: Set<[UInt8]>]] = [:]
-  var layers: [[UInt8]: Set<[UInt8]>] = [:]
-  for tensor in tensors {
-    let parts = Array(tensor.name.string.utf8).components
-    guard let first = parts.firstIndex(where: \.isNumber), first > 0, first + 1 < parts.count else { continue }
-    let dot = [UInt8(ascii: ".")]
-    let stack = Array(parts[..<first].joined(separator: dot))
-    let member = Array(parts[(first + 1)...].joined(separator: dot))
-    stacks[stack, default: [:]][member, default: []].insert(Array(parts[first]))
-    layers[stack, default: []].insert(Array(parts[first]))
-  }
-  var lacking: [String] = []
-  for (stack, members) in stacks.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
-    let all = layers[stack] ?? []
-    for (member, there) in members.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) })
-    where there.count < all.count && Double(there.count) > share * Double(all.count) {
-      // The first layer by number that has it not.
-      let first = all.subtracting(there).min {
-        ($0.count, String(decoding: $0, as: UTF8.self)) < ($1.count, String(decoding: $1, as: UTF8.self))
-      }
-      guard let first else { continue }
-      lacking.append(
-        "'\(String(decoding: stack, as: UTF8.self)).\(String(decoding: first, as: UTF8.self))' has no "
-          + "'\(String(decoding: member, as: UTF8.self))' (\(there.count) of \(all.count) have)")
-    }
-  }
-  return lacking.isEmpty ? nil : "the layers do not have the same tensors: \(list: lacking)"
 }

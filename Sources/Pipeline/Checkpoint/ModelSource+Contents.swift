@@ -79,11 +79,13 @@ struct Contents {
     return false
   }
 
-  /// A whole number of the configuration.
+  /// A whole number of the configuration, or whether it turns a bias on; negative for anything else but null.
   private func member(_ path: String) -> Int? {
     var value: JSONValue? = config
     for name in path.split(separator: ".") { value = value?[String(name)] }
-    return value?.int
+    guard let value, !value.isNull else { return nil }
+    if path.contains("bias"), let isOn = value.bool { return isOn ? 1 : 0 }
+    return value.int ?? -1
   }
 
   /// The first linear weight in 16 bits of a checkpoint that says that it is in 4, and has none that is.
