@@ -206,3 +206,44 @@ def test_gguf_without_architecture(families, nibble, tmp_path):
     assert len(problems) == 1 and "'general.architecture' is missing" in problems[0]["problem"]
     nibble.run("edit", model, "--set", f"general.architecture=llama")
     nibble.verify(model)
+
+
+SMALL = dict(
+    hidden_size=64, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=2,
+    vocab_size=128)
+UNEVEN = {
+    "experts in every second layer": lambda: transformers.Llama4ForCausalLM(transformers.Llama4TextConfig(
+        **SMALL, intermediate_size_mlp=64, head_dim=16, num_local_experts=2, interleave_moe_layer_step=2)),
+    "attention in one layer": lambda: transformers.BambaForCausalLM(transformers.BambaConfig(
+        **SMALL, attn_layer_indices=[1], mamba_n_heads=8, mamba_d_head=16, mamba_d_state=16, mamba_n_groups=1)),
+    "no experts": lambda: transformers.GraniteMoeHybridForCausalLM(transformers.GraniteMoeHybridConfig(
+        **SMALL, shared_intermediate_size=64, num_local_experts=0, layer_types=["attention"] * 4)),
+    "no shared experts": lambda: transformers.Ernie4_5_MoeForCausalLM(transformers.Ernie4_5_MoeConfig(
+        **SMALL, moe_intermediate_size=64, moe_num_experts=4, moe_k=2, moe_num_shared_experts=0)),
+}
+
+
+@pytest.mark.parametrize("name", UNEVEN)
+def test_layers_that_differ_by_configuration(name, nibble, tmp_path):
+    """What some layers lack there is right; a name outside of layers is missed as anywhere."""
+    UNEVEN[name]().to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    nibble.run("verify", tmp_path / "model")
+    nibble.run("convert", tmp_path / "model", "-o", tmp_path / "out")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    del weights["model.embed_tokens.weight"]
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    nibble.run("convert", tmp_path / "model", "-o", tmp_path / "again", expect=REJECTED)
+
+
+@pytest.mark.parametrize("cls", ["GraniteMoeForCausalLM", "MixtralForCausalLM"])
+def test_experts_do_not_keep_their_layers(cls, nibble, tmp_path):
+    """An entry of the skip list for experts leaves the attention beside them to be quantized."""
+    config = getattr(transformers, cls.replace("ForCausalLM", "Config"))(
+        **SMALL | {"num_hidden_layers": 2}, num_local_experts=4, num_experts_per_tok=2)
+    getattr(transformers, cls)(config).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    nibble.run("quantize", tmp_path / "model", "-o", tmp_path / "nf4")
+    assert sum(name.endswith(".absmax") for name in load_file(tmp_path / "nf4" / "model.safetensors")) == 8
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "nf4")
+    assert type(loaded.model.layers[1].self_attn.q_proj).__name__ == "Linear4bit"

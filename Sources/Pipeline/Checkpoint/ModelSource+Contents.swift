@@ -65,7 +65,8 @@ struct Contents {
 
   /// Whether members say which layers have what: every second one, a list of some, experts of which there are none.
   private static func isUneven(_ config: JSONValue) -> Bool {
-    for (key, value) in config.object?.members ?? [] {
+    // Which layers turn positions changes nothing that they store.
+    for (key, value) in config.object?.members ?? [] where !key.contains("rope") {
       if value.object != nil, isUneven(value) { return true }
       if let number = value.int {
         let isPeriod = ["step", "freq", "frequency", "interval", "period"].contains { key.hasSuffix("_\($0)") }
