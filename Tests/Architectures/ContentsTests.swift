@@ -118,6 +118,42 @@ private struct Headers {
       ("transformer.h.0.mlp.c_proj.weight", [128, 32]), ("transformer.h.0.mlp.c_proj.bias", [32]),
     ], members: ["n_embd": 32, "n_layer": 1, "n_head": 4, "n_positions": 16, "vocab_size": 48])
 
+  static let t5: Headers = {
+    func attention(_ name: String) -> [(String, [Int])] {
+      ["q", "k", "v"].map { ("\(name).\($0).weight", [64, 32]) } + [("\(name).o.weight", [32, 64])]
+    }
+    let dense: [(String, [Int])] = [
+      ("DenseReluDense.wi_0.weight", [96, 32]), ("DenseReluDense.wi_1.weight", [96, 32]),
+      ("DenseReluDense.wo.weight", [32, 96]),
+    ]
+    var tensors: [(name: String, shape: [Int])] = [("shared.weight", [48, 32]), ("lm_head.weight", [48, 32])]
+    for (side, parts) in [
+      ("encoder", [attention("SelfAttention"), dense]),
+      ("decoder", [attention("SelfAttention"), attention("EncDecAttention"), dense]),
+    ] {
+      tensors.append(("\(side).final_layer_norm.weight", [32]))
+      tensors.append(("\(side).block.0.layer.0.SelfAttention.relative_attention_bias.weight", [32, 8]))
+      for layer in 0..<2 {
+        for (number, part) in parts.enumerated() {
+          tensors += (part + [("layer_norm.weight", [32])]).map { ("\(side).block.\(layer).layer.\(number).\($0.0)", $0.1) }
+        }
+      }
+    }
+    return Headers(
+      architecture: "T5ForConditionalGeneration", tensors: tensors,
+      members: [
+        "d_model": 32, "d_ff": 96, "d_kv": 8, "num_heads": 8, "num_layers": 2, "num_decoder_layers": 2,
+        "vocab_size": 48, "relative_attention_num_buckets": 32,
+      ])
+  }()
+
+  /// The language model alone, as older releases name it.
+  static let llava = Headers(
+    architecture: "LlavaForConditionalGeneration",
+    tensors: llama.tensors.map { ("language_model.\($0.name)", $0.shape) }
+      + [("multi_modal_projector.linear_1.weight", [32, 32]), ("multi_modal_projector.linear_2.weight", [32, 32])],
+    members: Dictionary(uniqueKeysWithValues: sizes.map { ("text_config.\($0)", $1) }))
+
   private static let norms: [(String, [Int])] = [("self_attn.q_norm.weight", [8]), ("self_attn.k_norm.weight", [8])]
 }
 
@@ -173,8 +209,9 @@ private struct Headers {
   @Test func classesWithAHeadHaveTheirBaseModel() throws {
     var classifier = Headers.llama.without("lm_head.weight").without("model.layers.1.mlp.up_proj.weight")
     classifier.architecture = "LlamaForSequenceClassification"
+    classifier.tensors.append(("score.weight", [2, 32]))
     #expect(try classifier.report().faults.map(\.tensor) == ["model.layers.1.mlp.up_proj.weight"])
-    var bare = classifier.renamed { String($0.dropFirst("model.".count)) }
+    var bare = classifier.without("score.weight").renamed { String($0.dropFirst("model.".count)) }
     bare.architecture = "LlamaModel"
     #expect(try bare.report().faults.map(\.tensor) == ["layers.1.mlp.up_proj.weight"])
   }
@@ -199,6 +236,91 @@ private struct Headers {
     #expect(try silent.report().faults.map(\.tensor) == ["lm_head.weight"])
     silent.set("model.embed_tokens.weight", [56, 32])
     #expect(try silent.report().faults.isEmpty)
+  }
+
+  /// What config.json leaves out is what the class makes of the rest.
+  @Test func shapesByDefault() throws {
+    for (model, name, shape, wanted) in [
+      (Headers.unstated, "model.layers.1.self_attn.q_proj.weight", [40, 32], 32),
+      (.unstated, "model.layers.0.self_attn.k_proj.weight", [32, 32], 16),
+      (.fused, "model.layers.1.self_attn.qkv_proj.weight", [96, 32], 64),
+      (.gpt2, "transformer.h.0.attn.c_attn.weight", [32, 97], 96),
+      (.gpt2, "transformer.h.0.mlp.c_fc.weight", [32, 96], 128),
+      (.gpt2, "transformer.h.0.mlp.c_proj.weight", [96, 32], 128),
+    ] {
+      let faults = try model.with(name, shape).report().faults
+      #expect(faults.map(\.tensor) == [name] && faults[0].problem.contains(" is \(wanted) ("), "\(faults)")
+    }
+    // All layers alike.
+    var all = Headers.unstated
+    for layer in 0..<2 { all.set("model.layers.\(layer).self_attn.q_proj.weight", [40, 32]) }
+    #expect(try all.report().faults.count == 2)
+    // What is stated wins, under any of its names.
+    var wide = Headers.gpt2
+    wide.members["n_inner"] = 96
+    #expect(try wide.report().faults.count == 3)
+    for name in ["c_fc.weight", "c_fc.bias", "c_proj.weight"] {
+      wide.set("transformer.h.0.mlp.\(name)", name == "c_fc.bias" ? [96] : name == "c_fc.weight" ? [32, 96] : [96, 32])
+    }
+    #expect(try wide.report().faults.isEmpty)
+    var renamed = Headers.gpt2
+    renamed.members["hidden_size"] = renamed.members.removeValue(forKey: "n_embd")
+    #expect(try renamed.report() == ContentsReport())
+    #expect(try renamed.with("transformer.ln_f.weight", [33]).report().faults.count == 1)
+    // Qwen3's mixtures have heads of a length that the class does not declare.
+    var mixture = Headers.mixture
+    mixture.members["num_experts"] = 3
+    #expect(try mixture.report() == ContentsReport())
+    mixture.members["num_experts"] = 4
+    #expect(try mixture.report().faults.map(\.tensor).contains("model.layers.1.mlp.experts.3.gate_proj.weight"))
+  }
+
+  /// In T5, numbers within a layer tell attention and feed-forward apart.
+  @Test func partsThatAreNumbered() throws {
+    let t5 = Headers.t5
+    let report = try t5.report()
+    #expect(report.faults.isEmpty && report.warnings.isEmpty, "\(report)")
+    for (name, _) in t5.tensors where !name.contains("embed_tokens") {
+      let lacking = try t5.without(name).report()
+      #expect(lacking.faults.map(\.tensor) == [name], "\(name): \(lacking)")
+    }
+    // A whole part.
+    let headless = t5.changed { $0.removeAll { $0.name.hasPrefix("encoder.block.1.layer.1.") } }
+    #expect(try headless.report().faults.contains { $0.tensor == "encoder.block.1.layer.1.DenseReluDense.wo.weight" })
+  }
+
+  /// Of a model whose language model may be another, what its layers have goes together.
+  @Test func partsThatGoTogether() throws {
+    for name in ["down_proj", "up_proj"] {
+      let tensor = "language_model.model.layers.1.mlp.\(name).weight"
+      let faults = try Headers.llava.without(tensor).report().faults
+      #expect(faults.map(\.tensor) == ["model.language_model.layers.1.mlp.\(name).weight"], "\(faults)")
+    }
+    let report = try Headers.llava.report()
+    #expect(report.faults.isEmpty, "\(report)")
+  }
+
+  @Test func heads() throws {
+    var classifier = Headers.llama.without("lm_head.weight")
+    classifier.architecture = "LlamaForSequenceClassification"
+    #expect(try classifier.report().faults.map(\.tensor) == ["score.weight"])
+    classifier.tensors.append(("score.weight", [2, 31]))
+    #expect(try classifier.report().faults.map(\.tensor) == ["score.weight"])
+  }
+
+  /// A bias that the configuration turns off is left out by loaders.
+  @Test func biasesThatAreTurnedOff() throws {
+    var model = Headers.llama
+    for layer in 0..<2 {
+      for (part, rows) in [("q_proj", 64), ("k_proj", 16), ("v_proj", 16), ("o_proj", 32)] {
+        model.tensors.append(("model.layers.\(layer).self_attn.\(part).bias", [rows]))
+      }
+    }
+    #expect(try model.report().unused.count == 8)
+    model.members["attention_bias"] = 1
+    #expect(try model.report() == ContentsReport())
+    model.members["attention_bias"] = 0
+    #expect(try model.report().unused.count == 8)
   }
 
   @Test func sizes() {

@@ -2,8 +2,12 @@
 struct ClassContents {
   enum Presence: Equatable {
     case required
+    /// In the numbers that these stand for; nil is any.
+    case requiredAt([Int?])
     /// All of one group are there or none, number by number.
     case group(Int)
+    /// Wherever one of a group is.
+    case follows(Int)
     /// In every number of the path's first star or in none.
     case even
     case optional
@@ -32,8 +36,8 @@ struct ClassContents {
   /// Members of config.json that say how many numbers follow a path.
   private(set) var counts: [[UInt8]: String] = [:]
   private(set) var choices: [Choice] = []
-  /// What members stand for that are null or not there.
-  private(set) var defaults: [String: ConfiguredSize] = [:]
+  /// What members stand for that are null or not there: the first that is known.
+  private(set) var defaults: [String: [ConfiguredSize]] = [:]
   /// Biases that are there only where a member is true.
   private(set) var switches: [[UInt8]: Switch] = [:]
   /// False where only the base model of the class is known, not its head.
@@ -79,7 +83,7 @@ struct ClassContents {
     case UInt8(ascii: "*"):
       counts[path(words[1])] = String(decoding: words[2], as: UTF8.self)
     case UInt8(ascii: "~"):
-      defaults[String(decoding: words[1], as: UTF8.self)] = ConfiguredSize(words[2])
+      defaults[String(decoding: words[1], as: UTF8.self)] = words.dropFirst(2).map(ConfiguredSize.init)
     case UInt8(ascii: "%"):
       let container = path(words[1])
       let parts = words[2].split(separator: UInt8(ascii: ":"))
@@ -95,9 +99,12 @@ struct ClassContents {
       let container = path(words[1])
       let presence: Presence =
         switch mark {
+        case UInt8(ascii: "!") where words[0].count > 1:
+          .requiredAt(words[0].dropFirst().split(separator: dot).map(\.number))
         case UInt8(ascii: "!"): .required
         case UInt8(ascii: "+"): .even
         case UInt8(ascii: "="): words[0].dropFirst().number.map(Presence.group) ?? .optional
+        case UInt8(ascii: ">"): words[0].dropFirst().number.map(Presence.follows) ?? .optional
         default: .optional
         }
       let shape =

@@ -50,18 +50,23 @@ extension ContentsCheck {
     }
     let ordered = instances.sorted { $0.lexicographicallyPrecedes($1) }
     var groups: [Int: [[UInt8]]] = [:]
+    var followers: [Int: [[UInt8]]] = [:]
     for pattern in members.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
       switch contents.parameters[pattern]?.presence {
       case .required: need(pattern, ordered, "\(architecture) has it in every layer")
+      case .requiredAt(let places):
+        let meant = Set(instances.map { zip($0, places).map { $1 ?? $0 } })
+        need(pattern, meant.sorted { $0.lexicographicallyPrecedes($1) }, "every \(architecture) has it")
       case .group(let number): groups[number, default: []].append(pattern)
+      case .follows(let number): followers[number, default: []].append(pattern)
       default: break
       }
     }
-    for (_, patterns) in groups.sorted(by: { $0.key < $1.key }) {
+    for (number, patterns) in groups.sorted(by: { $0.key < $1.key }) {
       let some = Set(patterns.flatMap { present[$0].map { Array($0.keys) } ?? [] }).intersection(instances)
       let there = some.sorted { $0.lexicographicallyPrecedes($1) }
       // A bias that no layer has is none of this model.
-      for pattern in patterns where present[pattern] != nil || !pattern.isBias {
+      for pattern in patterns + (followers[number] ?? []) where present[pattern] != nil || !pattern.isBias {
         need(pattern, there, "others that go with it are there")
       }
     }
@@ -159,7 +164,7 @@ extension ContentsCheck {
   /// The output embedding is not the input embedding, and has as many rows.
   private mutating func checkHead(_ configuration: ModelConfiguration) {
     let isDecoder = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"].contains { architecture.hasSuffix($0) }
-    guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1,
+    guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1, !head.contains(UInt8(ascii: "*")),
       let shape = contents.parameters[head]?.shape, shape.count == 2
     else { return }
     let embedding = contents.parameters.first { path, parameter in

@@ -40,13 +40,15 @@ struct ContentsCheck {
     self.isQuantized = isQuantized
   }
 
-  /// - Parameter isUneven: the configuration gives some layers what others have not, in ways that are not known here.
-  mutating func run(
-    _ configuration: ModelConfiguration, hasOwnCode: Bool, isUneven: Bool, member stated: (String) -> Int?
-  ) {
+  mutating func run(_ configuration: ModelConfiguration, hasOwnCode: Bool, member stated: (String) -> Int?) {
     let defaults = contents.defaults
     func member(_ path: String) -> Int? {
-      guard let value = stated(path) else { return defaults[path]?.value(stated) }
+      guard let value = stated(path) else {
+        for size in defaults[path] ?? [] {
+          if let value = size.value(stated), value >= 0 { return value }
+        }
+        return nil
+      }
       return value < 0 ? nil : value
     }
     let plain = placeAll()
@@ -61,23 +63,8 @@ struct ContentsCheck {
     for (index, pattern) in plain.enumerated() {
       if let pattern { checkShape(index, pattern, member) }
     }
-    var certain = report
     checkExperts(member)
     checkPresence(configuration, member)
-    if isUneven {
-      let layers = report.faults.dropFirst(certain.faults.count).map(\.tensor).filter { name in
-        Array(name.utf8).components.contains(where: \.isNumber)
-      }
-      if !layers.isEmpty {
-        for fault in report.faults.dropFirst(certain.faults.count) where !layers.contains(fault.tensor) {
-          certain.add(fault)
-        }
-        certain.warnings = report.warnings
-        certain.warnings.append(
-          "not there, which is right only if the configuration leaves it out of these layers: \(names: layers)")
-        report = certain
-      }
-    }
     addSurplus(member)
     if let warning = unevenShapes() { report.warnings.append(warning) }
     // Of the others, what must be there has been asked for.

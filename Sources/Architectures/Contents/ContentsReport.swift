@@ -40,12 +40,11 @@ public struct ContentsReport: Sendable, Equatable {
 /// - Parameters:
 ///   - isQuantized: for each tensor, whether it is in 4 bits; its shape is then that of the weight that it stands for.
 ///   - hasOwnCode: the model brings the code of its class along.
-///   - isUneven: config.json has members that give some layers what others have not; what a layer lacks is a warning then.
 ///   - member: a whole number of config.json, members of members with dots; 1 and 0 for true and false of one that
 ///     turns biases on, negative for anything else that is stated.
 public func checkContents(
   _ tensors: [TensorInfo], isQuantized: [Bool], configuration: ModelConfiguration, hasOwnCode: Bool,
-  isUneven: Bool = false, member: (String) -> Int?
+  member: (String) -> Int?
 ) -> ContentsReport {
   guard !tensors.isEmpty else { return ContentsReport() }
   var report = ContentsReport()
@@ -67,6 +66,6 @@ public func checkContents(
   }
   var check = ContentsCheck(
     architecture: architecture, rule: rule, contents: contents, tensors: tensors, isQuantized: isQuantized)
-  check.run(configuration, hasOwnCode: hasOwnCode, isUneven: isUneven, member: member)
+  check.run(configuration, hasOwnCode: hasOwnCode, member: member)
   return check.report
 }

@@ -14,7 +14,9 @@ extension ModelSource {
   /// - Throws: `malformed`, naming the tensor, what was found and what is wanted.
   func checkContents() throws(Failure) -> ContentsReport {
     guard checkpoint.directory != nil, !isAdapter, let config else { return ContentsReport() }
-    let report = Contents(logical: logical, config: config).report()
+    let contents = Contents(logical: logical, config: config)
+    var report = contents.report()
+    if logical.hasFourBitWeights { for fault in contents.skipListFaults() { report.add(fault) } }
     if let first = report.faults.first {
       let more = report.faultCount > 1 ? " (and \(counted(report.faultCount - 1, "more fault")))" : ""
       let failure = Failure(.malformed, first.problem + more, tensor: first.tensor)
@@ -58,26 +60,9 @@ struct Contents {
     let isQuantized = logical.items.map { if case .fourBit = $0 { true } else { false } }
     var report = Architectures.checkContents(
       infos, isQuantized: isQuantized, configuration: configuration,
-      hasOwnCode: config["auto_map"]?.object?.isEmpty == false, isUneven: Self.isUneven(config), member: member)
+      hasOwnCode: config["auto_map"]?.object?.isEmpty == false, member: member)
     if let fault = unquantized(infos, configuration) { report.add(fault) }
     return report
-  }
-
-  /// Whether members say which layers have what: every second one, a list of some, experts of which there are none.
-  private static func isUneven(_ config: JSONValue) -> Bool {
-    // Which layers turn positions changes nothing that they store.
-    for (key, value) in config.object?.members ?? [] where !key.contains("rope") {
-      if value.object != nil, isUneven(value) { return true }
-      if let number = value.int {
-        let isPeriod = ["step", "freq", "frequency", "interval", "period"].contains { key.hasSuffix("_\($0)") }
-        if isPeriod, number > 1 { return true }
-        if number == 0, ["expert", "latent", "per_stack"].contains(where: key.contains) { return true }
-        if key == "zero_expert_num", number > 0 { return true }
-      }
-      let isList = ["_layers", "_indices", "_idx"].contains { key.hasSuffix($0) }
-      if isList, value.array?.contains(where: { $0.int != nil }) == true { return true }
-    }
-    return false
   }
 
   /// A whole number of the configuration, or whether it turns a bias on; negative for anything else but null.

@@ -25,7 +25,7 @@ struct ContractCheck {
     let config = try JSONValue(
       parsing: file.contents(limit: ModelSource.configLimit), .python, file: ModelSource.configName)
     checkSettings(config, weights, &result)
-    try checkSkipList(config, weights, &result)
+    checkSkipList(config, &result)
     checkContents(config, &result)
   }
 
@@ -129,13 +129,13 @@ struct ContractCheck {
     }
   }
 
-  /// A quantized module that is listed, or a linear one in floating point that is not, breaks loading.
-  private func checkSkipList(_ config: JSONValue, _ weights: [FourBitWeight], _ result: inout Verify.Result)
-    throws(Failure)
-  {
+  private func checkSkipList(_ config: JSONValue, _ result: inout Verify.Result) {
     guard let settings = config["quantization_config"], settings["load_in_4bit"]?.bool == true else { return }
+    for fault in Contents(logical: logical, config: config).skipListFaults() {
+      result.add(file: ModelSource.configName, tensor: TensorName(fault.tensor), fault.problem)
+    }
     guard let list = settings["llm_int8_skip_modules"], !list.isNull else {
-      if !weights.isEmpty {
+      if logical.hasFourBitWeights {
         result.notChecked.append("the skip list: there is none, the loader's own default holds")
       }
       return
@@ -146,23 +146,6 @@ struct ContractCheck {
     let skipped = SkipList(entries.compactMap(\.self))
     guard skipped.patterns.isEmpty else {
       return result.notChecked.append("the skip list: '\(skipped.patterns[0])' is a regular expression")
-    }
-    let plan = planWeights(
-      logical.items.map(logical.info), configuration: ModelConfiguration(config), target: .transformers5, keep: [])
-    for (item, module) in zip(logical.items, plan.modules) {
-      guard let module else { continue }
-      let isListed = skipped.matches(module)
-      switch item {
-      case .fourBit(let weight) where isListed:
-        result.add(
-          file: ModelSource.configName, tensor: weight.info.name,
-          "is a 4-bit weight, but llm_int8_skip_modules leaves '\(module)' in floating point")
-      case .plain(let index) where !isListed:
-        result.add(
-          file: ModelSource.configName, tensor: checkpoint.tensors[index].name,
-          "is in floating point, but llm_int8_skip_modules does not list '\(module)'")
-      default: break
-      }
     }
   }
 }
