@@ -5,6 +5,16 @@ import Tensors
 
 /// Collects steps and the sources they need around the stored tensors.
 struct FourBitPreparation {
+  /// Positions among the encoders.
+  static let copying = 0
+  static let copyingFinite = 1
+  static let quantizing = 2
+
+  /// - Parameter fate: "quantized" or "merged": what a value that is not finite stands in the way of.
+  static func encoders(_ scheme: FourBitScheme, fate: String) -> [any TensorEncoder] {
+    [CopyEncoder(), CopyEncoder(fate: fate), FourBitEncoder(scheme: scheme)]
+  }
+
   private let base: any TensorSource
   private let origin: (Int) -> Step.Origin
   private let copiedF32: FloatType?
@@ -44,7 +54,7 @@ struct FourBitPreparation {
       origin = .derived([stored])
     }
     guard disposition == .quantize || disposition == .quantizeTransposed else {
-      steps.append(Step(tensor: index, action: .copy, origin: origin, mustBeFinite: mustBeFinite))
+      steps.append(Step(tensor: index, encoder: mustBeFinite ? Self.copyingFinite : Self.copying, origin: origin))
       return
     }
     // Counts in the trainers' kernels are 32-bit.
@@ -53,7 +63,6 @@ struct FourBitPreparation {
         .unsupported, "has \(info.elementCount) elements, bitsandbytes counts at most 2^31; keep it (--keep)",
         tensor: info.name.string)
     }
-    let type = FloatType(info.type) ?? .f32
     if info.type == .f64 {
       conversions[index] = .f32
       narrowed.append(info.name.string)
@@ -63,7 +72,7 @@ struct FourBitPreparation {
     if info.type == .f64 || isTransposed, let stored = origin.single {
       origin = .derived([stored])
     }
-    steps.append(Step(tensor: index, action: .quantize(type), origin: origin))
+    steps.append(Step(tensor: index, encoder: Self.quantizing, origin: origin))
   }
 
   func source() throws(Failure) -> any TensorSource {

@@ -53,7 +53,7 @@ struct DequantizedSource: TensorSource {
     }
   }
 
-  /// Pieces start and end between elements: `OrderedRun` cuts at multiples of every element's size.
+  /// Pieces start and end between elements: runs cut at multiples of every element's size.
   private func dequantize(
     _ weight: FourBitWeight, as type: FloatType, at offset: Int, into destination: UnsafeMutableRawBufferPointer
   ) throws(Failure) {

@@ -74,7 +74,7 @@ struct SimulatedSource: TensorSource {
   private func restoredAbsmax(_ index: Int, _ info: TensorInfo, _ type: FloatType) throws(Failure) -> [Float] {
     let count = format.blockCount(info.elementCount)
     let all = ScratchBuffer(byteCount: 4 * count)
-    let step = OrderedRun.pieceBytes / type.byteCount
+    let step = Piece.byteCount / type.byteCount
     let codes = ScratchBuffer(byteCount: format.packedByteCount(step))
     defer {
       extendLifetime(all)

@@ -47,7 +47,7 @@ public struct Convert: Sendable {
       && !names.contains { $0.hasSuffix(".safetensors") && $0 != Adapter.weightsName }
   }
 
-  func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+  func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     let target = FloatType(torchName: type.rawValue)
     let method = model.quantizationMethod
@@ -70,19 +70,19 @@ public struct Convert: Sendable {
         conversions[index] = target
         if case .stored(let stored) = origin { origin = .derived([stored]) }
       }
-      steps.append(Step(tensor: index, action: .copy, origin: origin))
+      steps.append(Step(tensor: index, encoder: 0, origin: origin))
     }
     var source: any TensorSource = dequantized
     if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
     if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
-      steps, source: source, stored: model.checkpoint, scheme: nil)
+      steps, [CopyEncoder()], source: source, stored: model.checkpoint)
     let side = try SideFiles(of: model)
-    return CheckpointRun(
-      model: model, plan: plan, config: config(of: model, method, target), operation: "convert",
-      activity: "converting",
+    return WriteRun(
+      plan: plan, destination: DirectoryDestination(config: config(of: model, method, target), sideFiles: side),
+      operation: "convert", activity: "converting", source: model.checkpoint.path,
       recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-      warnings: model.warnings + contents.warnings() + side.warnings, options: run, sideFiles: side)
+      warnings: model.warnings + contents.warnings() + side.warnings, options: run, inputs: RunInputs(model))
   }
 
   private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {

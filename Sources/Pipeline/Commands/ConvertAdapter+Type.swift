@@ -7,7 +7,7 @@ import Tensors
 
 extension Convert {
   /// An adapter of PEFT in another dtype: the same directory, with one file of tensors, as PEFT wants them.
-  func prepareAdapter(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+  func prepareAdapter(_ model: ModelSource) throws(Failure) -> WriteRun {
     let checkpoint = model.checkpoint
     let target = FloatType(torchName: type.rawValue)
     var conversions: [Int: FloatType] = [:]
@@ -17,21 +17,16 @@ extension Convert {
       }
     }
     let source: any TensorSource = conversions.isEmpty ? checkpoint : try ConvertedSource(checkpoint, conversions)
-    let steps = source.tensors.indices.map { index in
-      Step(tensor: index, action: .copy, origin: conversions[index] == nil ? .stored(index) : .derived([index]))
-    }
-    var total = 0
-    for tensor in source.tensors { total = total.addingSaturated(tensor.byteCount) }
-    var plan = OutputPlan(
-      source: source, stored: checkpoint, scheme: nil, steps: steps,
-      shards: [.init(name: Adapter.weightsName, steps: 0..<steps.count, dataByteCount: total)])
-    if let checkpoint = checkpoint as? StoredSafetensors { plan.metadata = checkpoint.checkpoint.metadata }
+    let plan = try WritePlan(
+      file: Adapter.weightsName, of: source, stored: checkpoint,
+      origins: source.tensors.indices.map { conversions[$0] == nil ? .stored($0) : .derived([$0]) },
+      metadata: (checkpoint as? StoredSafetensors)?.checkpoint.metadata)
     var side = try SideFiles(of: model)
     // It is about the model, not about the adapter's factors.
     if model.config != nil, let directory = checkpoint.directory { side.add(ModelSource.configName, in: directory) }
-    return CheckpointRun(
-      model: model, plan: plan, config: nil, operation: "convert", activity: "converting",
-      recorded: [("dtype", .string(type.rawValue))], warnings: model.warnings + side.warnings, options: run,
-      sideFiles: side)
+    return WriteRun(
+      plan: plan, destination: DirectoryDestination(sideFiles: side), operation: "convert", activity: "converting",
+      source: checkpoint.path, recorded: [("dtype", .string(type.rawValue))], warnings: model.warnings + side.warnings,
+      options: run, inputs: RunInputs(model))
   }
 }

@@ -13,11 +13,10 @@ extension Convert {
     let input = try GGUFInput(path: source, isExact: target != nil)
     do throws(Failure) {
       let plan = try input.plan(as: target, name: fileName(of: output), maxShardBytes: run.maxShardBytes)
-      return try GGUFRun(
-        plan: plan, operation: "convert", activity: "converting",
+      return try WriteRun(
+        plan: plan, destination: GGUFDestination(), operation: "convert", activity: "converting", source: input.path,
         recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
-        warnings: input.warnings, source: input.path, options: run, identities: input.identities,
-        checkUnchanged: input.checkUnchanged
+        warnings: input.warnings, options: run, inputs: RunInputs(input)
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }
   }
@@ -25,17 +24,21 @@ extension Convert {
 
 extension GGUFInput {
   /// - Parameter target: what matrices are written in; nil keeps the type of each.
-  func plan(as target: FloatType?, name: String, maxShardBytes: Int) throws(Failure) -> GGUFPlan {
+  func plan(as target: FloatType?, name: String, maxShardBytes: Int) throws(Failure) -> WritePlan {
     var types = tensors.map(\.type)
     var metadata = metadata
     if let target = target.flatMap({ GGMLType($0.elementType) }) {
       for index in types.indices where !fixed.contains(index) { types[index] = target }
       if let fileType = target.fileType { metadata[Self.fileTypeKey] = .uint32(fileType) }
     }
-    return try GGUFPlan(
-      source: source, types: types, origins: origins, stored: stored, metadata: metadata, name: name,
+    return try WritePlan(
+      gguf: name, source: source, types: types, origins: origins, stored: stored, metadata: metadata,
       maxShardBytes: maxShardBytes)
   }
+}
+
+extension RunInputs {
+  init(_ input: GGUFInput) { self.init(identities: input.identities, checkUnchanged: input.checkUnchanged) }
 }
 
 /// The last component of a path.

@@ -42,8 +42,9 @@ public struct ExtractLoRA: Sendable {
         notCaptured: [], bytesOut: 0, seconds: 0, warnings: warnings)
     }
     let started = monotonicSeconds()
-    let directory = try StagedDirectory(
-      path: output, replacing: run.force, inputs: pair.base.identities + pair.tuned.identities)
+    let inputs = pair.base.identities + pair.tuned.identities
+    // Before the models are compared, which takes its time.
+    let stage = try DirectoryDestination.claim(output, replacing: run.force, inputs: inputs)
     let changes = try ExtractChanges(pair, plan, jobs: run.jobs, style: run.progress)
     let modules = changes.modules.map { plan.modules[$0] }
     guard !modules.isEmpty else {
@@ -56,47 +57,30 @@ public struct ExtractLoRA: Sendable {
     let rest = SavedTensors(pair, plan, changes, names, savesRest: savesRest, adapted: paths)
     warnings += rest.warnings + Self.warnings(rest, pair)
     let type = FloatType(torchName: precision.rawValue) ?? .f32
-    let layout = try AdapterLayout(
-      modules: modules, saved: rest.saved, pair: pair.tensors, rank: rank, type: type.elementType)
-    let output = try OutputPlan(file: Adapter.weightsName, of: layout)
-    var size = output.dataByteCount
-    for shard in output.shards { size = size.addingSaturated(try output.header(of: shard).count) }
-    try checkSpace(size.addingSaturated(output.pieceDigestByteCount()), directory.files.freeBytes(), directory.path)
-    for warning in warnings { announce(warning) }
-    let written = try ExtractRun(
-      pair: pair, modules: modules, layout: layout, rank: rank, type: type, options: run
-    ).write(into: directory.files)
-    let config = configuration(pair, plan, modules, rest, names, base: base)
-    var file = HashedFile(try directory.files.create(Adapter.configName), sha256: run.sha256)
-    try file.append(config.text(.indented) + "\n")
-    let configDigests = try file.finish()
-    try ManifestWriter(
-      tensors: output, operation: "extract-lora", options: recorded, files: [written.file, configDigests],
-      outputDigests: written.tensors, sources: [], storedDigests: []
-    ).write(into: directory.files, sha256: run.sha256)
-    try pair.tensors.a.checkUnchanged()
-    try pair.tensors.b.checkUnchanged()
-    try Interruption.check()
-    let path = directory.path
-    if let leftover = try directory.commit() {
-      announce(leftover)
-      warnings.append(leftover)
-    }
+    let tensors = try ExtractedTensors(
+      pair.tensors, modules: modules, saved: rest.saved, rank: rank, type: type, jobs: run.jobs)
+    let config = configuration(pair, plan, modules, rest, names, base: base).text(.indented) + "\n"
+    let report = try WriteRun(
+      plan: WritePlan(file: Adapter.weightsName, of: tensors),
+      destination: DirectoryDestination(made: [(Adapter.configName, config)]), operation: "extract-lora",
+      activity: "extracting", recorded: recorded, warnings: warnings, options: run,
+      inputs: RunInputs(identities: inputs) { () throws(Failure) in
+        try pair.tensors.a.checkUnchanged()
+        try pair.tensors.b.checkUnchanged()
+      },
+      // All workers are at one module.
+      jobs: 1
+    ).run(into: output, stage: stage, announce: announce)
     return ExtractReport(
-      output: path, files: Self.files, rank: rank, modules: written.modules,
+      output: output, files: report.files, rank: rank, modules: tensors.reports,
       saved: rest.saved.map { ExtractReport.Tensor(tensor: $0.key, relativeChange: $0.relative) },
-      notCaptured: rest.missing.map { Self.tensor($0, pair) }, bytesOut: size, seconds: monotonicSeconds() - started,
-      warnings: warnings)
+      notCaptured: rest.missing.map { Self.tensor($0, pair) }, bytesOut: report.bytesOut,
+      seconds: monotonicSeconds() - started, warnings: report.warnings)
   }
 
   static let files = [
     Adapter.configName, Adapter.weightsName, ManifestWriter.checksumsName, ManifestWriter.name,
   ]
-
-  private func checkSpace(_ size: Int, _ free: Int?, _ path: String) throws(Failure) {
-    guard let free, free < size.addingSaturated(1 << 16) else { return }
-    throw Failure(.io, "needs \(byteText(size)) (\(size) bytes), but only \(byteText(free)) are free there", file: path)
-  }
 
   private static func tensor(_ missing: SavedTensors.Missing, _ pair: ExtractPair) -> ExtractReport.Tensor {
     ExtractReport.Tensor(

@@ -36,7 +36,7 @@ public struct Merge: Sendable {
     } catch { throw model.located(error) }
   }
 
-  func prepare(_ model: ModelSource, _ adapters: [Adapter]) throws(Failure) -> CheckpointRun {
+  func prepare(_ model: ModelSource, _ adapters: [Adapter]) throws(Failure) -> WriteRun {
     try check(model)
     let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: scheme != nil)
@@ -48,31 +48,32 @@ public struct Merge: Sendable {
     var config = config(of: model, base, merged, target)
     let steps: [Step]
     let source: any TensorSource
-    let fourBit: FourBitScheme?
+    let encoders: [any TensorEncoder]
     var dispositions: [Disposition]?
     if let scheme {
       let quantized = try MergeQuantization(
         model, base, merged, code: FourBitCode(scheme), configuration: config.map(ModelConfiguration.init))
-      (steps, source, fourBit) = (quantized.steps, quantized.source, quantized.scheme)
+      (steps, source) = (quantized.steps, quantized.source)
+      encoders = FourBitPreparation.encoders(quantized.scheme, fate: "quantized")
       warnings += quantized.warnings
       dispositions = quantized.dispositions
       config?["quantization_config"] = quantized.configuration
     } else {
       steps = merged.source.items.indices.map { index in
         let item = merged.source.items[index]
-        return Step(tensor: index, action: .copy, origin: base.origin(of: item), mustBeFinite: !item.hasSums)
+        return Step(tensor: index, encoder: item.hasSums ? 0 : 1, origin: base.origin(of: item))
       }
-      (source, fourBit) = (merged.source, nil)
+      (source, encoders) = (merged.source, [CopyEncoder(), CopyEncoder(fate: "merged")])
     }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
-      steps, source: source, stored: model.checkpoint, scheme: fourBit)
+      steps, encoders, source: source, stored: model.checkpoint)
     let side = try SideFiles(of: model, adapters: adapters)
     warnings += side.warnings
-    return CheckpointRun(
-      model: model, plan: plan, config: config, operation: "merge", activity: "merging",
-      recorded: recorded(provenance), warnings: warnings, options: run, sideFiles: side,
-      identities: adapters.flatMap(\.identities), otherInputs: adapters.flatMap(\.files),
-      summary: fourBit == nil ? nil : QuantizationSummary(plan, dispositions),
+    return WriteRun(
+      plan: plan, destination: DirectoryDestination(config: config, sideFiles: side), operation: "merge",
+      activity: "merging", source: model.checkpoint.path, recorded: recorded(provenance), warnings: warnings,
+      options: run, inputs: RunInputs(model, adapters),
+      summary: scheme == nil ? nil : QuantizationSummary(plan, dispositions),
       changes: { MergeReport.changes(merged) })
   }
 

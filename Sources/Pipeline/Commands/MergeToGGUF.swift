@@ -21,7 +21,7 @@ extension Merge {
 
   private func prepareGGUF(
     _ model: ModelSource, _ adapters: [Adapter], name: String
-  ) throws(Failure) -> GGUFRun {
+  ) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: false)
     let target = FloatType(torchName: type.rawValue)
@@ -35,7 +35,7 @@ extension Merge {
     let side = try SideFiles(of: model, adapters: adapters)
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
     var warnings = input.warnings + contents.warnings() + merged.warnings + doubts
-    let plan: GGUFPlan
+    let plan: WritePlan
     var summary: QuantizationSummary?
     if let ggufScheme {
       var quantize = QuantizeToGGUF(ggufScheme)
@@ -44,19 +44,18 @@ extension Merge {
       quantize.run = run
       let prepared = try quantize.prepare(input, nil, name: name)
       plan = prepared.plan
-      summary = QuantizationSummary(plan)
+      summary = try QuantizationSummary(gguf: plan)
       warnings += prepared.warnings
     } else {
       plan = try input.plan(as: target, name: name, maxShardBytes: run.maxShardBytes)
     }
-    return GGUFRun(
-      plan: plan, operation: "merge", activity: "merging", recorded: recorded(provenance), warnings: warnings,
-      source: model.checkpoint.path, options: run, identities: input.identities + adapters.flatMap(\.identities),
-      checkUnchanged: { () throws(Failure) in
-        try input.checkUnchanged()
-        for adapter in adapters { for file in adapter.files { try file.checkUnchanged() } }
-      }, otherInputs: adapters.flatMap(\.files), summary: summary,
-      changes: { MergeReport.changes(merged) })
+    return WriteRun(
+      plan: plan, destination: GGUFDestination(), operation: "merge", activity: "merging",
+      source: model.checkpoint.path, recorded: recorded(provenance), warnings: warnings, options: run,
+      inputs: RunInputs(
+        identities: input.identities + adapters.flatMap(\.identities), others: adapters.flatMap(\.files),
+        checkUnchanged: input.checkUnchanged),
+      summary: summary, changes: { MergeReport.changes(merged) })
   }
 
   /// Adapters of PEFT, which are directories, and of llama.cpp, which are files.

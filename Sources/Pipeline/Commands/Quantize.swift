@@ -62,7 +62,7 @@ public struct Quantize: Sendable {
     } catch { throw model.located(error) }
   }
 
-  func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+  func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     try checkSource(model)
     guard let format = FourBitFormat(code: FourBitCode(code), blockSize: blockSize) else {
@@ -83,8 +83,9 @@ public struct Quantize: Sendable {
     }
     let source = try preparation.source()
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
-      preparation.steps, source: source, stored: model.checkpoint, scheme: scheme)
-    let quantized = preparation.steps.count { $0.action != .copy }
+      preparation.steps, FourBitPreparation.encoders(scheme, fate: "quantized"), source: source,
+      stored: model.checkpoint)
+    let quantized = preparation.steps.count { $0.encoder == FourBitPreparation.quantizing }
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
     warnings += expertWarnings(weights)
     warnings += preparation.warnings
@@ -92,10 +93,12 @@ public struct Quantize: Sendable {
     warnings += storageWarnings(model)
     let side = try SideFiles(of: model)
     warnings += side.warnings
-    return CheckpointRun(
-      model: model, plan: plan, config: config(of: model, skip: weights.skipModules), operation: "quantize",
-      activity: "quantizing", recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run,
-      sideFiles: side, summary: QuantizationSummary(plan, weights.dispositions))
+    return WriteRun(
+      plan: plan,
+      destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
+      operation: "quantize", activity: "quantizing", source: model.checkpoint.path,
+      recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, inputs: RunInputs(model),
+      summary: QuantizationSummary(plan, weights.dispositions))
   }
 
   func expertWarnings(_ weights: WeightPlan) -> [Warning] {

@@ -35,18 +35,20 @@ public struct QuantizeToGGUF: Sendable {
       }
       let matrix = try importanceFile.map { file throws(Failure) in try ImportanceMatrix(file) }
       let (plan, warnings) = try prepare(input, matrix, name: fileName(of: output))
-      return try GGUFRun(
-        plan: plan, operation: "quantize", activity: "quantizing", recorded: recorded,
-        warnings: input.warnings + warnings, source: input.path, options: run,
-        identities: input.identities + [importanceFile?.identity].compactMap(\.self),
-        checkUnchanged: input.checkUnchanged, summary: QuantizationSummary(plan)
+      return try WriteRun(
+        plan: plan, destination: GGUFDestination(), operation: "quantize", activity: "quantizing", source: input.path,
+        recorded: recorded, warnings: input.warnings + warnings, options: run,
+        inputs: RunInputs(
+          identities: input.identities + [importanceFile?.identity].compactMap(\.self),
+          checkUnchanged: input.checkUnchanged),
+        summary: QuantizationSummary(gguf: plan)
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }
   }
 
   func prepare(
     _ input: GGUFInput, _ matrix: ImportanceMatrix?, name: String
-  ) throws(Failure) -> (plan: GGUFPlan, warnings: [Warning]) {
+  ) throws(Failure) -> (plan: WritePlan, warnings: [Warning]) {
     var choice = choice
     choice.hasImportance = matrix != nil
     let order = input.tensors.quantizationOrder
@@ -59,23 +61,31 @@ public struct QuantizeToGGUF: Sendable {
           + "16-bit original gives a better file")
     }
     try TypeChoice.checkSource(tensors, types: types, allowsRequantization: forcesRequantization)
-    var plan = try GGUFPlan(
-      source: SortedSource(input.source, order: order), types: types,
-      origins: order.map { $0 < input.origins.count ? input.origins[$0] : nil }, stored: input.stored,
-      metadata: input.metadata.quantized(to: choice.scheme, importance: matrix), name: name,
-      maxShardBytes: run.maxShardBytes, isFlat: true)
-    if let matrix {
-      let found = try addImportance(matrix, to: &plan)
-      if found == 0 { warnings.append("none of the tensors is in the importance matrix '\(matrix.fileName)'") }
+    let origins = order.map { $0 < input.origins.count ? input.origins[$0] : nil }
+    let isCopy = { (index: Int) in
+      origins[index].map { input.stored?.tensors[$0].type == types[index] } ?? false
+    }
+    let weights = try matrix.map { matrix throws(Failure) in
+      try importance(matrix, of: tensors.indices.filter { types[$0].isQuantized && !isCopy($0) }.map { ($0, tensors[$0]) })
+    }
+    let plan = try WritePlan(
+      gguf: name, source: SortedSource(input.source, order: order), types: types, origins: origins,
+      stored: input.stored, importance: weights ?? [:],
+      metadata: input.metadata.quantized(to: choice.scheme, importance: matrix), maxShardBytes: run.maxShardBytes,
+      isFlat: true)
+    if let matrix, weights?.isEmpty == true {
+      warnings.append("none of the tensors is in the importance matrix '\(matrix.fileName)'")
     }
     return (plan, warnings)
   }
 
-  /// - Returns: how many tensors have some.
-  private func addImportance(_ matrix: ImportanceMatrix, to plan: inout GGUFPlan) throws(Failure) -> Int {
-    var found = 0
-    for (index, tensor) in plan.tensors.enumerated() {
-      guard tensor.type.isQuantized, plan.copies[index] == nil, let columns = tensor.shape.last else { continue }
+  /// How much each column of the tensors matters, by position.
+  private func importance(
+    _ matrix: ImportanceMatrix, of tensors: [(position: Int, tensor: GGUFTensor)]
+  ) throws(Failure) -> [Int: [Float]] {
+    var found: [Int: [Float]] = [:]
+    for (position, tensor) in tensors {
+      guard let columns = tensor.shape.last else { continue }
       let experts = tensor.shape.count > 2 ? tensor.shape[0] : 1
       guard let weights = try matrix.weights(for: tensor.name.string, columns: columns, experts: experts) else {
         continue
@@ -85,8 +95,7 @@ public struct QuantizeToGGUF: Sendable {
           .malformed, "has the weight \(largest), allowed are \(Self.importanceLimit) at most", file: matrix.fileName,
           tensor: tensor.name.string)
       }
-      plan.importance[index] = weights
-      found += 1
+      found[position] = weights
     }
     return found
   }

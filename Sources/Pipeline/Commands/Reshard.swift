@@ -51,25 +51,25 @@ public struct Reshard: Sendable {
 
   private func gguf(_ source: String, output: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
     let input = try GGUFInput(GGUFValues(path: source))
-    let plan = try GGUFPlan(
-      source: input.source, types: input.tensors.map(\.type), origins: Array(input.tensors.indices),
-      stored: input.stored, metadata: input.metadata, name: fileName(of: output), maxShardBytes: maxShardBytes)
-    return try GGUFRun(
-      plan: plan, operation: operation.rawValue, activity: "copying", recorded: recorded,
-      warnings: warnings(input.warnings, fileCount: plan.layout.files.count), source: source, options: run,
-      identities: input.identities, checkUnchanged: input.checkUnchanged,
+    let plan = try WritePlan(
+      gguf: fileName(of: output), source: input.source, types: input.tensors.map(\.type),
+      origins: Array(input.tensors.indices), stored: input.stored, metadata: input.metadata,
+      maxShardBytes: maxShardBytes)
+    return try WriteRun(
       // Whoever joins some parts may want to keep the others.
-      replacesOthers: operation == .split
+      plan: plan, destination: GGUFDestination(replacesOthers: operation == .split), operation: operation.rawValue,
+      activity: "copying", source: source, recorded: recorded,
+      warnings: warnings(input.warnings, fileCount: plan.container.files.count), options: run, inputs: RunInputs(input)
     ).run(into: output, announce: announce)
   }
 
   // MARK: - Safetensors
 
-  private func prepare(_ model: ModelSource) throws(Failure) -> CheckpointRun {
+  private func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
     var steps: [Step] = []
     var layout = StepLayout(maxShardBytes: maxShardBytes)
     if operation == .join { layout.maxTensorsPerShard = .max }
-    func copy(_ index: Int) -> Step { Step(tensor: index, action: .copy, origin: .stored(index)) }
+    func copy(_ index: Int) -> Step { Step(tensor: index, encoder: 0, origin: .stored(index)) }
     for item in model.logical.items {
       switch item {
       case .plain(let index): steps.append(copy(index))
@@ -78,16 +78,17 @@ public struct Reshard: Sendable {
         layout.followers[weight.codes] = weight.parts.filter { $0 != weight.codes }.sorted().map(copy)
       }
     }
-    var plan = try layout.plan(steps, source: model.checkpoint, stored: model.checkpoint, scheme: nil)
     let stored = model.checkpoint as? StoredSafetensors ?? (model.checkpoint as? UnwrappedCheckpoint)?.base
-    if let checkpoint = stored { plan.metadata = checkpoint.checkpoint.metadata }
+    if let checkpoint = stored { layout.metadata = checkpoint.checkpoint.metadata }
+    let plan = try layout.plan(steps, [CopyEncoder()], source: model.checkpoint, stored: model.checkpoint)
     var sideFiles = try SideFiles(of: model)
     if model.config != nil, let directory = model.checkpoint.directory {
       sideFiles.add(ModelSource.configName, in: directory)
     }
-    return CheckpointRun(
-      model: model, plan: plan, config: nil, operation: operation.rawValue, activity: "copying", recorded: recorded,
-      warnings: warnings(model.warnings, fileCount: plan.shards.count), options: run, sideFiles: sideFiles,
-      parameters: model.parameterCount)
+    return WriteRun(
+      plan: plan, destination: DirectoryDestination(sideFiles: sideFiles), operation: operation.rawValue,
+      activity: "copying", source: model.checkpoint.path, recorded: recorded,
+      warnings: warnings(model.warnings, fileCount: plan.container.files.count), options: run,
+      inputs: RunInputs(model), parameters: model.parameterCount)
   }
 }

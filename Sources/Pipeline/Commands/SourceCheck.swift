@@ -55,18 +55,17 @@ struct SourceCheck {
         tensor: info.name,
         "the quant_state's dtype is \(weight.state.type.torchName), in \(against) it is \(type.torchName)")
     }
-    let work = TensorWork(
-      Step(tensor: index, action: .quantize(type), origin: .derived([])), info,
-      blocks: weight.format.blockCount(info.elementCount))
     let scheme = FourBitScheme(
       format: weight.format, usesDoubleQuantization: weight.state.nestedOffset != nil, storage: .u8)
+    let work = TensorWork(
+      Step(tensor: index, encoder: 0, origin: .derived([])), at: 0, info, FourBitEncoder(scheme: scheme))
     let checkpoint = logical.checkpoint
     var differing = 0
-    let stream = OrderedStream<PieceCuts, PieceBuffer>(jobs: jobs) { PieceBuffer(capacity: OrderedRun.pieceBytes) }
+    let stream = OrderedStream<PieceCuts, PieceBuffer>(jobs: jobs) { PieceBuffer() }
     try stream.run(PieceCuts(work: work)) { piece, buffer throws(Failure) in
-      try buffer.fill(piece, from: source, scheme)
+      try buffer.fill(piece, from: source)
     } drain: { piece, buffer throws(Failure) in
-      let start = piece.range.lowerBound / type.byteCount / 2
+      let start = piece.elements.lowerBound / 2
       let count = unsafe buffer.output.count
       let stored = try ScratchBuffer(checkpoint, weight.codes, at: start, count: count)
       defer { extendLifetime(stored) }
@@ -87,12 +86,13 @@ struct SourceCheck {
 
   private func compareStatistics(_ weight: FourBitWeight, _ work: TensorWork) throws(Failure) -> String? {
     let checkpoint = logical.checkpoint
-    let absmax = unsafe UnsafeBufferPointer(work.absmax)
+    guard let maxima = work.state as? BlockMaxima else { throw Failure(.internal, "no block maxima") }
+    let absmax = unsafe UnsafeBufferPointer(maxima.values)
     let stored = try ScratchBuffer(
       checkpoint, weight.absmax, at: 0, count: checkpoint.tensors[weight.absmax].byteCount)
     defer {
       extendLifetime(stored)
-      extendLifetime(work)
+      extendLifetime(maxima)
     }
     guard let offset = weight.state.nestedOffset, let nestedAbsmax = weight.nestedAbsmax else {
       let isEqual = unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(absmax))
@@ -124,10 +124,10 @@ struct SourceCheck {
 
     mutating func next() -> Piece? {
       if isDone { return nil }
-      let end = min(position + OrderedRun.pieceBytes, work.info.byteCount)
+      let end = min(position + work.pieceByteCount, work.info.byteCount)
       defer { position = end }
       isDone = end == work.info.byteCount
-      return Piece(work: work, stepIndex: 0, range: position..<end)
+      return Piece(work: work, range: position..<end)
     }
   }
 

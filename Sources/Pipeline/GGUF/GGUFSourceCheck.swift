@@ -41,33 +41,34 @@ struct GGUFSourceCheck {
 
   private func compare(_ source: SortedSource, _ own: [Int], _ result: inout Verify.Result) throws(Failure) {
     let stored = values.checkpoint
-    let plan = try GGUFPlan(
-      source: source, types: own.map { stored.tensors[$0].type }, origins: [], stored: nil, metadata: GGUFMetadata(),
-      name: "again.gguf", maxShardBytes: .max)
+    let plan = try WritePlan(
+      gguf: "again.gguf", source: source, types: own.map { stored.tensors[$0].type }, origins: [], stored: nil,
+      metadata: GGUFMetadata(), maxShardBytes: .max)
     let progress = Progress("comparing", total: plan.inputByteCount, style: style)
     defer { progress.finish() }
     var differing = [Int](repeating: 0, count: own.count)
-    let stream = OrderedStream<GGUFCursor, GGUFBuffer>(jobs: jobs) { GGUFBuffer() }
-    try stream.run(GGUFCursor(plan.tensors)) { piece, buffer throws(Failure) in
-      try buffer.fill(piece, of: plan)
+    let stream = OrderedStream<PlanCursor, PieceBuffer>(jobs: jobs) { PieceBuffer() }
+    try stream.run(PlanCursor(plan)) { piece, buffer throws(Failure) in
+      try buffer.fill(piece, from: plan.source)
     } drain: { piece, buffer throws(Failure) in
-      let type = plan.tensors[piece.tensor].type
+      let tensor = piece.work.step.tensor
+      let type = stored.tensors[own[tensor]].type
       let start = piece.elements.lowerBound / type.valuesPerBlock * type.bytesPerBlock
       let count = unsafe buffer.output.count
       let found = ScratchBuffer(byteCount: count)
       defer { extendLifetime(found) }
-      try unsafe stored.read(own[piece.tensor], at: start, into: found.mutableBytes)
+      try unsafe stored.read(own[tensor], at: start, into: found.mutableBytes)
       if unsafe !found.bytes.hasSameBytes(as: buffer.output) {
         for index in 0..<count where unsafe found.bytes[index] != buffer.output[index] {
-          differing[piece.tensor] += 1
+          differing[tensor] += 1
         }
       }
-      progress.advance(by: plan.inputByteCount(of: piece.elements, piece.tensor))
+      progress.advance(by: plan.inputByteCount(of: piece))
     }
     for (position, count) in differing.enumerated() where count > 0 {
       result.add(
-        tensor: plan.tensors[position].name,
-        "\(count == 1 ? "1 byte is not the one that" : "\(count) bytes are not those that") \(plan.tensors[position].type.name.uppercased()) of \(against) has"
+        tensor: stored.tensors[own[position]].name,
+        "\(count == 1 ? "1 byte is not the one that" : "\(count) bytes are not those that") \(stored.tensors[own[position]].type.name.uppercased()) of \(against) has"
       )
     }
   }

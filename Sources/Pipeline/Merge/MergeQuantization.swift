@@ -26,11 +26,10 @@ struct MergeQuantization {
       var steps: [Step] = []
       for (index, item) in merged.source.items.enumerated() {
         let isFourBit = item.baseIndex.map { base.isFourBit[$0] } ?? false
-        let type = FloatType(item.info.type)
-        steps.append(
-          Step(
-            tensor: index, action: isFourBit ? .quantize(type ?? .bf16) : .copy, origin: base.origin(of: item),
-            mustBeFinite: !isFourBit && !item.hasSums))
+        let encoder =
+          isFourBit
+          ? FourBitPreparation.quantizing : item.hasSums ? FourBitPreparation.copying : FourBitPreparation.copyingFinite
+        steps.append(Step(tensor: index, encoder: encoder, origin: base.origin(of: item)))
       }
       guard let format = FourBitFormat(code: code, blockSize: existing.scheme.format.blockSize) else {
         throw Failure(.internal, "no format of block size \(existing.scheme.format.blockSize)")

@@ -68,50 +68,44 @@ public struct QuantizationSummary: Sendable {
 }
 
 extension QuantizationSummary {
-  /// Of a checkpoint in 4 bits.
+  /// Of a checkpoint of transformers.
   ///
   /// - Parameter dispositions: one for each tensor of the plan's source; nil where the source decided.
-  init(_ plan: OutputPlan, _ dispositions: [Disposition]?) {
+  init(_ plan: WritePlan, _ dispositions: [Disposition]?) {
+    self.init(plan) { step in
+      let info = plan.info(of: step)
+      if case .keep(let reason)? = dispositions?[step.tensor] { return Reason(reason, info) }
+      return Reason("tensor as it was", "tensors as they were")
+    }
+  }
+
+  /// Of a GGUF file.
+  init(gguf plan: WritePlan) throws(Failure) {
+    let tensors = try plan.ggufTensors()
+    self.init(plan) { step in
+      let tensor = tensors[step.tensor]
+      let type = tensor.type.name.uppercased()
+      return tensor.shape.count < 2
+        ? Reason("vector in \(type)", "vectors in \(type)")
+        : Reason("matrix in \(type), as llama.cpp has it", "matrices in \(type), as llama.cpp has them")
+    }
+  }
+
+  private init(_ plan: WritePlan, reason: (Step) -> Reason) {
     var counts: [String: Int] = [:]
     var (quantized, all) = (0.0, 0.0)
     for step in plan.steps {
       let info = plan.info(of: step)
       all += Double(info.elementCount)
-      if case .quantize = step.action {
-        counts[plan.scheme?.format.code.rawValue.uppercased() ?? "", default: 0] += 1
+      if let name = plan.encoder(of: step).schemeName {
+        counts[name, default: 0] += 1
         quantized += Double(info.elementCount)
-      } else if case .keep(let reason)? = dispositions?[step.tensor] {
-        keep(info.name, Reason(reason, info))
       } else {
-        keep(info.name, Reason("tensor as it was", "tensors as they were"))
+        keep(info.name, reason(step))
       }
     }
     setTypes(counts)
     setSizes(quantized: quantized, all: all, bytes: plan.dataByteCount)
-  }
-
-  /// Of a GGUF file.
-  init(_ plan: GGUFPlan) {
-    var counts: [String: Int] = [:]
-    var (quantized, all) = (0.0, 0.0)
-    var bytes = 0
-    for tensor in plan.tensors {
-      all += Double(tensor.elementCount)
-      bytes = bytes.addingSaturated(tensor.byteCount)
-      if tensor.type.isQuantized {
-        counts[tensor.type.name.uppercased(), default: 0] += 1
-        quantized += Double(tensor.elementCount)
-      } else {
-        let type = tensor.type.name.uppercased()
-        keep(
-          tensor.name,
-          tensor.shape.count < 2
-            ? Reason("vector in \(type)", "vectors in \(type)")
-            : Reason("matrix in \(type), as llama.cpp has it", "matrices in \(type), as llama.cpp has them"))
-      }
-    }
-    setTypes(counts)
-    setSizes(quantized: quantized, all: all, bytes: bytes)
   }
 }
 

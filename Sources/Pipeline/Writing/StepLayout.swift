@@ -15,22 +15,26 @@ struct StepLayout {
   /// statistics of a weight that is in 4 bits already.
   var followers: [Int: [Step]] = [:]
 
-  /// - Throws: what `OutputPlan.outputs` throws.
+  /// Of every file.
+  var metadata: [(key: String, value: String)] = [("format", "pt")]
+
+  /// - Throws: what `TensorEncoder.outputs` throws.
   func plan(
-    _ steps: [Step], source: any TensorSource, stored: any TensorSource, scheme: FourBitScheme?
-  ) throws(Failure) -> OutputPlan {
-    let draft = OutputPlan(source: source, stored: stored, scheme: scheme, steps: steps, shards: [])
+    _ steps: [Step], _ encoders: [any TensorEncoder], source: any TensorSource, stored: any TensorSource
+  ) throws(Failure) -> WritePlan {
+    let draft = WritePlan(
+      source: source, stored: stored, encoders: encoders, steps: steps, container: SafetensorsContainer(files: []))
     var ordered: [Step] = []
     ordered.reserveCapacity(steps.count)
     var packer = ShardPacker(limit: ShardPacker.Size(bytes: maxShardBytes, tensors: maxTensorsPerShard))
-    var shards: [OutputPlan.Shard] = []
+    var shards: [ContainerFile] = []
     var current: [Step] = []
     var bytes = 0
 
     func close() {
       let start = ordered.count
       for step in aligned(current, draft) { ordered += group(step) }
-      shards.append(OutputPlan.Shard(name: "", steps: start..<ordered.count, dataByteCount: bytes))
+      shards.append(ContainerFile(name: "", steps: start..<ordered.count, dataByteCount: bytes))
       current = []
       bytes = 0
     }
@@ -56,13 +60,15 @@ struct StepLayout {
     close()
     try checkTotals(ordered, shards, source)
     for index in shards.indices { shards[index].name = ShardLayout.shardName(index, of: shards.count) }
-    return OutputPlan(source: source, stored: stored, scheme: scheme, steps: ordered, shards: shards)
+    return WritePlan(
+      source: source, stored: stored, encoders: encoders, steps: ordered,
+      container: SafetensorsContainer(files: shards, metadata: metadata))
   }
 
   private func group(_ step: Step) -> [Step] { [step] + (followers[step.tensor] ?? []) }
 
   /// Everything that adds these up later may do so without a check.
-  private func checkTotals(_ steps: [Step], _ shards: [OutputPlan.Shard], _ source: any TensorSource) throws(Failure) {
+  private func checkTotals(_ steps: [Step], _ shards: [ContainerFile], _ source: any TensorSource) throws(Failure) {
     var total = 0
     let sizes = shards.map(\.dataByteCount) + steps.map { source.tensors[$0.tensor].byteCount }
     for size in sizes {
@@ -73,7 +79,7 @@ struct StepLayout {
   }
 
   /// Steps by layer, in order of first appearance, numbered layers of one stack in numeric order.
-  private func layers(_ steps: [Step], _ draft: OutputPlan) -> [[Step]] {
+  private func layers(_ steps: [Step], _ draft: WritePlan) -> [[Step]] {
     struct Key: Hashable {
       var stack: TensorName
       var number: Int
@@ -94,7 +100,7 @@ struct StepLayout {
     keys.sort { ($0.stack, $0.number) < ($1.stack, $1.number) }
     return keys.map { entry in
       let group = groups[entry.key] ?? []
-      func isQuantized(_ step: Step) -> Bool { step.action != .copy || followers[step.tensor] != nil }
+      func isQuantized(_ step: Step) -> Bool { !draft.encoder(of: step).keepsBytes || followers[step.tensor] != nil }
       return group.filter(isQuantized) + group.filter { !isQuantized($0) }
     }
   }
@@ -114,10 +120,10 @@ struct StepLayout {
     return (name, -1)
   }
 
-  private func aligned(_ steps: [Step], _ draft: OutputPlan) -> [Step] {
+  private func aligned(_ steps: [Step], _ draft: WritePlan) -> [Step] {
     func isOdd(_ step: Step) -> Bool {
       let bytes = group(step).reduce(0) { $0.addingSaturated(draft.info(of: $1).byteCount) }
-      return step.action == .copy && bytes % FourBitScheme.alignment != 0
+      return draft.encoder(of: step).keepsBytes && bytes % FourBitScheme.alignment != 0
     }
     let odd = steps.filter(isOdd)
     if odd.isEmpty { return steps }
