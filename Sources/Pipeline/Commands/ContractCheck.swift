@@ -11,10 +11,7 @@ struct ContractCheck {
   let logical: LogicalTensors
 
   func run(_ result: inout Verify.Result) throws(Failure) {
-    var weights: [FourBitWeight] = []
-    for item in logical.items {
-      if case .fourBit(let weight) = item { weights.append(weight) }
-    }
+    let weights = logical.items.compactMap(\.fourBit)
     for weight in weights { try checkValues(weight, &result) }
     if let values = checkpoint as? GGUFValues { try checkArchitecture(of: values, &result) }
     guard let directory = checkpoint.directory, directory.contains(ModelSource.configName) else {

@@ -165,7 +165,7 @@ struct FitModel: Sendable {
       let names = Self.names(of: infos, decoder)
       var fourBit: [String: FourBitWeight] = [:]
       for (item, place) in zip(model.logical.items, names) {
-        if case .fourBit(let weight) = item { fourBit[place.parameter] = weight }
+        if let weight = item.fourBit { fourBit[place.parameter] = weight }
       }
       try self.init(decoder, type, config.value, stored: fourBit)
       self.warnings += warnings
