@@ -12,7 +12,7 @@ from bitsandbytes.nn import Params4bit
 
 import checkpoint
 import oracle
-from architectures import CASES, F32, Case, case, text
+from architectures import CASES, EXPERTS, F32, VISION, Case, case, text
 from tool import ROOT
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -41,7 +41,8 @@ BASES = [row.name for row in CASES if row.name not in TOWERS and not row.model.s
 NOT_CAUSAL = {"vit-classifier", "distilbert-classifier", "qwen2-vl"}
 # 4.57 does not find the weights of Gemma 3's base for the causal class, in 16 bits neither. It also stops at 4-bit
 # weights that the causal class lacks, an encoder's or a pooler's, and so it does at those that bitsandbytes has saved.
-ONLY_TRANSFORMERS_5 = {"gemma3-text", "bart", "whisper", "bert-classifier"}
+# CLIP's base is saved under names that 4.57 does not know.
+ONLY_TRANSFORMERS_5 = {"gemma3-text", "bart", "whisper", "bert-classifier", "clip-text"}
 # All that the others may lack.
 HEADS = {"lm_head", "embed_out", "pooler"}
 # Of classes with a pooler, saved from below heads that use none.
@@ -49,6 +50,18 @@ POOLERS = {
     "vit": case("vit-classifier"),
     "roberta": Case("roberta", "RobertaForTokenClassification", text(num_labels=32), F32),
     "bert": Case("bert", "BertForTokenClassification", text(num_labels=32), F32),
+}
+# Base models and classes above them: whose name or whose name for the base is unusual, or with layers of their own.
+ABOVE = {
+    "T5ForTokenClassification": Case(
+        "t5-encoder", "T5EncoderModel", {"vocab_size": 96, "d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2,
+                                         "num_heads": 4, "num_labels": 32}, F32),
+    "Qwen3MoeForQuestionAnswering": Case("qwen3-moe", "Qwen3MoeModel", text(**EXPERTS, head_dim=32)),
+    "ViTMAEForPreTraining": Case("vit-mae", "ViTMAEModel", VISION, F32),
+    "Wav2Vec2ForXVector": Case(
+        "wav2vec2", "Wav2Vec2Model", text(conv_dim=[32, 32], conv_kernel=[3, 3], conv_stride=[2, 2], num_labels=32,
+                                          num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=4), F32),
+    "CLIPTextModelWithProjection": Case("clip-text", "CLIPTextModel", text(), F32),
 }
 AUTO = ["AutoModel", "AutoModelForCausalLM"]
 
@@ -92,6 +105,9 @@ def folder(tmp_path_factory, nibble, request):
     for name, row in POOLERS.items():
         base = save(row.create().base_model, folder / f"{name}-below" / "base")
         nibble.quantize(base, folder / f"{name}-below" / "base-out")
+    for head, row in ABOVE.items():
+        base = save(row.create(), folder / head / "base")
+        nibble.quantize(base, folder / head / "base-out")
     return folder
 
 
@@ -112,6 +128,9 @@ def report(folder):
             rows += [{**paths, "name": f"{row.name} {auto}", "model": auto} for auto in autos]
     for name in POOLERS:
         rows.append({"name": f"{name}-below", "model": "AutoModel", "out": str(folder / f"{name}-below" / "base-out")})
+    for head in ABOVE:
+        paths = {"plain": str(folder / head / "base"), "out": str(folder / head / "base-out")}
+        rows.append({**paths, "name": head, "model": head})
     command = [sys.executable, str(HERE / "transformers4.py"), json.dumps(rows)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(OVERLAY), str(ROOT / "Sources" / "Python")])}
     finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
@@ -142,27 +161,38 @@ def test_default_target_loads_under_transformers_4(name, folder, report):
         assert result["finite"] and result["error"] <= oracle.MAXIMUM_RELATIVE_LOGIT_ERROR
 
 
+def check_base(folder: pathlib.Path, model_class, result: dict, loads: bool) -> list[dict[str, set]]:
+    """Quantized, a class finds of a base model what it finds in 16 bits, in both versions. What that was, of each."""
+    model, information = model_class.from_pretrained(folder / "base-out", output_loading_info=True)
+    _, plain = model_class.from_pretrained(folder / "base", dtype="auto", output_loading_info=True)
+    names = [key for key, parameter in model.named_parameters() if isinstance(parameter, Params4bit)]
+    assert ("failure" not in result) == loads, result
+    loaded = [(keys(information), names, keys(plain))]
+    if loads:
+        loaded.append((keys(result["information"]), result["names"], keys(result["plain"])))
+    weights = set(checkpoint.four_bit_weights(checkpoint.tensors(folder / "base-out")))
+    for found, quantized, expected in loaded:
+        assert found == expected
+        present = weights - expected.get("unexpected_keys", set())
+        assert len(quantized) == len(present), set(quantized) ^ present
+    return [expected for *_, expected in loaded]
+
+
 @pytest.mark.parametrize("name, auto", base_parameters())
 def test_base_models_load_below_a_head(name, auto, folder, report):
-    """In both versions as in 16 bits, and the head, which the checkpoint does not have, is none of 4 bits."""
-    out = folder / name / "base-out"
-    model_class = getattr(transformers, auto)
-    model, information = model_class.from_pretrained(out, output_loading_info=True)
-    _, plain = model_class.from_pretrained(folder / name / "base", dtype="auto", output_loading_info=True)
-    names = [key for key, parameter in model.named_parameters() if isinstance(parameter, Params4bit)]
-    result = report[f"{name} {auto}"]
-    assert ("failure" in result) == (auto != "AutoModel" and name in ONLY_TRANSFORMERS_5), result
-    loaded = [(information, names, plain)]
-    if "failure" not in result:
-        loaded.append((result["information"], result["names"], result["plain"]))
-    weights = set(checkpoint.four_bit_weights(checkpoint.tensors(out)))
-    for found, quantized, expected in loaded:
-        assert keys(found) == keys(expected)
+    """And the head, which the checkpoint does not have, is none of 4 bits."""
+    loads = auto == "AutoModel" or name not in ONLY_TRANSFORMERS_5
+    for found in check_base(folder / name, getattr(transformers, auto), report[f"{name} {auto}"], loads):
         if name not in ONLY_TRANSFORMERS_5:
-            assert keys(expected).keys() <= {"missing_keys"}
-            assert {key.partition(".")[0] for key in expected.get("missing_keys", ())} <= HEADS
-        present = weights - keys(expected).get("unexpected_keys", set())
-        assert len(quantized) == len(present), set(quantized) ^ present
+            assert found.keys() <= {"missing_keys"}
+            assert {key.partition(".")[0] for key in found.get("missing_keys", ())} <= HEADS
+
+
+@pytest.mark.parametrize("head", ABOVE)
+def test_base_models_load_below_other_heads(head, folder, report):
+    loads = ABOVE[head].name not in ONLY_TRANSFORMERS_5
+    for found in check_base(folder / head, getattr(transformers, head), report[head], loads):
+        assert found.keys() == {"missing_keys"}
 
 
 @pytest.mark.parametrize("name", POOLERS)
