@@ -39,6 +39,7 @@ def start(checkpoint, out, ranks: int) -> list[float]:
     return json.loads(outputs[0].splitlines()[-1])
 
 
+@pytest.mark.kernels
 def test_the_trainer_with_fsdp2(nibble, tmp_path):
     checkpoint = tmp_path / "nf4"
     nibble.quantize(ROOT / "fixtures" / "sql-llama", checkpoint, "--quant-storage", "bfloat16")
