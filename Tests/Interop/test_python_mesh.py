@@ -54,7 +54,7 @@ def start(out, mode: str, ranks: int, *checkpoints, steps: int = 3, environment=
         command = [sys.executable, str(PROGRAM), json.dumps(settings)]
         log = open(out / f"rank{rank}.log", "wb")
         processes.append(subprocess.Popen(command, env=mine, stdout=log, stderr=log))
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 900
     try:
         for process in processes:
             process.wait(max(0.1, deadline - time.monotonic()))

@@ -31,7 +31,7 @@ def start(checkpoint, out, ranks: int) -> list[float]:
         command = [sys.executable, str(PROGRAM), str(checkpoint), str(out)]
         processes.append(subprocess.Popen(command, env=mine, stdout=subprocess.PIPE, stderr=log))
     try:
-        outputs = [process.communicate(timeout=180)[0] for process in processes]
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
