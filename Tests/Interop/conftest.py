@@ -11,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+import oracle
 import shared_memory
 from tool import ROOT, Nibble
 
@@ -31,6 +32,7 @@ def pytest_configure(config):
     torch.set_num_threads(min(2, os.cpu_count() or 1))
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         without_bf16_kernels()
+    oracle.take_one_map()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

@@ -57,6 +57,7 @@ def test_same_file(family: Family, families, nibble: Nibble, tmp_path):
     check_same(tmp_path / "again.gguf", file)
 
 
+@pytest.mark.kernels
 @every_family
 def test_same_model(family: Family, families, nibble: Nibble, tmp_path):
     """A file does not tell a model without a head from one whose head is its embedding, so the latter comes back."""

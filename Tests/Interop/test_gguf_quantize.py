@@ -273,6 +273,7 @@ def test_from_nf4(nibble: Nibble, tmp_path, quantized):
         assert mine[name].data.tobytes() == tensor.data.tobytes(), name
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("scheme", [None, "q8_0"])
 def test_to_nf4(scheme, source, nibble: Nibble, tmp_path):
     """bitsandbytes' own quantization of the file in bf16. Vectors too are in 16 bits: the loader would leave F32 as it

@@ -140,6 +140,7 @@ def report(folder):
     return report["results"]
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("name", ROWS)
 def test_loads_under_transformers_4(name, report):
     result = report[name]

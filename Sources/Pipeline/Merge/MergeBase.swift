@@ -49,7 +49,7 @@ struct MergeBase {
       return BaseModel.Entry(
         parameter: place.parameter,
         part: place.part.map { BaseModel.Part(expert: $0.expert, index: $0.index, count: $0.count) },
-        isTransposed: isTransposed)
+        isTransposed: isTransposed, isRouter: place.isRouter)
     }
     var model = BaseModel(
       source: base, entries: entries, basePrefix: names.basePrefix, tiesEmbeddings: names.tiesEmbeddings,
