@@ -19,8 +19,8 @@ extension Reference {
       case .mxfp4:
         guard numbers.allSatisfy(\.isFinite) else { throw unsafe refused(group: range, of: values, as: type) }
         let exponent = scaleExponent(numbers, type)
-        let half = Float(sign: .plus, exponent: exponent - 1, significand: 1)
-        codes = numbers.map { FloatE2M1.code($0, half) }
+        let scale = Float(sign: .plus, exponent: exponent, significand: 1)
+        codes = numbers.map { FloatE2M1.code($0 / scale, 0.5) }
         unsafe scales[group] = UInt8(exponent + 127)
       }
       unsafe store(codes, bits: format.bits, at: format.packedByteCount(range.lowerBound), of: packed)
