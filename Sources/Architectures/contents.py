@@ -20,6 +20,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.dont_write_bytecode = True
 
+from transformers import PreTrainedConfig  # noqa: E402
+
 import survey  # noqa: E402  (the environment above must be set before transformers is imported)
 import variants  # noqa: E402
 
@@ -63,7 +65,7 @@ def members(config, path=""):
     for name, value in vars(config).items():
         if name.startswith("_"):
             continue
-        if isinstance(value, survey.PreTrainedConfig):
+        if isinstance(value, PreTrainedConfig):
             found |= members(value, f"{path}{name}.")
         else:
             found[path + name] = (config, name)
@@ -218,7 +220,6 @@ def ask(cls):
     optional |= {pattern for pattern in patterns if OPTIONAL.search(pattern) or "*" in container(pattern)[1]}
     buffers = sorted({survey.generalised(name) for look in every for name in look.buffers} - set(patterns))
     # Where each container is there at all, look by look.
-    places = collections.defaultdict(set)
     signatures = {}
     for pattern in patterns:
         signature = {(index, at) for index, look in enumerate(every) for at in look.by_pattern.get(pattern, {})}
