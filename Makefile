@@ -24,6 +24,9 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
+# Processes of the Python tests; each needs 2 GB of memory.
+JOBS ?= 2
+
 SWIFT_SOURCES := Package.swift Formats Sources Tests
 INTERPRETER = $$($(PYTHON) Tests/Interop/environment.py)
 
@@ -135,7 +138,7 @@ environment: test-packages
 	@$(PYTHON) Tests/Interop/environment.py >/dev/null
 
 test-interop: build environment ## the Python tests against stock libraries; PYTEST_FLAGS="-k NAME" chooses
-	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q Tests/Interop $(PYTEST_FLAGS)
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q -n $(JOBS) --dist loadfile Tests/Interop $(PYTEST_FLAGS)
 
 # What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
 # tests run each, then those of BLAS and of the libraries that it is compared with.

@@ -28,7 +28,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure(config):
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # As many at work at once, whether by threads or by processes of pytest-xdist.
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // processes))
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         without_bf16_kernels()
     transformers.utils.logging.set_verbosity_error()
