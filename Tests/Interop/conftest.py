@@ -1,4 +1,4 @@
-"""What every test here shares: the tool, quiet libraries, and the switch for long tests."""
+"""What every test here shares: the tool, quiet libraries, the switch for long tests, and no skip that is not expected."""
 
 import os
 import pathlib
@@ -13,6 +13,8 @@ import transformers
 
 import shared_memory
 from tool import ROOT, Nibble
+
+pytest_plugins = ["skips"]
 
 
 def pytest_addoption(parser):
