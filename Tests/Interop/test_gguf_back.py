@@ -8,9 +8,7 @@ import transformers
 
 import checkpoint
 import gguf_families
-import gguf_oracle
-from architectures import F32
-from gguf_families import FAMILIES, Family
+from gguf_families import Family
 from test_gguf_families import check_same, every_family
 from tokenizers_of_families import texts
 from tool import ROOT, Nibble

@@ -34,7 +34,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start(out, mode: str, ranks: int, *checkpoints, steps: int = 3, environment={}, **more) -> list[dict]:
+def start(out, mode: str, ranks: int, *checkpoints, steps: int = 3, environment=None, **more) -> list[dict]:
     """Runs all ranks to their end; what each wrote. A rank that hangs fails the test.
 
     checkpoints: each a path for all ranks, or a list of one per rank.
@@ -43,7 +43,7 @@ def start(out, mode: str, ranks: int, *checkpoints, steps: int = 3, environment=
     settings = {"mode": mode, "ranks": ranks, "out": str(out), "steps": steps} | more
     lists = [paths if isinstance(paths, list) else [paths] * ranks for paths in checkpoints]
     settings["checkpoints"] = [list(map(str, paths)) for paths in lists]
-    variables = os.environ | environment | {
+    variables = os.environ | (environment or {}) | {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT / "Sources" / "Python"),
     }

@@ -1,6 +1,5 @@
 """A model that somebody trained, quantized and published, SmolLM2-135M-Instruct, through what Nibble does with a model."""
 
-import json
 
 import gguf
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 import transformers
 
-import checkpoint
 import llama
 import oracle
 import real_models

@@ -239,7 +239,8 @@ struct FitModel: Sendable {
       let missing = names.map { names in adapter.names.filter { !names.contains($0) } } ?? []
       guard missing.isEmpty || missing.count == adapter.names.count else {
         throw Failure(
-          .missing, "'\(missing[0])' and the others of \(adapter.names.joined(separator: ", ")) are one parameter: "
+          .missing,
+          "'\(missing[0])' and the others of \(adapter.names.joined(separator: ", ")) are one parameter: "
             + "--target-modules names all of them or none")
       }
       parameters[index].isTarget = missing.isEmpty
