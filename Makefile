@@ -111,7 +111,7 @@ clean: ## removes what was built
 
 # --- style ----------------------------------------------------------------------------------------
 
-# swift format comes with the compiler and reads .swift-format; ruff.toml says what Python is held to.
+# swift format comes with the compiler and reads .swift-format; .ruff.toml says what Python is held to.
 format: ## lays out the Swift sources, and mends of the Python ones what ruff can
 	@swift format --in-place --recursive --parallel $(SWIFT_SOURCES)
 	@"$$($(PYTHON) Tests/Interop/environment.py lint)" -m ruff check --no-cache --quiet --fix .
