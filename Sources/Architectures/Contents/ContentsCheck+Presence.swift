@@ -167,7 +167,8 @@ extension ContentsCheck {
   /// The output embedding is not the input embedding, and has as many rows.
   private mutating func checkHead(_ configuration: ModelConfiguration) {
     let isDecoder = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"].contains { architecture.hasSuffix($0) }
-    guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1, !head.contains(UInt8(ascii: "*")),
+    guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1,
+      !head.contains(UInt8(ascii: "*")),
       let shape = contents.parameters[head]?.shape, shape.count == 2
     else { return }
     let embedding = contents.parameters.first { path, parameter in
