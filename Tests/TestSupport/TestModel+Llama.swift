@@ -23,7 +23,7 @@ extension TestModel {
     model.config =
       "{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"hidden_size\": 32, "
       + "\"num_hidden_layers\": \(layers), \"vocab_size\": 48, \"tie_word_embeddings\": \(isTied), "
-      + "\"dtype\": \"\(torch)\"}"
+      + "\"dtype\": \"\(torch)\"\(bias ? ", \"attention_bias\": true" : "")}"
     return model
   }
 
