@@ -24,6 +24,13 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
+# Tests are optimized, so that those of large inputs run, and are still checked as in a debug build: what lies outside of
+# unsafe memory, and `assert`. Not across modules: the compiler of Swift 6.3 does not survive that with -enable-testing.
+# They have a folder of their own, as other flags would build the tool anew.
+TEST_FLAGS := -c release --scratch-path .build/tests -Xswiftc -enable-testing -Xswiftc -disable-cmo \
+  -Xswiftc -assert-config -Xswiftc Debug $(SWIFT_FLAGS)
+SWIFT_TEST_FLAGS ?=
+
 # Processes of the Python tests; each needs 2 GB of memory.
 JOBS ?= 2
 
@@ -130,8 +137,8 @@ test-long: lint test-swift test-dist test-dist-debian ## that, and what takes lo
 	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
 	@$(MAKE) --no-print-directory test-cpus
 
-test-swift: build test-packages ## the Swift tests
-	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS)
+test-swift: build test-packages ## the Swift tests; SWIFT_TEST_FLAGS="--filter NAME" chooses
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(TEST_FLAGS) $(SWIFT_TEST_FLAGS)
 
 # The environment is built once and kept outside the repository, see Tests/Interop/environment.py.
 environment: test-packages
@@ -143,7 +150,7 @@ test-interop: build environment ## the Python tests against stock libraries; PYT
 # What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
 # tests run each, then those of BLAS and of the libraries that it is compared with.
 test-cpus: build test-packages environment ## what depends on kernels, with those of other processors
-	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS) --filter '^QuantizationTests'
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(TEST_FLAGS) --filter '^QuantizationTests'
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Interop/cpus.py $(PYTEST_FLAGS)
 
 # --- measurements ---------------------------------------------------------------------------------
