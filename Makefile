@@ -37,7 +37,7 @@ JOBS ?= 2
 SWIFT_SOURCES := Package.swift Formats Sources Tests
 INTERPRETER = $$($(PYTHON) Tests/Interop/environment.py)
 
-.PHONY: all help build demo install clean format lint test test-long test-swift test-interop \
+.PHONY: all help build demo install clean format lint test test-long test-swift test-interop test-rules \
         test-cpus test-dist test-dist-debian bench bench-13b gpu-proof gpu-proof-pack dist build-packages \
         test-packages environment
 .NOTPARALLEL:
@@ -131,10 +131,11 @@ lint: test-packages ## what `make format` would change, and what is wrong by rul
 
 test: lint test-swift test-dist test-interop ## everything that a change is held to
 
-# Slow architectures, block sizes and limits, other processors' kernels, and the tarball inside
+# Slow architectures, block sizes and limits, the rules of every class, other processors' kernels, and the tarball inside
 # a bare Debian.
 test-long: lint test-swift test-dist test-dist-debian ## that, and what takes long
 	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
+	@$(MAKE) --no-print-directory test-rules
 	@$(MAKE) --no-print-directory test-cpus
 
 test-swift: build test-packages ## the Swift tests; SWIFT_TEST_FLAGS="--filter NAME" chooses
@@ -146,6 +147,10 @@ environment: test-packages
 
 test-interop: build environment ## the Python tests against stock libraries; PYTEST_FLAGS="-k NAME" chooses
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q -n $(JOBS) --dist loadfile Tests/Interop $(PYTEST_FLAGS)
+
+# Which weights of every class that transformers has are quantized, by its own loader and by Nibble.
+test-rules: build environment ## the rules of every class of transformers
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Sources/Architectures/check.py
 
 # What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
 # tests run each, then those of BLAS and of the libraries that it is compared with.
