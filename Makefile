@@ -24,13 +24,20 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
+# Tests are optimized, so that those of large inputs run, and are still checked as in a debug build: what lies outside of
+# unsafe memory, and `assert`. Not across modules: the compiler of Swift 6.3 does not survive that with -enable-testing.
+# They have a folder of their own, as other flags would build the tool anew.
+TEST_FLAGS := -c release --scratch-path .build/tests -Xswiftc -enable-testing -Xswiftc -disable-cmo \
+  -Xswiftc -assert-config -Xswiftc Debug $(SWIFT_FLAGS)
+SWIFT_TEST_FLAGS ?=
+
 # Processes of the Python tests; each needs 2 GB of memory.
 JOBS ?= 2
 
 SWIFT_SOURCES := Package.swift Formats Sources Tests
 INTERPRETER = $$($(PYTHON) Tests/Interop/environment.py)
 
-.PHONY: all help build demo install clean format lint test test-long test-swift test-interop \
+.PHONY: all help build demo install clean format lint test test-long test-swift test-interop test-rules \
         test-cpus test-dist test-dist-debian bench bench-13b gpu-proof gpu-proof-pack dist build-packages \
         test-packages environment
 .NOTPARALLEL:
@@ -124,14 +131,15 @@ lint: test-packages ## what `make format` would change, and what is wrong by rul
 
 test: lint test-swift test-dist test-interop ## everything that a change is held to
 
-# Slow architectures, block sizes and limits, other processors' kernels, and the tarball inside
+# Slow architectures, block sizes and limits, the rules of every class, other processors' kernels, and the tarball inside
 # a bare Debian.
 test-long: lint test-swift test-dist test-dist-debian ## that, and what takes long
 	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
+	@$(MAKE) --no-print-directory test-rules
 	@$(MAKE) --no-print-directory test-cpus
 
-test-swift: build test-packages ## the Swift tests
-	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS)
+test-swift: build test-packages ## the Swift tests; SWIFT_TEST_FLAGS="--filter NAME" chooses
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(TEST_FLAGS) $(SWIFT_TEST_FLAGS)
 
 # The environment is built once and kept outside the repository, see Tests/Interop/environment.py.
 environment: test-packages
@@ -140,10 +148,14 @@ environment: test-packages
 test-interop: build environment ## the Python tests against stock libraries; PYTEST_FLAGS="-k NAME" chooses
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q -n $(JOBS) --dist loadfile Tests/Interop $(PYTEST_FLAGS)
 
+# Which weights of every class that transformers has are quantized, by its own loader and by Nibble.
+test-rules: build environment ## the rules of every class of transformers
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Sources/Architectures/check.py
+
 # What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
 # tests run each, then those of BLAS and of the libraries that it is compared with.
 test-cpus: build test-packages environment ## what depends on kernels, with those of other processors
-	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS) --filter '^QuantizationTests'
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(TEST_FLAGS) --filter '^QuantizationTests'
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Interop/cpus.py $(PYTEST_FLAGS)
 
 # --- measurements ---------------------------------------------------------------------------------

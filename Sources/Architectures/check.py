@@ -141,8 +141,7 @@ def main():
         if not options.cases:
             root = os.path.dirname(os.path.dirname(survey.HERE))
             subprocess.run(
-                # Optimized: a debug build takes five times as long as everything before it.
-                "swift test -c release -Xswiftc -enable-testing --filter RulesAgainstTransformers".split(),
+                ["make", "--no-print-directory", "test-swift", "SWIFT_TEST_FLAGS=--filter RulesAgainstTransformers"],
                 cwd=root,
                 env={**os.environ, "NIBBLE_ARCHITECTURE_CASES": path},
                 check=True,

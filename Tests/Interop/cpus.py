@@ -59,7 +59,7 @@ print(f"torch {torch.backends.cpu.get_cpu_capability()}, OpenBLAS {core}")
 
 # Products and decompositions by themselves; then what becomes of them.
 COMMANDS = [
-    ["swift", "test", "--skip-build", "--filter", "^AdaptersTests"],
+    ["make", "--no-print-directory", "test-swift", "SWIFT_TEST_FLAGS=--skip-build --filter AdaptersTests"],
     [sys.executable, "-m", "pytest", "-q", "-m", "kernels", str(HERE), *sys.argv[1:]],
 ]
 

@@ -4,8 +4,11 @@ import Testing
 @testable import Quantization
 
 /// Speeds of the kernels, for whoever changes them:
-/// `NIBBLE_TIMING=1 swift test -c release -Xswiftc -enable-testing --filter TimingTests`
-@Suite(.serialized, .enabled(if: ProcessInfo.processInfo.environment["NIBBLE_TIMING"] != nil))
+/// `NIBBLE_TIMING=1 make test-swift SWIFT_TEST_FLAGS="--filter TimingTests"`
+@Suite(
+  .serialized,
+  .enabled(
+    if: ProcessInfo.processInfo.environment["NIBBLE_TIMING"] != nil, "measurements are made when NIBBLE_TIMING is set"))
 struct TimingTests {
   static let count = 1 << 22
 

@@ -11,8 +11,8 @@ import Testing
 
   init() throws { directory = try TemporaryDirectory() }
 
-  static let build = URL(fileURLWithPath: Tool.debugBuild).resolvingSymlinksInPath().path
-  static let needsBuild = "needs the Swift compiler and the debug build in .build/debug"
+  static let build = URL(fileURLWithPath: Tool.build).resolvingSymlinksInPath().path
+  static let needsBuild = "needs the Swift compiler and the modules that the tests are built with"
   static let canBuild =
     Machine.program("swiftc") != nil
     && FileManager.default.fileExists(atPath: build + "/Modules/Safetensors.swiftmodule")

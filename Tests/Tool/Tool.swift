@@ -8,15 +8,15 @@ import Testing
   import Darwin
 #endif
 
-/// The binary under test: what `NIBBLE` names, else the debug build beside the tests.
+/// The binary under test: what `NIBBLE` names, else the one beside the tests.
 enum Tool {
   static let path: String = {
     if let named = ProcessInfo.processInfo.environment["NIBBLE"] { return named }
-    return debugBuild + "/nibble"
+    return build + "/nibble"
   }()
 
   /// Where SwiftPM put what it built for the tests.
-  static let debugBuild: String = {
+  static let build: String = {
     let beside = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().path
     return FileManager.default.isExecutableFile(atPath: beside + "/nibble") ? beside : repository + "/.build/debug"
   }()
