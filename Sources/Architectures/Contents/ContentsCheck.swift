@@ -208,7 +208,9 @@ struct ContentsCheck {
     for (key, positions) in experts.sorted(by: { $0.key.lexicographicallyPrecedes($1.key) }) {
       // The parameters of one stack have the same experts.
       let all = stacks[Array(key.components.dropLast().joined(separator: [0x2E]))] ?? []
-      guard let highest = all.max(), let sample = positions.first?.value.first else { continue }
+      guard let highest = all.max(),
+        let sample = positions.min(by: { $0.key < $1.key })?.value.min(by: { $0.key < $1.key })
+      else { continue }
       let parameter = String(decoding: key, as: UTF8.self)
       let wanted = contents.parameters[key.generalised]?.shape.map { $0.value(member) } ?? []
       checkExpertShapes(parameter, positions, Array(wanted.dropFirst()), of: expertSources[key] ?? 1)
@@ -223,7 +225,7 @@ struct ContentsCheck {
       for position in 0..<(expertSources[key] ?? 1) {
         let there = positions[position] ?? [:]
         guard let missing = all.subtracting(there.keys).min() else { continue }
-        let like = there.first.map { renumbered($0.value, expert: missing) }
+        let like = there.min { $0.key < $1.key }.map { renumbered($0.value, expert: missing) }
         add(
           like ?? parameter,
           like == nil
