@@ -1,6 +1,7 @@
 // The numeric inner loops of Nibble: pointers and counts in, no allocation, no input or output.
 // Values are little-endian; pointers to void need no alignment. Each function has a plain Swift twin
-// in Quantization, which says what it computes; here stand only the conventions of the call.
+// in Quantization, which says what it computes; here stand only the conventions of the call. The other
+// headers have the kernels of ggml's blocks and of MLX's groups.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
