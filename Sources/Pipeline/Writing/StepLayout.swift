@@ -124,9 +124,13 @@ struct StepLayout {
     var whole: [Step] = []
     var odd: [(step: Step, width: Int)] = []
     for step in steps {
-      let outputs = try group(step).flatMap { (member) throws(Failure) in try draft.outputs(of: member) }
-      let bytes = outputs.reduce(0) { $0.addingSaturated($1.byteCount) }
-      if bytes % FourBitScheme.alignment == 0 { whole.append(step) } else { odd.append((step, outputs[0].type.alignment)) }
+      var (bytes, width) = (0, 1)
+      for (position, member) in group(step).enumerated() {
+        let outputs = try draft.outputs(of: member)
+        if position == 0, case .element(let type)? = outputs.first?.type { width = type.alignment }
+        bytes = outputs.reduce(bytes) { $0.addingSaturated($1.byteCount) }
+      }
+      if bytes % FourBitScheme.alignment == 0 { whole.append(step) } else { odd.append((step, width)) }
     }
     for width in [8, 4, 2, 1] { whole += odd.filter { $0.width == width }.map(\.step) }
     return whole
