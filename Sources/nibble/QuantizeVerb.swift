@@ -12,8 +12,8 @@ enum QuantizeVerb: Verb {
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
     "included; each tensor has the type that llama-quantize would give it. SOURCE",
     "is a directory, a safetensors or a GGUF file. One in 4 bits (bitsandbytes) can",
-    "become a GGUF file, too: it is dequantized on the way. With a scheme of MLX OUT",
-    "is a directory that mlx-lm loads, and the same that its converter would write.",
+    "become a GGUF file, too: it is dequantized on the way. With a scheme of MLX",
+    "OUT is a directory that mlx-lm loads, as its own converter would write it.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",

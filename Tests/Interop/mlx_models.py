@@ -8,8 +8,8 @@ import pathlib
 import shutil
 
 import mlx_lm
-import mlx_lm.convert
 import mlx.core as mx
+from safetensors.torch import load_file, save_file
 
 from architectures import EXPERTS, F16, F32, Case, text
 from gguf_families import as_transformers_4
@@ -28,11 +28,13 @@ SCHEMES = {
 @dataclasses.dataclass(frozen=True)
 class Model(Case):
     """`config.json` has the names that it had before transformers 5, which mlx-lm reads in every class, and says
-    `torch_dtype`, unless `is_new`; `change` are members to be set, or removed if None."""
+    `torch_dtype`, unless `is_new`; `change` are members to be set, or removed if None. Names are stored without
+    `prefix`, as mlx-lm wants those of some classes."""
 
     is_new: bool = False
     change: dict = dataclasses.field(default_factory=dict)
     generation: dict | None = None
+    prefix: str = ""
 
     def save(self, folder: pathlib.Path) -> pathlib.Path:
         out = folder / self.name
@@ -42,6 +44,10 @@ class Model(Case):
         (out / "generation_config.json").unlink(missing_ok=True)
         if self.generation:
             (out / "generation_config.json").write_text(json.dumps(self.generation))
+        if self.prefix:
+            tensors = load_file(out / "model.safetensors")
+            tensors = {name.removeprefix(self.prefix): tensor for name, tensor in tensors.items()}
+            save_file(tensors, out / "model.safetensors", {"format": "pt"})
         config = json.loads((out / "config.json").read_text())
         config = config if self.is_new else as_transformers_4(config)
         for key, value in self.change.items():
@@ -67,29 +73,32 @@ MODELS = [
     Model("qwen2", "Qwen2ForCausalLM", text(tie_word_embeddings=True)),
     Model("qwen2-moe", "Qwen2MoeForCausalLM", text(**EXPERTS, shared_expert_intermediate_size=128)),
     Model("qwen3", "Qwen3ForCausalLM", text(head_dim=32), F16),
-    Model("qwen3-moe", "Qwen3MoeForCausalLM", text(**EXPERTS, head_dim=32)),
-    Model("qwen3-moe-dense", "Qwen3MoeForCausalLM", text(**EXPERTS, layers=3, head_dim=32, mlp_only_layers=[0])),
+    Model("qwen3-moe", "Qwen3MoeForCausalLM", text(**EXPERTS, head_dim=32), change={"num_experts": 4}),
+    Model("qwen3-moe-dense", "Qwen3MoeForCausalLM", text(**EXPERTS, layers=3, head_dim=32, mlp_only_layers=[0]),
+          change={"num_experts": 4}),
     Model("gemma", "GemmaForCausalLM", text(head_dim=16, tie_word_embeddings=True), F32),
     Model("gemma2", "Gemma2ForCausalLM", text(head_dim=32, sliding_window=8)),
-    Model("gemma3-text", "Gemma3ForCausalLM", text(head_dim=32, sliding_window=8)),
+    Model("gemma3-text", "Gemma3ForCausalLM", text(head_dim=32, sliding_window=8), change={"sliding_window_pattern": 2}),
     Model("phi", "PhiForCausalLM", text(), F16),
-    Model("phi3", "Phi3ForCausalLM", text()),
+    Model("phi3", "Phi3ForCausalLM", text(), change={"rope_scaling": None}),
     Model("granite", "GraniteForCausalLM", text(logits_scaling=8.0)),
     Model("olmo2", "Olmo2ForCausalLM", text(), F32),
-    Model("olmo3", "Olmo3ForCausalLM", text()),
+    Model("olmo3", "Olmo3ForCausalLM", text(layers=4)),
     Model("olmoe", "OlmoeForCausalLM", text(num_experts=4, num_experts_per_tok=2)),
     Model("smollm3", "SmolLM3ForCausalLM", text()),
     Model("starcoder2", "Starcoder2ForCausalLM", text()),
     Model("cohere", "CohereForCausalLM", text()),
-    Model("cohere2", "Cohere2ForCausalLM", text(sliding_window=8)),
+    Model("cohere2", "Cohere2ForCausalLM", text(sliding_window=8), change={"sliding_window_pattern": 2}),
     Model("glm", "GlmForCausalLM", text(head_dim=16)),
-    Model("glm4", "Glm4ForCausalLM", text(head_dim=16)),
+    Model("glm4", "Glm4ForCausalLM", text(head_dim=16), change={"partial_rotary_factor": 0.5}),
     Model("nemotron", "NemotronForCausalLM", text()),
     Model("seed-oss", "SeedOssForCausalLM", text(head_dim=16)),
     Model("ernie", "Ernie4_5ForCausalLM", text(head_dim=16)),
-    Model("exaone4", "Exaone4ForCausalLM", text(sliding_window=8)),
+    Model("exaone4", "Exaone4ForCausalLM", text(layers=4, head_dim=16, sliding_window=8),
+          change={"sliding_window_pattern": "LLLG"}),
     Model("gpt2", "GPT2LMHeadModel",
-          {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_ctx": 64}),
+          {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_ctx": 64},
+          prefix="transformer."),
 ]
 
 
@@ -111,7 +120,7 @@ class Models:
 def convert(source: pathlib.Path, out: pathlib.Path, scheme: str, group: int | None) -> pathlib.Path:
     """By mlx-lm's own converter."""
     with contextlib.redirect_stdout(io.StringIO()):
-        mlx_lm.convert.convert(str(source), str(out), quantize=True, q_group_size=group, **SCHEMES[scheme])
+        mlx_lm.convert(str(source), str(out), quantize=True, q_group_size=group, **SCHEMES[scheme])
     return out
 
 

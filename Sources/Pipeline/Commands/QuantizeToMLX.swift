@@ -54,7 +54,9 @@ public struct QuantizeToMLX: Sendable {
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes, metadata: [("format", "mlx")]).plan(
       steps, encoders, source: source, stored: model.checkpoint)
     let side = try SideFiles(of: model)
+    let generation = model.sideFiles.contains(MLXModel.generationName) ? try generation(model) : nil
     var warnings = model.warnings + contents.warnings + side.warnings
+    if let warning = layout.warning(config) { warnings.append(warning) }
     if !contents.unused.isEmpty {
       warnings.append("left out, since they are no parameters of the model: \(names: contents.unused)")
     }
@@ -63,7 +65,7 @@ public struct QuantizeToMLX: Sendable {
     }
     return WriteRun(
       plan: plan,
-      destination: DirectoryDestination(config: try self.config(config, layout, model), sideFiles: side),
+      destination: DirectoryDestination(config: layout.configuration(config, format, generation: generation), sideFiles: side),
       operation: "quantize", activity: "quantizing", source: model.checkpoint.path, recorded: recorded,
       warnings: warnings, options: run, inputs: RunInputs(model), summary: summary(plan))
   }
@@ -116,43 +118,19 @@ public struct QuantizeToMLX: Sendable {
     return conversions
   }
 
+  /// Settings that cannot be read are none, as they are for mlx-lm.
+  private func generation(_ model: ModelSource) throws(Failure) -> JSONValue? {
+    let name = MLXModel.generationName
+    let bytes = try model.sideFile(name).contents(limit: ModelSource.configLimit)
+    return try? JSONValue(parsing: bytes, .python, file: name)
+  }
+
   private func summary(_ plan: WritePlan) -> QuantizationSummary {
     QuantizationSummary(plan) { step in
       plan.info(of: step).shape.count < 2
         ? .init("norm or bias", "norms and biases")
         : .init("matrix whose rows are no whole groups", "matrices whose rows are no whole groups")
     }
-  }
-
-  // MARK: - config.json
-
-  /// As mlx-lm's converter writes it; members stay in their order.
-  private func config(_ config: JSONValue, _ layout: MLXModel, _ model: ModelSource) throws(Failure) -> JSONValue {
-    var config = config
-    config["_name_or_path"] = nil
-    config["vision_config"] = nil
-    if let tie = layout.statedTie { config["tie_word_embeddings"] = .bool(tie) }
-    if let end = try endOfText(model) { config["eos_token_id"] = end }
-    var quantization: JSONValue = [
-      "group_size": .number(format.groupSize), "bits": .number(format.bits), "mode": .string(format.mode.rawValue),
-    ]
-    for (path, own) in layout.exceptions {
-      quantization[path] = ["group_size": .number(own.groupSize), "bits": .number(own.bits)]
-    }
-    config["quantization"] = quantization
-    config["quantization_config"] = quantization
-    return config
-  }
-
-  /// What generation ends with takes the place of the configuration's.
-  private func endOfText(_ model: ModelSource) throws(Failure) -> JSONValue? {
-    let name = "generation_config.json"
-    guard model.sideFiles.contains(name),
-      let settings = try? JSONValue(
-        parsing: model.sideFile(name).contents(limit: ModelSource.configLimit), .python, file: name),
-      let end = settings["eos_token_id"], !end.isNull, end.int != 0, end.array?.isEmpty != true
-    else { return nil }
-    return end
   }
 
   private var recorded: [(key: String, value: JSONValue)] {

@@ -41,6 +41,10 @@ struct MLXFamily: Sendable {
   /// Of those that get 8 bits in groups of 64 whatever the others get.
   var eightBit: [String] = []
   var experts: Experts?
+  /// Members of config.json that mlx-lm cannot do without and transformers 5 writes under other names.
+  var needed: [String] = []
+  /// Whether it reads `rope_parameters`, as transformers 5 writes it.
+  var readsRopeParameters = false
   /// Beginnings of names and what takes their place; the first that fits.
   var prefixes: [(old: String, new: String)] = []
   /// Ends of the names of matrices that lie transposed in a checkpoint of transformers.
@@ -76,11 +80,11 @@ extension MLXFamily {
     MLXFamily(modelType: "qwen2", architecture: "Qwen2ForCausalLM", head: tied, biased: attention),
     MLXFamily(
       modelType: "qwen2_moe", architecture: "Qwen2MoeForCausalLM", head: .always, biased: attention,
-      experts: .gated("num_experts")),
-    MLXFamily(modelType: "qwen3", architecture: "Qwen3ForCausalLM", head: stated),
+      experts: .gated("num_experts"), needed: ["num_experts"]),
+    MLXFamily(modelType: "qwen3", architecture: "Qwen3ForCausalLM", head: stated, readsRopeParameters: true),
     MLXFamily(
       modelType: "qwen3_moe", architecture: "Qwen3MoeForCausalLM", head: stated, eightBit: ["mlp.gate"],
-      experts: .gated("num_experts")),
+      experts: .gated("num_experts"), needed: ["num_experts", "rope_theta"]),
     MLXFamily(modelType: "gemma", architecture: "GemmaForCausalLM", head: .never),
     MLXFamily(modelType: "gemma2", architecture: "Gemma2ForCausalLM", head: .never),
     MLXFamily(modelType: "gemma3_text", architecture: "Gemma3ForCausalLM", head: .ifStored),
@@ -88,13 +92,15 @@ extension MLXFamily {
     MLXFamily(
       modelType: "phi", architecture: "PhiForCausalLM", head: .always,
       biased: attention + ["self_attn.dense", "mlp.fc1", "mlp.fc2", "input_layernorm", "final_layernorm", "lm_head"]),
-    MLXFamily(modelType: "granite", architecture: "GraniteForCausalLM", head: tied, maybeBiased: linear,
-      eightBit: ["self_attn.o_proj", "mlp.down_proj", "lm_head"]),
+    MLXFamily(
+      modelType: "granite", architecture: "GraniteForCausalLM", head: tied, maybeBiased: linear,
+      eightBit: ["self_attn.o_proj", "mlp.down_proj", "lm_head"], needed: ["rope_theta"]),
     MLXFamily(modelType: "olmo2", architecture: "Olmo2ForCausalLM", head: tied, maybeBiased: linear),
-    MLXFamily(modelType: "olmo3", architecture: "Olmo3ForCausalLM", head: untied, maybeBiased: linear),
+    MLXFamily(
+      modelType: "olmo3", architecture: "Olmo3ForCausalLM", head: untied, maybeBiased: linear, needed: ["rope_theta"]),
     MLXFamily(
       modelType: "olmoe", architecture: "OlmoeForCausalLM", head: tied, maybeBiased: attention + ["self_attn.o_proj"],
-      experts: .gated("num_experts")),
+      experts: .gated("num_experts"), needed: ["num_experts"]),
     MLXFamily(modelType: "smollm3", architecture: "SmolLM3ForCausalLM", head: tied, maybeBiased: linear),
     MLXFamily(
       modelType: "starcoder2", architecture: "Starcoder2ForCausalLM", head: tied,
@@ -106,13 +112,18 @@ extension MLXFamily {
       modelType: "cohere2", architecture: "Cohere2ForCausalLM", head: .never,
       maybeBiased: attention + ["self_attn.o_proj"]),
     MLXFamily(modelType: "glm", architecture: "GlmForCausalLM", head: tied, maybeBiased: attention),
-    MLXFamily(modelType: "glm4", architecture: "Glm4ForCausalLM", head: .always, maybeBiased: attention),
+    MLXFamily(
+      modelType: "glm4", architecture: "Glm4ForCausalLM", head: .always, maybeBiased: attention,
+      needed: ["rope_theta", "partial_rotary_factor"]),
     MLXFamily(
       modelType: "nemotron", architecture: "NemotronForCausalLM", head: untied, biased: layerNorms,
       maybeBiased: linear),
     MLXFamily(modelType: "seed_oss", architecture: "SeedOssForCausalLM", head: tied, maybeBiased: linear),
-    MLXFamily(modelType: "ernie4_5", architecture: "Ernie4_5ForCausalLM", head: stated, maybeBiased: linear),
-    MLXFamily(modelType: "exaone4", architecture: "Exaone4ForCausalLM", head: stated),
+    MLXFamily(
+      modelType: "ernie4_5", architecture: "Ernie4_5ForCausalLM", head: stated, maybeBiased: linear,
+      needed: ["rope_theta"]),
+    MLXFamily(
+      modelType: "exaone4", architecture: "Exaone4ForCausalLM", head: stated, needed: ["rope_theta", "rope_scaling"]),
     MLXFamily(
       modelType: "gpt2", architecture: "GPT2LMHeadModel", head: .never,
       biased: ["ln_1", "ln_2", "ln_f", "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],

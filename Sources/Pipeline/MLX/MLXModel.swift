@@ -135,7 +135,7 @@ struct MLXModel {
 
   private mutating func fill(_ stacks: [String: [Int: Int]], _ tensors: [TensorInfo], _ config: JSONValue) throws(Failure) {
     guard let experts = family.experts, !stacks.isEmpty else { return }
-    guard let count = config[experts.count]?.int, count > 0, count <= tensors.count else {
+    guard let count = Self.renamed(experts.count, in: config)?.int, count > 0, count <= tensors.count else {
       throw Failure(.malformed, "has no '\(experts.count)' that its tensors agree with", file: ModelSource.configName)
     }
     for position in weights.indices {
