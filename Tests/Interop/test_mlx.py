@@ -39,7 +39,8 @@ def compare(source, nibble: Nibble, folder, scheme: str, group: int | None) -> N
     check_same(mine, theirs)
     found, expected = mlx_models.logits(mine), mlx_models.logits(theirs)
     assert mx.array_equal(found, expected) and not mx.isnan(found).any()
-    nibble.verify(mine)
+    for folder in (mine, theirs):
+        nibble.verify(folder, "--against", source)
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
@@ -151,6 +152,8 @@ def test_what_is_said_of_it(models, nibble: Nibble, tmp_path):
     damaged[-1] ^= 1
     (out / "model.safetensors").write_bytes(damaged)
     nibble.run("verify", out, expect=1)
+    result = nibble.run("verify", out, "--against", models.directory(mlx_models.model("qwen3-moe")), expect=1)
+    assert "1 byte is not that of" in result.stdout
     again = nibble.run("quantize", out, "-o", tmp_path / "again", "--scheme", "mlx-q4", expect=UNSUPPORTED)
     assert "already quantized (MLX)" in again.stderr
 

@@ -19,6 +19,17 @@ public struct QuantizeToMLX: Sendable {
 
   public init(_ format: GroupFormat) { self.format = format }
 
+  /// What makes the weights of a model again; nil for groups that are not known here.
+  init?(of model: ModelSource) {
+    guard let stated = model.config?["quantization"] ?? model.config?["quantization_config"],
+      let mode = GroupFormat.Mode(rawValue: stated["mode"]?.string ?? GroupFormat.Mode.affine.rawValue),
+      let bits = stated["bits"]?.int, let groupSize = stated["group_size"]?.int,
+      let format = GroupFormat(mode: mode, bits: bits, groupSize: groupSize)
+    else { return nil }
+    self.format = format
+    forcesRequantization = true
+  }
+
   /// - Parameters:
   ///   - announce: is given each warning before any data is read.
   /// - Throws: `unsupported` for a source that is already quantized and for a model that mlx-lm would not load;
