@@ -7,8 +7,9 @@ import json
 import pathlib
 import shutil
 
-import mlx_lm
 import mlx.core as mx
+import mlx_lm
+import pytest
 from safetensors.torch import load_file, save_file
 
 from architectures import EXPERTS, F16, F32, Case, text
@@ -60,46 +61,51 @@ class Model(Case):
 
 MODELS = [
     Model("llama", "LlamaForCausalLM", text(128)),
-    Model("llama-new", "LlamaForCausalLM", text(), is_new=True),
+    Model("llama-new", "LlamaForCausalLM", text(), is_new=True, long=True),
     Model("llama-tied", "LlamaForCausalLM", text(tie_word_embeddings=True), F16,
           generation={"eos_token_id": [2, 3], "temperature": 0.6}),
     Model("llama-biases", "LlamaForCausalLM", text(attention_bias=True, mlp_bias=True), F32),
     # 96 is whole groups of 32, and of 64 it is not: o_proj and down_proj stay.
     Model("llama-odd", "LlamaForCausalLM", text(96, intermediate_size=160)),
     # Rounded on the way.
-    Model("llama-cast", "LlamaForCausalLM", text(), F32, change={"torch_dtype": "bfloat16"}),
-    Model("mistral", "MistralForCausalLM", text(head_dim=32, sliding_window=8)),
+    Model("llama-cast", "LlamaForCausalLM", text(), F32, change={"torch_dtype": "bfloat16"}, long=True),
+    Model("mistral", "MistralForCausalLM", text(head_dim=32, sliding_window=8), long=True),
     Model("mixtral", "MixtralForCausalLM", text(num_local_experts=4, num_experts_per_tok=2)),
     Model("qwen2", "Qwen2ForCausalLM", text(tie_word_embeddings=True)),
     Model("qwen2-moe", "Qwen2MoeForCausalLM", text(**EXPERTS, shared_expert_intermediate_size=128)),
     Model("qwen3", "Qwen3ForCausalLM", text(head_dim=32), F16),
     Model("qwen3-moe", "Qwen3MoeForCausalLM", text(**EXPERTS, head_dim=32), change={"num_experts": 4}),
     Model("qwen3-moe-dense", "Qwen3MoeForCausalLM", text(**EXPERTS, layers=3, head_dim=32, mlp_only_layers=[0]),
-          change={"num_experts": 4}),
+          change={"num_experts": 4}, long=True),
     Model("gemma", "GemmaForCausalLM", text(head_dim=16, tie_word_embeddings=True), F32),
-    Model("gemma2", "Gemma2ForCausalLM", text(head_dim=32, sliding_window=8)),
+    Model("gemma2", "Gemma2ForCausalLM", text(head_dim=32, sliding_window=8), long=True),
     Model("gemma3-text", "Gemma3ForCausalLM", text(head_dim=32, sliding_window=8), change={"sliding_window_pattern": 2}),
-    Model("phi", "PhiForCausalLM", text(), F16),
+    Model("phi", "PhiForCausalLM", text(), F16, long=True),
     Model("phi3", "Phi3ForCausalLM", text(), change={"rope_scaling": None}),
     Model("granite", "GraniteForCausalLM", text(logits_scaling=8.0)),
-    Model("olmo2", "Olmo2ForCausalLM", text(), F32),
-    Model("olmo3", "Olmo3ForCausalLM", text(layers=4)),
-    Model("olmoe", "OlmoeForCausalLM", text(num_experts=4, num_experts_per_tok=2)),
-    Model("smollm3", "SmolLM3ForCausalLM", text()),
+    Model("olmo2", "Olmo2ForCausalLM", text(), F32, long=True),
+    Model("olmo3", "Olmo3ForCausalLM", text(layers=4), long=True),
+    Model("olmoe", "OlmoeForCausalLM", text(num_experts=4, num_experts_per_tok=2), long=True),
+    Model("smollm3", "SmolLM3ForCausalLM", text(), long=True),
     Model("starcoder2", "Starcoder2ForCausalLM", text()),
-    Model("cohere", "CohereForCausalLM", text()),
-    Model("cohere2", "Cohere2ForCausalLM", text(sliding_window=8), change={"sliding_window_pattern": 2}),
-    Model("glm", "GlmForCausalLM", text(head_dim=16)),
-    Model("glm4", "Glm4ForCausalLM", text(head_dim=16), change={"partial_rotary_factor": 0.5}),
-    Model("nemotron", "NemotronForCausalLM", text()),
-    Model("seed-oss", "SeedOssForCausalLM", text(head_dim=16)),
-    Model("ernie", "Ernie4_5ForCausalLM", text(head_dim=16)),
+    Model("cohere", "CohereForCausalLM", text(), long=True),
+    Model("cohere2", "Cohere2ForCausalLM", text(sliding_window=8), change={"sliding_window_pattern": 2}, long=True),
+    Model("glm", "GlmForCausalLM", text(head_dim=16), long=True),
+    Model("glm4", "Glm4ForCausalLM", text(head_dim=16), change={"partial_rotary_factor": 0.5}, long=True),
+    Model("nemotron", "NemotronForCausalLM", text(), long=True),
+    Model("seed-oss", "SeedOssForCausalLM", text(head_dim=16), long=True),
+    Model("ernie", "Ernie4_5ForCausalLM", text(head_dim=16), long=True),
     Model("exaone4", "Exaone4ForCausalLM", text(layers=4, head_dim=16, sliding_window=8),
-          change={"sliding_window_pattern": "LLLG"}),
+          change={"sliding_window_pattern": "LLLG"}, long=True),
     Model("gpt2", "GPT2LMHeadModel",
           {"vocab_size": 96, "n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "n_ctx": 64},
           prefix="transformer."),
 ]
+
+
+def rows() -> list:
+    """The models, those of rarer classes for long runs."""
+    return [pytest.param(model, id=model.name, marks=[pytest.mark.long] * model.long) for model in MODELS]
 
 
 def model(name: str) -> Model:

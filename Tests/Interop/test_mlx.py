@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 import checkpoint
 import mlx_models
 from architectures import text
-from mlx_models import MODELS, Model
+from mlx_models import Model
 from tool import ROOT, UNSUPPORTED, USAGE, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
@@ -21,6 +21,10 @@ FIXTURE = ROOT / "fixtures" / "sql-llama"
 def models(tmp_path_factory):
     """Not to be changed."""
     return mlx_models.Models(tmp_path_factory.mktemp("mlx"))
+
+
+def long(*values) -> list:
+    return [pytest.param(value, marks=pytest.mark.long) for value in values]
 
 
 def check_same(mine, theirs) -> None:
@@ -43,12 +47,12 @@ def compare(source, nibble: Nibble, folder, scheme: str, group: int | None) -> N
         nibble.verify(folder, "--against", source)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+@pytest.mark.parametrize("model", mlx_models.rows())
 def test_every_class(model: Model, models, nibble: Nibble, tmp_path):
     compare(models.directory(model), nibble, tmp_path, "mlx-q4", 32 if model.name == "llama-odd" else None)
 
 
-@pytest.mark.parametrize("group", [32, 64, 128])
+@pytest.mark.parametrize("group", [64, *long(32, 128)])
 @pytest.mark.parametrize("scheme", [scheme for scheme in mlx_models.SCHEMES if scheme != "mlx-mxfp4"])
 def test_every_width_and_group(scheme, group, models, nibble: Nibble, tmp_path):
     compare(models.directory(mlx_models.model("llama")), nibble, tmp_path, scheme, group)
@@ -85,7 +89,7 @@ def test_head_that_the_configuration_does_not_mention(models, nibble: Nibble, tm
     check_same(tmp_path / "mine", tmp_path / "theirs")
 
 
-@pytest.mark.parametrize("name", ["qwen3", "qwen3-moe", "granite", "olmo3", "glm4", "ernie", "exaone4"])
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-moe", "granite", *long("olmo3", "glm4", "ernie", "exaone4")])
 def test_configuration_of_transformers_5(name, models, nibble: Nibble, tmp_path):
     """mlx-lm's converter cannot read it: members that its class must have are there under other names."""
     old = mlx_models.model(name)

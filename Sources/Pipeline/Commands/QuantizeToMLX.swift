@@ -76,7 +76,8 @@ public struct QuantizeToMLX: Sendable {
     }
     return WriteRun(
       plan: plan,
-      destination: DirectoryDestination(config: layout.configuration(config, format, generation: generation), sideFiles: side),
+      destination: DirectoryDestination(
+        config: layout.configuration(config, format, generation: generation), sideFiles: side),
       operation: "quantize", activity: "quantizing", source: model.checkpoint.path, recorded: recorded,
       warnings: warnings, options: run, inputs: RunInputs(model), summary: summary(plan))
   }

@@ -137,7 +137,7 @@ public struct Verify: Sendable {
     }
     if let model = try? ModelSource(path: logical.checkpoint.path), model.quantizationMethod == .other("MLX") {
       guard let quantize = QuantizeToMLX(of: model) else {
-        result.notChecked.append("the comparison with \(source): the weights are in a mode of MLX that is not known here")
+        result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
         return
       }
       let plan = try quantize.prepare(try ModelSource(path: source)).plan

@@ -133,7 +133,9 @@ struct MLXModel {
     PlannedWeight(name: TensorName(name), shape: shape, source: .stacked([index]))
   }
 
-  private mutating func fill(_ stacks: [String: [Int: Int]], _ tensors: [TensorInfo], _ config: JSONValue) throws(Failure) {
+  private mutating func fill(
+    _ stacks: [String: [Int: Int]], _ tensors: [TensorInfo], _ config: JSONValue
+  ) throws(Failure) {
     guard let experts = family.experts, !stacks.isEmpty else { return }
     guard let count = Self.renamed(experts.count, in: config)?.int, count > 0, count <= tensors.count else {
       throw Failure(.malformed, "has no '\(experts.count)' that its tensors agree with", file: ModelSource.configName)
