@@ -24,10 +24,20 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
-.PHONY: all build demo test test-long test-swift test-interop test-cpus test-dist test-dist-debian \
-        bench bench-13b gpu-proof gpu-proof-pack install dist clean build-packages test-packages environment
+# Processes of the Python tests; each needs 2 GB of memory.
+JOBS ?= 2
+
+SWIFT_SOURCES := Package.swift Formats Sources Tests
+INTERPRETER = $$($(PYTHON) Tests/Interop/environment.py)
+
+.PHONY: all help build demo install clean format lint test test-long test-swift test-interop \
+        test-cpus test-dist test-dist-debian bench bench-13b gpu-proof gpu-proof-pack dist build-packages \
+        test-packages environment
 .NOTPARALLEL:
 all: build
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / { printf "make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- packages of the system -----------------------------------------------------------------------
 
@@ -64,10 +74,10 @@ test-packages:
 
 # --- the tool -------------------------------------------------------------------------------------
 
-build: build-packages
+build: build-packages ## the tool, .build/release/nibble
 	@swift build -c release --product nibble $(RELEASE_FLAGS)
 
-demo: build
+demo: build ## shows it at work on a small model
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
 	model=fixtures/sql-llama; small=$$out/sql-llama-nf4; damaged=$$out/damaged; \
 	run() { printf '\n$$ nibble %s\n' "$$*"; "$(NIBBLE)" "$$@"; }; \
@@ -90,69 +100,81 @@ demo: build
 	run quantize $$out/sql-llama-dialect -o $$out/sql-llama-dialect.gguf --scheme q4_k_m; \
 	run verify $$out/sql-llama-dialect.gguf
 
-install: build
+install: build ## to PREFIX, /usr/local unless named
 	@install -d "$(DESTDIR)$(PREFIX)/bin"
 	@install -m 755 "$(NIBBLE)" "$(DESTDIR)$(PREFIX)/bin/nibble"
 	@echo "installed $(DESTDIR)$(PREFIX)/bin/nibble"
 
-clean:
+clean: ## removes what was built
 	@rm -rf .build dist gpu-proof-work
 	@find Tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# --- style ----------------------------------------------------------------------------------------
+
+# swift format comes with the compiler and reads .swift-format; .ruff.toml says what Python is held to.
+format: ## lays out the Swift sources, and mends of the Python ones what ruff can
+	@swift format --in-place --recursive --parallel $(SWIFT_SOURCES)
+	@"$$($(PYTHON) Tests/Interop/environment.py lint)" -m ruff check --no-cache --quiet --fix .
+
+lint: test-packages ## what `make format` would change, and what is wrong by rule; part of `make test`
+	@swift format lint --strict --recursive --parallel $(SWIFT_SOURCES)
+	@"$$($(PYTHON) Tests/Interop/environment.py lint)" -m ruff check --no-cache --quiet .
+
 # --- tests ----------------------------------------------------------------------------------------
 
-test: test-swift test-dist test-interop
+test: lint test-swift test-dist test-interop ## everything that a change is held to
 
-# Slow architectures, block sizes and limits, other processors' kernels, and the tarball inside a bare Debian.
-test-long: test-swift test-dist test-dist-debian
+# Slow architectures, block sizes and limits, other processors' kernels, and the tarball inside
+# a bare Debian.
+test-long: lint test-swift test-dist test-dist-debian ## that, and what takes long
 	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
 	@$(MAKE) --no-print-directory test-cpus
 
-test-swift: build test-packages
+test-swift: build test-packages ## the Swift tests
 	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS)
 
 # The environment is built once and kept outside the repository, see Tests/Interop/environment.py.
 environment: test-packages
 	@$(PYTHON) Tests/Interop/environment.py >/dev/null
 
-test-interop: build environment
-	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" -m pytest -q Tests/Interop $(PYTEST_FLAGS)
+test-interop: build environment ## the Python tests against stock libraries; PYTEST_FLAGS="-k NAME" chooses
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q -n $(JOBS) --dist loadfile Tests/Interop $(PYTEST_FLAGS)
 
 # What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
 # tests run each, then those of BLAS and of the libraries that it is compared with.
-test-cpus: build test-packages environment
+test-cpus: build test-packages environment ## what depends on kernels, with those of other processors
 	@NIBBLE="$(NIBBLE)" swift test $(SWIFT_FLAGS) --filter '^QuantizationTests'
-	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Interop/cpus.py $(PYTEST_FLAGS)
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Interop/cpus.py $(PYTEST_FLAGS)
 
 # --- measurements ---------------------------------------------------------------------------------
 
-bench: build environment
-	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Bench/bench.py
+bench: build environment ## speeds, beside those of other tools
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Bench/bench.py
 
 # LAYERS=2 tries it small; DTYPE=float16; BENCH_DIR moves the 26 GB elsewhere.
-bench-13b: build environment
-	@NIBBLE="$(NIBBLE)" "$$($(PYTHON) Tests/Interop/environment.py)" Tests/Bench/bench_13b.py
+bench-13b: build environment ## a checkpoint of 26 GB
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Bench/bench_13b.py
 
 # Does a 13B model train on 24 GiB? Measured on an NVIDIA card; without one what needs none is run, small, and the
 # page that comes out says what was not. PYTHON names one with PyTorch for CUDA; with
 # GPU_PROOF_FLAGS="--steps checkpoint,quantize" it runs in parts, GPU_PROOF_FLAGS=--help tells the rest. The page goes
 # to $OUT, or to gpu-proof-results.
-gpu-proof: build
+gpu-proof: build ## does a 13B model train on 24 GiB?
 	@NIBBLE="$(NIBBLE)" $(PYTHON) Tests/GPU/gpu_proof.py $(GPU_PROOF_FLAGS)
 
 # The same for a machine without network: one tar with the tool, the scripts and the wheels of PyTorch for CUDA (3 GB),
 # or WHEELS=none. There, ./gpu-proof runs it. PYTHON_VERSIONS="3.11 3.12": what that machine may have.
-gpu-proof-pack: build
+gpu-proof-pack: build ## the same, packed for a machine without network
 	@NIBBLE="$(NIBBLE)" Tests/GPU/pack.sh dist
 
 # --- the tarball ----------------------------------------------------------------------------------
 
-dist: build
+dist: build ## a tarball with the libraries that the tool needs
 	@NIBBLE="$(NIBBLE)" Tests/Dist/pack.sh dist
 
-test-dist: dist
+test-dist: dist ## the tarball in an empty root
 	@Tests/Dist/try.sh dist/nibble-*.tar.gz
 
-test-dist-debian: dist
+test-dist-debian: dist ## the tarball in a bare Debian
 	@$(call install-packages,debootstrap)
 	@Tests/Dist/try.sh dist/nibble-*.tar.gz debian

@@ -48,7 +48,7 @@ public struct JSONObject: Sendable {
   }
 
   /// Every member in order.
-  func forEach(_ body: (JSONText, JSONValue) -> Void) {
+  func visit(_ body: (JSONText, JSONValue) -> Void) {
     var rest = others[...]
     for (position, member) in members.enumerated() {
       while let other = rest.first, other.position <= position {

@@ -87,7 +87,7 @@ public struct JSONWriter: Sendable {
       end()
     case .object(let object):
       beginObject(style)
-      object.forEach { key, value in
+      object.visit { key, value in
         switch key {
         case .unicode(let key): self.key(key)
         case .illFormed(let key):

@@ -11,11 +11,14 @@ public struct BaseModel: Sendable {
     public var part: Part?
     /// Whether it lies `[inputs, outputs]`; nil where only the shape can tell.
     public var isTransposed: Bool?
+    /// Whether it is the weight of a router.
+    public var isRouter: Bool
 
-    public init(parameter: String, part: Part? = nil, isTransposed: Bool? = nil) {
+    public init(parameter: String, part: Part? = nil, isTransposed: Bool? = nil, isRouter: Bool = false) {
       self.parameter = parameter
       self.part = part
       self.isTransposed = isTransposed
+      self.isRouter = isRouter
     }
   }
 
@@ -56,8 +59,8 @@ public struct BaseModel: Sendable {
 /// How adapters are merged.
 public struct MergeSettings: Sendable {
   public enum Rounding: String, Sendable, CaseIterable {
-    /// As PEFT's `merge_and_unload()`: deltas of linear layers are added in 32 bits, those of embeddings and
-    /// experts are rounded to the base's dtype first.
+    /// As PEFT's `merge_and_unload()`: deltas of linear layers are added in 32 bits, those of embeddings,
+    /// experts and routers are rounded to the base's dtype first.
     case peft
     /// Everything is added in 32 bits and rounded once.
     case once

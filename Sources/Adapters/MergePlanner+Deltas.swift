@@ -109,8 +109,10 @@ extension MergePlanner {
         record(slot, target.adapter, scale: weighted)
         let configuration = adapter.configuration
         let isRounded = configuration.roundsDelta || configuration.blocks != nil
-        // An expert stored by itself is part of a stacked parameter for PEFT, whatever the keys say.
-        if target.module.isEmbedding || target.isParameter || slots[slot].part != nil || isRounded {
+        // An expert stored by itself is part of a stacked parameter for PEFT, whatever the keys say, and a router's
+        // weight is a parameter.
+        let isParameter = target.isParameter || slots[slot].part != nil || base.entries[slots[slot].base].isRouter
+        if target.module.isEmbedding || isParameter || isRounded {
           slots[slot].isRoundedFirst = true
         }
         if case .whole = target.home, target.isParameter, slots[slot].shape.count == 3 { slots[slot].isStack = true }

@@ -8,6 +8,8 @@ public struct ParameterPlace: Sendable, Equatable {
   public var part: Part?
   /// The weight of a `Conv1D`, which lies `[inputs, outputs]`.
   public var isConv1D = false
+  /// The weight of a router, which is a parameter of its module and no linear layer.
+  public var isRouter = false
 
   public struct Part: Sendable, Equatable {
     public var expert: Int
@@ -80,9 +82,10 @@ extension Placer {
         parameter: String(decoding: key, as: UTF8.self),
         part: .init(expert: expert, index: pattern, count: conversion.patterns.count))
     }
+    let kind = place(name).kind
     return ParameterPlace(
       parameter: String(decoding: parameter(renamed, lacksPrefix), as: UTF8.self),
-      isConv1D: place(name).kind == .conv1D)
+      isConv1D: kind == .conv1D, isRouter: kind == .router)
   }
 
   /// Norms and biases are not in the rules: a bias follows its weight, the rest the base model.

@@ -42,7 +42,11 @@ extension Planner {
   mutating func skipHeads(ofBase architecture: String, _ rule: ClassRule) {
     let heads = RuleText.embedded.heads(ofBase: architecture)
     if heads.isEmpty { return }
-    for path in skipped where !rule.prefix.isEmpty { skipped.insert(rule.prefix + [UInt8(ascii: ".")] + path) }
+    // Classes with different heads may hold the same base under different names.
+    let prefixes = Set(RuleText.embedded.classes(aboveBase: architecture).map(\.prefix) + [rule.prefix])
+    for path in skipped {
+      for prefix in prefixes where !prefix.isEmpty { skipped.insert(prefix + [UInt8(ascii: ".")] + path) }
+    }
     for head in heads where SkipMatcher.isPlain(head) && !matchesQuantized([head]) { skipped.insert(head) }
   }
 
@@ -87,22 +91,15 @@ extension RuleText {
   private static let formerHeads = ["embed_out"].map { Array($0.utf8) }
 
   /// Paths of the linear layers that the classes with a head put beside a base model: of `LlamaModel`, `lm_head`,
-  /// `score` and `qa_outputs`.
+  /// `score` and `qa_outputs`. Of a numbered stack it is the module that holds it: the `decoder.decoder_layers` of
+  /// `ViTMAEForPreTraining`.
   func heads(ofBase architecture: String) -> [[UInt8]] {
-    guard let ending = ["Model", "Encoder"].first(where: architecture.hasSuffix), architecture.count > ending.count
-    else { return [] }
-    let family = architecture.dropLast(ending.count)
-    let endings = ["For", "LMHeadModel", "WithLMHeadModel", "DoubleHeadsModel", "ModelWithLMHead"]
-    var tails = (ending == "Model" ? endings : ["Decoder"]).map { Array((family + $0).utf8) }
-    // `Gemma3ForCausalLM` has a `Gemma3TextModel`: the plain name is that of the model that also sees.
-    if family.hasSuffix("Text") { tails.append(Array((family.dropLast("Text".count) + "ForCausalLM").utf8)) }
     var heads: Set<[UInt8]> = []
-    for name in classNames where tails.contains(where: name.starts) {
-      guard let rule = ClassRule(architecture: String(decoding: name, as: UTF8.self), text: self), !rule.prefix.isEmpty
-      else { continue }
+    for rule in classes(aboveBase: architecture) {
       let base = rule.prefix + [UInt8(ascii: ".")]
       for (path, kind) in rule.kinds where kind.isLinear && !path.starts(with: base) {
-        if !path.contains(UInt8(ascii: "*")) { heads.insert(path) }
+        let head = path.components.prefix { !$0.contains(UInt8(ascii: "*")) }
+        if !head.isEmpty { heads.insert(Array(head.joined(separator: [UInt8(ascii: ".")]))) }
       }
       for former in Self.formerHeads {
         let renamed = Placer(rule: rule, names: []).renamed(former + ".weight".utf8).name
@@ -110,5 +107,22 @@ extension RuleText {
       }
     }
     return heads.sorted { $0.lexicographicallyPrecedes($1) }
+  }
+
+  /// The classes that put a head beside a base model.
+  func classes(aboveBase architecture: String) -> [ClassRule] {
+    let ownEndings = ["EncoderModel", "Model", "Encoder"]
+    guard let ending = ownEndings.first(where: architecture.hasSuffix), architecture.count > ending.count
+    else { return [] }
+    let family = architecture.dropLast(ending.count)
+    let endings = [
+      "For", "LMHeadModel", "WithLMHeadModel", "DoubleHeadsModel", "ModelWithLMHead", "ModelWithProjection",
+    ]
+    var tails = (ending == "Encoder" ? ["Decoder"] : endings).map { Array((family + $0).utf8) }
+    // `Gemma3ForCausalLM` has a `Gemma3TextModel`: the plain name is that of the model that also sees.
+    if family.hasSuffix("Text") { tails.append(Array((family.dropLast("Text".count) + "ForCausalLM").utf8)) }
+    return classNames.filter { name in tails.contains(where: name.starts) }
+      .compactMap { ClassRule(architecture: String(decoding: $0, as: UTF8.self), text: self) }
+      .filter { !$0.prefix.isEmpty }
   }
 }

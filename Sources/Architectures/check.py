@@ -11,7 +11,6 @@ written to a file of cases, which the test `RulesAgainstTransformers` compares w
 
 import argparse
 import os
-import re
 import subprocess
 import sys
 import tempfile

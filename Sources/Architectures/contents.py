@@ -23,6 +23,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.dont_write_bytecode = True
 
+from transformers import PreTrainedConfig  # noqa: E402
+
 import survey  # noqa: E402  (the environment above must be set before transformers is imported)
 import variants  # noqa: E402
 
@@ -72,7 +74,7 @@ def members(config, path=""):
     for name, value in vars(config).items():
         if name.startswith("_"):
             continue
-        if isinstance(value, survey.PreTrainedConfig):
+        if isinstance(value, PreTrainedConfig):
             found |= members(value, f"{path}{name}.")
         else:
             found[path + name] = (config, name)

@@ -14,18 +14,24 @@ public enum DoubleQuantization {
   ///
   /// Seven decades; the one of 10^-d is cut into 2^(6-d) equal parts of [0.1, 1], whose middles are
   /// taken with both signs. Zero and one complete it.
-  public static let map: [Float] = {
+  public static let map = map(isFused: true)
+
+  /// The same where `create_dynamic_map()` runs on a processor that rounds each product before it adds it, such as
+  /// x86-64 without FMA: 42 values differ in the last bits. Files from there have it.
+  public static let mapOfProductsRounded = map(isFused: false)
+
+  private static func map(isFused: Bool) -> [Float] {
     let decades: [Float] = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1]
     var values: [Float] = [0, 1]
     for (power, decade) in decades.enumerated() {
-      let boundaries = evenlySpaced(from: 0.1, to: 1, count: 1 << power + 1)
+      let boundaries = evenlySpaced(from: 0.1, to: 1, count: 1 << power + 1, isFused: isFused)
       for (low, high) in zip(boundaries, boundaries.dropFirst()) {
         let middle = decade * ((low + high) / 2)
         values += [middle, -middle]
       }
     }
     return values.sorted()
-  }()
+  }
 
   /// The mean of `absmax`, as 32-bit value nearest to the sum in double precision, which does not
   /// depend on who computes it. 0 when there are none.
@@ -95,12 +101,15 @@ public enum DoubleQuantization {
     }
   }()
 
-  /// `count` values from `start` to `end` as torch's vectorized linspace computes them: each half is
-  /// counted from its own end, with a fused multiply-add.
-  private static func evenlySpaced(from start: Float, to end: Float, count: Int) -> [Float] {
+  /// `count` values from `start` to `end` as torch's linspace computes them: each half is counted from its own end, with
+  /// a fused multiply-add where the processor has one.
+  private static func evenlySpaced(from start: Float, to end: Float, count: Int, isFused: Bool) -> [Float] {
     let step = (end - start) / Float(count - 1)
+    func sum(_ value: Float, _ step: Float, _ index: Int) -> Float {
+      isFused ? value.addingProduct(step, Float(index)) : value + step * Float(index)
+    }
     return (0..<count).map { index in
-      index < count / 2 ? start.addingProduct(step, Float(index)) : end.addingProduct(-step, Float(count - 1 - index))
+      index < count / 2 ? sum(start, step, index) : sum(end, -step, count - 1 - index)
     }
   }
 }

@@ -25,7 +25,8 @@ enum FitVerb: Verb {
     "--target-modules", value: "NAMES", "all-linear, or last names with commas between,",
     "such as q_proj,v_proj (default: all-linear)")
   private static let batch = Option("--batch", value: "N", "sequences on each GPU (default: 1)")
-  private static let sequence = Option("--seq-len", value: "N", "tokens of each sequence (default: 2048, or as",
+  private static let sequence = Option(
+    "--seq-len", value: "N", "tokens of each sequence (default: 2048, or as",
     "many as the model was made for)")
   private static let optimizer = Option(
     "--optimizer", value: "NAME", "adamw, adamw-8bit, paged-adamw or sgd (default:",

@@ -195,7 +195,8 @@ import Testing
     let bias = SafetensorsBuilder.Tensor.of("model.q.bias", [2], [0, 0])
     let zeros = SafetensorsBuilder.Tensor.of(Self.weight, [2, 3], [0, 0, 0, 0, 0, 0])
     let builders = [Float(1 << 24), 1, -Float(1 << 24)].map { value in
-      var builder = adapter([1, 1, 1], [value, value], alpha: 1, .adapter("model.q.lora_B.bias", [2], [value, value]))
+      let added = SafetensorsBuilder.Tensor.adapter("model.q.lora_B.bias", [2], [value, value])
+      var builder = adapter([1, 1, 1], [value, value], alpha: 1, added)
       builder.set("lora_bias", "true")
       return builder
     }

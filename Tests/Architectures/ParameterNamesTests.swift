@@ -80,7 +80,7 @@ import Testing
         ])
       #expect(places.map(\.isConv1D) == [false, false, false])
     }
-    #expect(found.places[9] == ParameterPlace(parameter: "model.layers.1.mlp.gate.weight"))
+    #expect(found.places[9] == ParameterPlace(parameter: "model.layers.1.mlp.gate.weight", isRouter: true))
     #expect(found.places[10] == ParameterPlace(parameter: "model.layers.1.self_attn.q_proj.weight"))
   }
 

@@ -174,6 +174,15 @@ let planCases: [PlanCase] = [
     ],
     skipped: ["lm_head", "model.layers.0.mlp.experts", "model.layers.0.mlp.gate"], note: "one layer dense"),
   PlanCase(
+    architecture: "Qwen3MoeModel", quantized: ["layers.0.self_attn.{q,k,v,o}_proj.weight"],
+    kept: [
+      ("layers.0.mlp.experts.{0,1}.{gate,up,down}_proj.weight", .expert), ("layers.0.mlp.gate.weight", .router),
+    ],
+    skipped: [
+      "layers.0.mlp.experts", "layers.0.mlp.gate", "lm_head", "model.layers.0.mlp.experts", "model.layers.0.mlp.gate",
+      "qa_outputs", "score", "transformer.layers.0.mlp.experts", "transformer.layers.0.mlp.gate",
+    ], note: "the class that answers questions has another name for the base"),
+  PlanCase(
     architecture: "Gemma3ForConditionalGeneration",
     quantized: [
       "language_model.model.layers.0.self_attn.q_proj.weight",
@@ -262,6 +271,9 @@ let planCases: [PlanCase] = [
     ("Gemma4TextModel", "lm_head"), ("Qwen3_5TextModel", "lm_head"), ("Qwen3_5MoeTextModel", "lm_head"),
     ("Llama4TextModel", "lm_head"), ("CohereCompassTextModel", "lm_head"), ("ReformerModel", "lm_head.decoder"),
     ("BertGenerationEncoder", "lm_head.decoder"), ("GPTNeoXModel", "embed_out"), ("MoshiModel", "lm_head"),
+    ("T5EncoderModel", "classifier"), ("UMT5EncoderModel", "classifier"), ("T5EncoderModel", "decoder.block"),
+    ("ViTMAEModel", "decoder.decoder_layers"), ("Wav2Vec2Model", "tdnn"), ("CLIPTextModel", "text_projection"),
+    ("CLIPVisionModel", "visual_projection"),
   ])
   func headsOfBases(_ architecture: String, _ head: String) {
     #expect(RuleText.embedded.heads(ofBase: architecture).contains(Array(head.utf8)))

@@ -7,7 +7,6 @@ so whoever measures must have been small all its life.
 import dataclasses
 import os
 import pathlib
-import resource
 import statistics
 import subprocess
 import sys

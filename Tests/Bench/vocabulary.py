@@ -60,7 +60,7 @@ def tokenizer(count: int) -> bytes:
     from sentencepiece import sentencepiece_model_pb2 as proto
 
     model = proto.ModelProto()
-    for number, (name, kind) in enumerate((("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2))):
+    for name, kind in (("<pad>", 3), ("<eos>", 3), ("<bos>", 3), ("<unk>", 2)):
         model.pieces.add(piece=name, score=0, type=kind)
     for byte in range(256):
         model.pieces.add(piece=f"<0x{byte:02X}>", score=0, type=6)

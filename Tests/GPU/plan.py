@@ -96,7 +96,7 @@ def call(command: list, log: pathlib.Path, seconds: float = CHILD_SECONDS, envir
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
-                raise StepFailed(f"{pathlib.Path(command[0]).name} took more than {seconds:.0f} s; its log: {log}")
+                raise StepFailed(f"{pathlib.Path(command[0]).name} took more than {seconds:.0f} s; its log: {log}") from None
             raise
         elapsed = time.perf_counter() - started
         if process.returncode:

@@ -1,4 +1,4 @@
-"""What every test here shares: the tool, quiet libraries, and the switch for long tests."""
+"""What every test here shares: the tool, quiet libraries, the switch for long tests, and no skip that is not expected."""
 
 import os
 import pathlib
@@ -11,8 +11,11 @@ import pytest
 import torch
 import transformers
 
+import oracle
 import shared_memory
 from tool import ROOT, Nibble
+
+pytest_plugins = ["skips"]
 
 
 def pytest_addoption(parser):
@@ -28,9 +31,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_configure(config):
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    # As many at work at once, whether by threads or by processes of pytest-xdist.
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    torch.set_num_threads(max(1, min(2, os.cpu_count() or 1) // processes))
     if torch.backends.cpu.get_cpu_capability() != "AVX512":
         without_bf16_kernels()
+    oracle.take_one_map()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
 

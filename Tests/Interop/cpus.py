@@ -22,18 +22,21 @@ class Setting:
     aten: str
     onednn: str
     openblas: str
+    mkl: str = "AUTO"
 
     @property
     def variables(self) -> dict[str, str]:
-        return {"ATEN_CPU_CAPABILITY": self.aten, "ONEDNN_MAX_CPU_ISA": self.onednn, "OPENBLAS_CORETYPE": self.openblas}
+        return {"ATEN_CPU_CAPABILITY": self.aten, "ONEDNN_MAX_CPU_ISA": self.onednn, "OPENBLAS_CORETYPE": self.openblas,
+                "MKL_CBWR": self.mkl}
 
 
+# OpenBLAS computes on Zen what it does on Haswell, bit for bit. MKL, with which PyTorch multiplies in float32, takes the
+# same kernels of another maker's processor whatever it is asked for, but for those that every processor has.
 SETTINGS = {
     "x86_64": [
-        Setting("without AVX", {"ssse3", "sse4_1"}, "default", "SSE41", "Nehalem"),
-        Setting("AVX2, Intel", {"avx2", "fma"}, "avx2", "AVX2", "Haswell"),
-        Setting("AVX2, AMD", {"avx2", "fma"}, "avx2", "AVX2", "Zen"),
-        Setting("AVX-512", {"avx512f", "avx512dq", "avx512bw", "avx512vl"}, "avx512", "AVX512_CORE", "SkylakeX"),
+        Setting("without AVX", {"ssse3", "sse4_1"}, "default", "SSE41", "Nehalem", "COMPATIBLE"),
+        Setting("AVX2", {"avx2", "fma"}, "avx2", "AVX2", "Haswell", "AVX2"),
+        Setting("AVX-512", {"avx512f", "avx512dq", "avx512bw", "avx512vl"}, "avx512", "AVX512_CORE", "SkylakeX", "AVX512"),
     ],
     "aarch64": [
         Setting("ARMv8", {"asimd"}, "default", "DEFAULT", "ARMV8"),

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from unittest import mock
 
 import torch
 from bitsandbytes import functional
@@ -34,6 +35,28 @@ def transposed_modules(model: PreTrainedModel) -> set[str]:
         for name, module in model.named_modules()
         if getattr(module, "source_cls", type(module)) is Conv1D
     }
+
+
+def dynamic_map(fused: bool) -> torch.Tensor:
+    """What bitsandbytes' create_dynamic_map() is on a processor that multiplies and adds at once, or does not: torch's
+    linspace, which it is made with, does as the processor can. Computed here in float64, which holds such a product."""
+    def linspace(start, end, count, dtype):
+        assert dtype == torch.float32
+        start, end = (torch.tensor(value, dtype=dtype) for value in (start, end))
+        step, index = (end - start) / (count - 1), torch.arange(count)
+        at_start = index < count // 2
+        product = torch.where(at_start, index, index - (count - 1)).double() * step.double()
+        return (torch.where(at_start, start, end).double() + (product if fused else product.float().double())).float()
+
+    with mock.patch.object(functional.torch, "linspace", linspace):
+        return functional.create_dynamic_map()
+
+
+def take_one_map() -> None:
+    """bitsandbytes' map of 8-bit codes, whatever kernels torch was told to take, is that of a processor with FMA."""
+    fused, own = dynamic_map(fused=True), functional.create_dynamic_map()
+    assert same(own, fused) or same(own, dynamic_map(fused=False))
+    functional.name2qmap["dynamic"] = fused
 
 
 def check_weight(name: str, mine: FourBit, source: torch.Tensor, kind="nf4", block_size=64, double=True) -> None:

@@ -211,7 +211,7 @@ def digests(path):
 
 def said(text):
     """Without what depends on the moment."""
-    text = text.replace(str(ROOT), "ROOT")
+    text = re.sub(r"(?m)^\w+: .* left\n", "", text.replace(str(ROOT), "ROOT"))
     text = re.sub(r'("seconds": )[\d.e-]+', r"\1…", text)
     text = re.sub(r"\d+(\.\d+)? (s\b|ms|[kMGT]?B/s)", "…", text)
     return re.sub(r"nibble \d+\.\d+\.\d+\S*", "nibble VERSION", text)

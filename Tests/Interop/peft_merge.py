@@ -22,6 +22,7 @@ class Reference:
     base: dict[str, torch.Tensor]  # of what is computed, not replaced: the value that the update is added to
     exact: dict[str, torch.Tensor]  # merged in float64
     terms: dict[str, torch.Tensor]  # of what is computed: the sum of the absolute values that make up the update
+    updates: dict[str, torch.Tensor]  # of what is rounded twice: the update as PEFT rounds it before it adds it
     scales: dict[str, float]  # of each tensor that has a LoRA
     inputs: dict[str, torch.Tensor]
     unmerged_logits: torch.Tensor
@@ -52,10 +53,12 @@ def merged(row: Row, model: peft.PeftModel, safe: bool = False, exact: bool = Fa
     ties = base._tied_weights_keys or {} if base.config.tie_word_embeddings and not row.unties else {}
     separate_storages(model)
 
-    before, terms, scales, precise = {}, {}, {}, None
+    before, terms, updates, scales, precise = {}, {}, {}, {}, None
     for name, module in lora_modules(model).items():
         if adapter in module.scaling:
             before[name], scales[name] = lora_parameter(module).clone(), module.scaling[adapter]
+            if model.dtype != F32 and (safe or hasattr(module, "parameter_name")) and not module.lora_variant:
+                updates[name] = module.get_delta_weight(adapter).detach().to(model.dtype)
             if module.lora_bias[adapter]:
                 before[name.removesuffix("weight") + "bias"] = module.get_base_layer().bias.detach().clone()
     if exact or model.dtype == F32:
@@ -67,11 +70,12 @@ def merged(row: Row, model: peft.PeftModel, safe: bool = False, exact: bool = Fa
         doubled = precise.merge_and_unload().state_dict() if precise else {}
 
     result = Reference(
-        state=model.state_dict(), base=before, exact=doubled, terms=terms, scales=scales, inputs=inputs,
-        unmerged_logits=unmerged, logits=logits(model, inputs),
+        state=model.state_dict(), base=before, exact=doubled, terms=terms, updates=updates, scales=scales,
+        inputs=inputs, unmerged_logits=unmerged, logits=logits(model, inputs),
     )
+    assert all(same(before[name] + update, result.state[name]) for name, update in updates.items())
     for name, origin in ties.items():
-        for tensors in (result.state, result.base, result.exact, result.terms):
+        for tensors in (result.state, result.base, result.exact, result.terms, result.updates):
             if origin in tensors:
                 tensors[name] = tensors[origin]
     return result
@@ -157,7 +161,10 @@ def check_tensors(mine: dict, expected: Reference, rounded: dict | None = None) 
             target = theirs if rounded is None else rounded[name]
             wrong = differing(tensor, target)
             elements, equal = elements + wrong.numel(), equal + int((~wrong).sum())
-        check_distance(name, tensor, target, expected, wrong)
+        if name in expected.updates and rounded is None:
+            check_rounded_twice(name, tensor, expected)
+        else:
+            check_distance(name, tensor, target, expected, wrong)
     assert equal >= EQUAL_SHARE * elements, f"{elements - equal} of {elements} elements differ"
 
 
@@ -169,6 +176,20 @@ def check_distance(name: str, tensor: torch.Tensor, target: torch.Tensor, expect
     assert not far.any(), (
         f"{name}: {int(far.sum())} of {far.numel()} elements are off, the worst by {distance[far].max():.1f} units"
     )
+
+
+def check_rounded_twice(name: str, tensor: torch.Tensor, expected: Reference) -> None:
+    """That every element is the base plus PEFT's rounded update or one of that one's neighbours, rounded.
+
+    Two float32 sums that lie on the two sides of the middle round to neighbours. The base is added to either, and where
+    that lies in a middle too, ties go to even: one may go down and the other up, and the results are two units apart.
+    """
+    before, update = expected.base[name], expected.updates[name]
+    far = differing(tensor, expected.state[name])
+    for infinity in (-torch.inf, torch.inf):
+        neighbour = torch.nextafter(update, torch.full_like(update, infinity))
+        far &= differing(tensor, before + neighbour)
+    assert not far.any(), f"{name}: {int(far.sum())} of {far.numel()} elements are of another update than PEFT's"
 
 
 def largest_operand(name: str, target: torch.Tensor, expected: Reference) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 import hashlib
 import pathlib
-import subprocess
 import sys
 
 import environment

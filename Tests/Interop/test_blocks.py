@@ -7,8 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-
-xllamacpp = pytest.importorskip("xllamacpp.xllamacpp")
+from xllamacpp import xllamacpp
 
 KERNELS = pathlib.Path(__file__).resolve().parents[2] / "Sources" / "Kernels"
 SOURCES = ("blocks_decode", "blocks_decode_k", "blocks_encode", "blocks_weighted", "targets")

@@ -204,7 +204,7 @@ def test_gguf_without_architecture(families, nibble, tmp_path):
         assert "'general.architecture' is missing" in error["message"]
     problems = nibble.json("verify", model, expect=DIFFERENT)["problems"]
     assert len(problems) == 1 and "'general.architecture' is missing" in problems[0]["problem"]
-    nibble.run("edit", model, "--set", f"general.architecture=llama")
+    nibble.run("edit", model, "--set", "general.architecture=llama")
     nibble.verify(model)
 
 

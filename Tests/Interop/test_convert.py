@@ -28,6 +28,7 @@ def dequantized(weight, dtype):
     return functional.dequantize_4bit(weight.packed, state).reshape(shape) + 0
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("scheme", [
     ("nf4", 64, True), ("nf4", 64, False), ("nf4", 256, True), ("nf4", 4096, True),

@@ -8,9 +8,7 @@ import transformers
 
 import checkpoint
 import gguf_families
-import gguf_oracle
-from architectures import F32
-from gguf_families import FAMILIES, Family
+from gguf_families import Family
 from test_gguf_families import check_same, every_family
 from tokenizers_of_families import texts
 from tool import ROOT, Nibble
@@ -57,6 +55,7 @@ def test_same_file(family: Family, families, nibble: Nibble, tmp_path):
     check_same(tmp_path / "again.gguf", file)
 
 
+@pytest.mark.kernels
 @every_family
 def test_same_model(family: Family, families, nibble: Nibble, tmp_path):
     """A file does not tell a model without a head from one whose head is its embedding, so the latter comes back."""

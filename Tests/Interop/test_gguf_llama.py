@@ -14,6 +14,8 @@ import transformers
 import llama
 from tool import ROOT, Nibble
 
+pytestmark = pytest.mark.kernels
+
 FIXTURE = ROOT / "fixtures" / "sql-llama"
 
 # The first of the held-out questions, the six kinds in turn; of 300 in all.

@@ -113,12 +113,12 @@ def error(kind: gguf.GGMLQuantizationType, blocks: bytes, values: np.ndarray, im
     return float(np.sqrt(squares.mean()))
 
 
-def check_blocks(path: pathlib.Path, values: dict[str, np.ndarray], importance: dict[str, np.ndarray] = {}) -> set[str]:
+def check_blocks(path: pathlib.Path, values: dict[str, np.ndarray], importance: dict[str, np.ndarray] | None = None) -> set[str]:
     """Every tensor of the file against ggml; returns the types that are among them."""
     found = tensors(path)
     assert found.keys() == values.keys()
     for name, tensor in found.items():
-        kind, weights = tensor.tensor_type, importance.get(name)
+        kind, weights = tensor.tensor_type, (importance or {}).get(name)
         mine, theirs = tensor.data.tobytes(), by_ggml(kind, values[name], weights)
         if kind.name in EXACT and (weights is None or kind.name in ("F32", "Q8_0")) or IS_X86 and weights is None:
             assert mine == theirs, f"{name}, {kind.name}"
@@ -273,6 +273,7 @@ def test_from_nf4(nibble: Nibble, tmp_path, quantized):
         assert mine[name].data.tobytes() == tensor.data.tobytes(), name
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("scheme", [None, "q8_0"])
 def test_to_nf4(scheme, source, nibble: Nibble, tmp_path):
     """bitsandbytes' own quantization of the file in bf16. Vectors too are in 16 bits: the loader would leave F32 as it

@@ -302,7 +302,7 @@ def test_dry_run_writes_nothing(bases, nibble, tmp_path):
 # --- the oracle itself ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["plain-bf16", "plain-f16", "plain-f32", "dora-f32", "lora-bias"])
+@pytest.mark.parametrize("name", ["plain-bf16", "plain-f16", "plain-f32", "dora-f32", "lora-bias", "experts-down"])
 def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
     """PEFT's own merge passes; one element two units off does not, nor many that are one unit off."""
     base = bases[row(name).base]
@@ -339,6 +339,18 @@ def test_oracle_accepts_peft_and_nothing_else(name, bases, tmp_path):
     if row(name).case.dtype == F16:
         with pytest.raises(AssertionError):
             peft_merge.check_tensors(expected.state | {changed: expected.state[changed].float()}, expected)
+
+
+def test_oracle_of_what_is_rounded_twice():
+    """An update of 248.5 units may round to 248 or to 249; on a base of 95.5 units that makes 152 or 154, and never 153."""
+    base, update = torch.tensor([95.5], dtype=BF16), torch.tensor([-248.0], dtype=BF16)
+    expected = Reference(state={"weight": base + update}, base={"weight": base}, exact={}, terms={},
+                         updates={"weight": update}, scales={}, inputs={}, unmerged_logits=base, logits=base)
+    for result in (-152.0, -154.0):
+        peft_merge.check_rounded_twice("weight", torch.tensor([result], dtype=BF16), expected)
+    for result in (-150.0, -151.0, -153.0, -155.0, -156.0, 152.0):
+        with pytest.raises(AssertionError):
+            peft_merge.check_rounded_twice("weight", torch.tensor([result], dtype=BF16), expected)
 
 
 @pytest.mark.parametrize("name, targets, dora", [

@@ -15,6 +15,8 @@ import peft_merge
 from adapters import quiet
 from tool import REJECTED
 
+pytestmark = pytest.mark.kernels
+
 TASKS = {
     "SEQ_CLS": (transformers.AutoModelForSequenceClassification, "ForSequenceClassification"),
     "TOKEN_CLS": (transformers.AutoModelForTokenClassification, "ForTokenClassification"),

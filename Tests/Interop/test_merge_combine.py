@@ -63,7 +63,7 @@ def total(references: list[Reference], weights: list[float]) -> Reference:
             # A bias has no product: each adapter's update is a term, and weights of two signs may leave less than any.
             terms[name] = sum(abs(weight) * each.terms.get(name, (each.exact[name] - values).abs())
                               for each, weight in pairs)
-    return dataclasses.replace(references[-1], state=state, base=base, exact=exact, terms=terms)
+    return dataclasses.replace(references[-1], state=state, base=base, exact=exact, terms=terms, updates={})
 
 
 @pytest.mark.parametrize("case", SUMS)

@@ -20,6 +20,8 @@ from adapters import quiet
 from architectures import F32, Case, text
 from tool import REJECTED
 
+pytestmark = pytest.mark.kernels
+
 SIDES = {"embedding": "embed_tokens", "head": "lm_head"}
 WAYS = ["nothing", "lora", "saved", "tokens"]
 ROWS, NEW = 96, 8

@@ -1,5 +1,10 @@
 """The options of `nibble quantize`, each against what bitsandbytes makes with the same setting."""
 
+import os
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 import transformers
@@ -8,6 +13,7 @@ from safetensors.torch import save_file
 import checkpoint
 import oracle
 from architectures import case, text
+from tool import DIFFERENT
 
 pytestmark = pytest.mark.kernels
 
@@ -67,6 +73,28 @@ def test_scheme_loads(kind, double, llama, nibble, tmp_path):
     with torch.inference_mode():
         error = oracle.relative_error(model(**tokens).logits, reference(**tokens).logits)
     assert error <= oracle.MAXIMUM_RELATIVE_LOGIT_ERROR
+
+
+def test_map_of_a_processor_without_fma(llama, nibble, tmp_path):
+    """bitsandbytes computes its map with what the processor has, so there are files with either."""
+    program = ("import sys, torch; from bitsandbytes import functional;"
+               "torch.save(functional.create_dynamic_map(), sys.argv[1])")
+    subprocess.run([sys.executable, "-c", program, tmp_path / "map"], check=True, capture_output=True,
+                   env=os.environ | {"ATEN_CPU_CAPABILITY": "default"})
+    rounded = oracle.dynamic_map(fused=False)
+    if platform.machine() == "x86_64":
+        assert checkpoint.same(torch.load(tmp_path / "map"), rounded)
+    nibble.quantize(llama, tmp_path / "out")
+    (file,) = (tmp_path / "out").glob("*.safetensors")
+    for name in ("nibble-manifest.json", "checksums.xxh128"):
+        (tmp_path / "out" / name).unlink()
+    tensors = checkpoint.tensors(tmp_path / "out")
+    maps = [name for name in tensors if name.endswith(".nested_quant_map")]
+    save_file(tensors | {name: rounded.clone() for name in maps}, file, metadata={"format": "pt"})
+    nibble.verify(tmp_path / "out")
+    save_file(tensors | {name: rounded.nextafter(torch.tensor(2.0)) for name in maps}, file, metadata={"format": "pt"})
+    problems = nibble.json("verify", tmp_path / "out", expect=DIFFERENT)["problems"]
+    assert len(problems) == len(maps) == 14 and all("dynamic map" in problem["problem"] for problem in problems)
 
 
 @pytest.mark.parametrize("storage", DTYPES, ids=str)

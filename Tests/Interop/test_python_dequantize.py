@@ -73,6 +73,7 @@ OPTIONS = {
 }
 
 
+@pytest.mark.kernels
 @pytest.mark.parametrize("options", OPTIONS)
 def test_values_are_those_of_bitsandbytes(options, source, tmp_path):
     Nibble().quantize(source, tmp_path / "out", *OPTIONS[options])

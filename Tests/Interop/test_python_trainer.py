@@ -31,7 +31,7 @@ def start(checkpoint, out, ranks: int) -> list[float]:
         command = [sys.executable, str(PROGRAM), str(checkpoint), str(out)]
         processes.append(subprocess.Popen(command, env=mine, stdout=subprocess.PIPE, stderr=log))
     try:
-        outputs = [process.communicate(timeout=180)[0] for process in processes]
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -39,6 +39,7 @@ def start(checkpoint, out, ranks: int) -> list[float]:
     return json.loads(outputs[0].splitlines()[-1])
 
 
+@pytest.mark.kernels
 def test_the_trainer_with_fsdp2(nibble, tmp_path):
     checkpoint = tmp_path / "nf4"
     nibble.quantize(ROOT / "fixtures" / "sql-llama", checkpoint, "--quant-storage", "bfloat16")

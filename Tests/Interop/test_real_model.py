@@ -1,6 +1,5 @@
 """A model that somebody trained, quantized and published, SmolLM2-135M-Instruct, through what Nibble does with a model."""
 
-import json
 
 import gguf
 import numpy as np
@@ -8,7 +7,6 @@ import pytest
 import torch
 import transformers
 
-import checkpoint
 import llama
 import oracle
 import real_models
@@ -70,6 +68,7 @@ def test_there_and_back(model, again):
         assert others[name].contents() == fields[name].contents(), name
 
 
+@pytest.mark.kernels
 def test_one_answer(folder, again):
     """llama.cpp from the float32 file, transformers from the float32 directory: the same tokens, to the end of the answer."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -87,6 +86,7 @@ def test_one_answer(folder, again):
         [{"role": "user", "content": QUESTIONS[0]}], tokenize=False, add_generation_prompt=True), TOKENS).text
 
 
+@pytest.mark.kernels
 def test_nf4(folder, nibble, tmp_path):
     """The codes are those of bitsandbytes, and the loaded model still knows its capital."""
     report = nibble.quantize(folder, tmp_path / "nf4")

@@ -114,7 +114,7 @@ def start(place: pathlib.Path, command: str) -> subprocess.CompletedProcess:
         environment["ACCELERATE_USE_CPU"] = "true"
     return subprocess.run(
         command.replace("PORT", str(free_port())), shell=True, cwd=place, env=environment, capture_output=True,
-        text=True, timeout=240,
+        text=True, timeout=900,
     )
 
 

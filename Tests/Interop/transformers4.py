@@ -1,8 +1,9 @@
 """Run under transformers 4.57: loads each (class, source, quantized) and prints a JSON report on stdout.
 
 Arguments: a JSON list of objects {"name", "case", "model", "source", "out", "listed", "run"}; without "source" the model
-is loaded by itself, a base model below a head for example. It is a program of its own because one process holds one
-version of transformers, and one program for all models because importing is slow.
+is loaded by itself, a base model below a head for example, and from "plain" too, which is the same in 16 bits. It is a
+program of its own because one process holds one version of transformers, and one program for all models because
+importing is slow.
 """
 
 import contextlib
@@ -18,13 +19,20 @@ import oracle
 from nibble import load
 
 
+def printable(information: dict) -> dict[str, list[str]]:
+    return {key: [str(item) for item in value] for key, value in information.items() if value}
+
+
 def compare(row: dict) -> dict:
     model_class = getattr(transformers, row["model"])
     model, information = model_class.from_pretrained(row["out"], dtype="auto", output_loading_info=True)
     result = {
-        "information": {key: [str(item) for item in value] for key, value in information.items() if value},
+        "information": printable(information),
         "names": [name for name, parameter in model.named_parameters() if isinstance(parameter, Params4bit)],
     }
+    if "plain" in row:
+        _, plain = model_class.from_pretrained(row["plain"], dtype="auto", output_loading_info=True)
+        result["plain"] = printable(plain)
     if "source" not in row:
         return result
     # Routers stay as they are, which bitsandbytes does only when it is told so.

@@ -75,7 +75,9 @@ import Testing
   /// Bytes and strings alike, whatever their length.
   @Test func bytesAsStrings() throws {
     var generator = SplitMix64(seed: 3)
-    let scalars: [Unicode.Scalar] = ["a", "\"", "\\", "\n", "\0", "\u{7f}", "\u{9b}", "é", "€", "\u{202e}", "😀", "\u{e0041}"]
+    let scalars: [Unicode.Scalar] = [
+      "a", "\"", "\\", "\n", "\0", "\u{7f}", "\u{9b}", "é", "€", "\u{202e}", "😀", "\u{e0041}",
+    ]
     for length in 0..<40 {
       var string = ""
       for _ in 0..<length { string.unicodeScalars.append(scalars.randomElement(using: &generator) ?? "a") }
@@ -83,7 +85,10 @@ import Testing
       #expect(Self.text { $0.string(utf8: Array(("x" + string + "y").utf8)[1..<(1 + string.utf8.count)]) } == text)
       #expect(text == string.jsonText)
       #expect(try JSONValue(parsing: Array(text.utf8)) == .string(string))
-      #expect(text.unicodeScalars.allSatisfy { $0.value >= 0x20 && !(0x7F..<0xA0).contains($0.value) && $0 != "\u{202e}" })
+      #expect(
+        text.unicodeScalars.allSatisfy {
+          $0.value >= 0x20 && !(0x7F..<0xA0).contains($0.value) && $0 != "\u{202e}"
+        })
     }
   }
 
@@ -100,7 +105,8 @@ import Testing
   @Test func aLongTextTakesTimeInProportion() {
     let string = String(repeating: "\u{2581}é", count: 400_000)
     #expect(string.jsonText.utf8.count == string.utf8.count + 2)
-    #expect(JSONValue.array([JSONValue](repeating: "\u{2581}", count: 400_000)).bytes(.compact).count == 6 * 400_000 + 1)
+    let strings = JSONValue.array([JSONValue](repeating: "\u{2581}", count: 400_000))
+    #expect(strings.bytes(.compact).count == 6 * 400_000 + 1)
   }
 
   /// Looked for from the first on, each of these would pass all before it: 10¹⁰ comparisons.

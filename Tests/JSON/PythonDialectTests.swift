@@ -57,11 +57,13 @@ import Testing
     #expect(object["\u{fffd}"]?.int == 2 && object["\u{fffd}\u{fffd}\u{fffd}"] == nil && object[""] == nil)
     object["a"] = nil
     object["d"] = 5
-    #expect(JSONValue.object(object).text(.compact) == #"{"\ud800":"\ud800","\ufffd":2,"c":3,"\udc00":4,"d":5}"#.replacing("\\ufffd", with: "\u{fffd}"))
+    let written = #"{"\ud800":"\ud800","\ufffd":2,"c":3,"\udc00":4,"d":5}"#
+    #expect(JSONValue.object(object).text(.compact) == written.replacing("\\ufffd", with: "\u{fffd}"))
     object["\u{fffd}"] = nil
     #expect(JSONValue.object(object).text(.compact) == #"{"\ud800":"\ud800","c":3,"\udc00":4,"d":5}"#)
     let value = try Self.parse(#""\ud800""#)
-    #expect(value.string == nil && value != "\u{fffd}" && value.kind.rawValue == "a string with half of a surrogate pair")
+    #expect(value.string == nil && value != "\u{fffd}")
+    #expect(value.kind.rawValue == "a string with half of a surrogate pair")
     #expect(try Self.parse(#"[{"a":["\ud800"]}]"#).hasIllFormedText && Self.parse(#"{"\ud800":1}"#).hasIllFormedText)
     #expect(try !Self.parse(#"[{"a":["\ud83d\ude00"]}]"#).hasIllFormedText)
     #expect(try Self.parse(#"{"\ud800":1,"a":2}"#) != Self.parse(#"{"a":2,"\ud800":1}"#))
@@ -84,7 +86,8 @@ import Testing
   static let rejected: [JSONCase] = [
     JSONCase("-NaN", "found 'N', expected a digit", at: 1), JSONCase("+Infinity", "found '+', expected a value", at: 0),
     JSONCase("Inf", "found 'I', expected Infinity", at: 0), JSONCase("nan", "found 'n', expected null", at: 0),
-    JSONCase("NaNa", "found 'a', expected the end", at: 3), JSONCase("--Infinity", "found '-', expected a digit", at: 1),
+    JSONCase("NaNa", "found 'a', expected the end", at: 3),
+    JSONCase("--Infinity", "found '-', expected a digit", at: 1),
     JSONCase("{\"\\ud800\":1,\"a\":2,\"\\uD800\":3}", "key '\\ud800' occurs twice, first at offset 1", at: 18),
     JSONCase("{\"a\":NaN,\"a\":NaN}", "key 'a' occurs twice", at: 9),
     JSONCase([0x22, 0xED, 0xA0, 0x80, 0x22], "byte 0xED is not valid UTF-8 here", at: 1),

@@ -1,6 +1,7 @@
 import Bytes
 import Foundation
 import JSON
+import Quantization
 import Safetensors
 import Tensors
 import TestSupport
@@ -68,6 +69,19 @@ import Testing
   func unchanged(_ base: String) throws {
     #expect(try verify(base).problems.isEmpty)
     #expect(try verify(base, keepsManifest: true, against: true).problems.isEmpty)
+  }
+
+  /// bitsandbytes computes its map anew in every process, and without FMA another one; loaders take what is in the file.
+  @Test func mapOfAnotherProcessor() throws {
+    let bytes = DoubleQuantization.mapOfProductsRounded.flatMap { value in
+      (0..<4).map { UInt8(truncatingIfNeeded: value.bitPattern >> (8 * $0)) }
+    }
+    func change(_ tensors: inout [SafetensorsBuilder.Tensor]) {
+      for index in tensors.indices where tensors[index].name.hasSuffix(".nested_quant_map") {
+        tensors[index].data = bytes
+      }
+    }
+    #expect(try verify(tensors: change).problems.isEmpty)
   }
 
   struct Silent: Sendable, CustomTestStringConvertible {

@@ -116,7 +116,7 @@ import Testing
     let checkpoint = try StoredSafetensors(path: directory.path("shards"))
     let logical = try LogicalTensors(checkpoint)
     var weights = 0
-    for case .fourBit(let weight) in logical.items {
+    for case .packed(let weight) in logical.items {
       #expect(Set(weight.parts.map { checkpoint.location(of: $0).file }).count == 1)
       weights += 1
     }

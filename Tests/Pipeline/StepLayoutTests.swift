@@ -81,7 +81,9 @@ import Testing
       [("l.\($0).proj.weight", 8192), ("l.\($0).q_proj.weight", 2048), ("l.\($0).norm", 128)]
     }
     let plan = try plan(tensors, limit: limit)
-    #expect(plan.container.files.map(\.steps).reduce(into: 0) { $0 = $1.lowerBound == $0 ? $1.upperBound : -1 } == tensors.count)
+    #expect(
+      plan.container.files.map(\.steps).reduce(into: 0) { $0 = $1.lowerBound == $0 ? $1.upperBound : -1 }
+        == tensors.count)
     for shard in plan.container.files {
       let sizes = try plan.steps[shard.steps].map { try plan.outputs(of: $0).reduce(0) { $0 + $1.byteCount } }
       #expect(sizes.reduce(0, +) == shard.dataByteCount)

@@ -81,4 +81,11 @@ extension KernelTests {
     #expect(zip(map, map.dropFirst()).allSatisfy { $0 < $1 })
     for index in 1..<128 { #expect(map[127 - index] == -map[127 + index]) }
   }
+
+  /// The other one is held to what torch computes without FMA in Tests/Interop.
+  @Test func roundedProducts() {
+    let (map, other) = (DoubleQuantization.map, DoubleQuantization.mapOfProductsRounded)
+    let differences = zip(map, other).filter { $0 != $1 }
+    #expect(differences.count == 42 && differences.allSatisfy { ($0 - $1).magnitude <= 2 * $0.ulp })
+  }
 }

@@ -13,7 +13,8 @@ extension FitTests {
     let one = try fit(path, ["--gpus", "8GB"])
     #expect(one["cardsNeeded"]?.int == 3)
     for name in ["qlora", "qlora-paged"] { #expect(try row(one, name)["cardsNeeded"]?.isNull == true) }
-    for (name, options) in [("full", ["--zero-stage", "3"]), ("lora-bf16", ["--zero-stage", "3"]), ("qlora-fsdp", [])] {
+    let sharded = ["--zero-stage", "3"]
+    for (name, options) in [("full", sharded), ("lora-bf16", sharded), ("qlora-fsdp", [])] {
       let number = try #require(row(fit(path, ["--gpus", "2x8GB"] + options), name)["cardsNeeded"]?.int)
       try #require(number > 2)
       #expect(try row(fit(path, ["--gpus", "\(number)x8GB"] + options), name)["fits"]?.bool == true)

@@ -172,7 +172,8 @@ final class ToolProcess {
     if end != 0 || crashes.contains(code), !(allowsKill && code == 137) {
       Issue.record("died of a signal: \(code)\n\(texts[1])", sourceLocation: sourceLocation)
     }
-    return Tool.Result(status: code, output: texts[0], error: texts[1], seconds: seconds, residentBytes: resident,
+    return Tool.Result(
+      status: code, output: texts[0], error: texts[1], seconds: seconds, residentBytes: resident,
       bytesRead: bytesRead)
   }
 

@@ -23,7 +23,9 @@ extension ContentsCheck {
       }
     }
     checkHead(configuration)
-    if !zeroed.isEmpty { report.warnings.append("biases that are not there, so that loaders take zeros: \(names: zeroed)") }
+    if !zeroed.isEmpty {
+      report.warnings.append("biases that are not there, so that loaders take zeros: \(names: zeroed)")
+    }
   }
 
   // MARK: - Layers
@@ -128,7 +130,8 @@ extension ContentsCheck {
   private mutating func checkRootGroups(_ members: [[UInt8]]) {
     var groups: [Int: [[UInt8]]] = [:]
     for pattern in members {
-      if case .group(let number) = contents.parameters[pattern]?.presence { groups[number, default: []].append(pattern) }
+      guard case .group(let number) = contents.parameters[pattern]?.presence else { continue }
+      groups[number, default: []].append(pattern)
     }
     var lacking: [String] = []
     for patterns in groups.values {
@@ -164,7 +167,8 @@ extension ContentsCheck {
   /// The output embedding is not the input embedding, and has as many rows.
   private mutating func checkHead(_ configuration: ModelConfiguration) {
     let isDecoder = ["ForCausalLM", "LMHeadModel", "ForConditionalGeneration"].contains { architecture.hasSuffix($0) }
-    guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1, !head.contains(UInt8(ascii: "*")),
+    guard contents.isWhole, isDecoder, let head = headWeights.first, headWeights.count == 1,
+      !head.contains(UInt8(ascii: "*")),
       let shape = contents.parameters[head]?.shape, shape.count == 2
     else { return }
     let embedding = contents.parameters.first { path, parameter in
@@ -172,7 +176,8 @@ extension ContentsCheck {
     }?.key
     guard let index = present[head]?[[]] else {
       // Of models made of several, either may have been meant.
-      if ties(configuration) || configuration.textTiesWordEmbeddings == true || lacksPrefix || embedding == nil { return }
+      let mayBeTied = ties(configuration) || configuration.textTiesWordEmbeddings == true
+      if mayBeTied || lacksPrefix || embedding == nil { return }
       return add(filled(head, []), "is missing, and tie_word_embeddings is false: nothing else stands for it")
     }
     guard let embedding, let input = present[embedding]?[[]] else { return }

@@ -2,10 +2,27 @@ import Bytes
 import Safetensors
 import Tensors
 
-/// One tensor as a user thinks of it: a 4-bit weight and its statistics count as one.
+/// One tensor as a user thinks of it: a packed weight counts as one, whatever it is stored in.
 enum LogicalTensor: Sendable {
   case plain(Int)
-  case fourBit(FourBitWeight)
+  case packed(any PackedWeight)
+
+  var isPacked: Bool { packed != nil }
+
+  var packed: (any PackedWeight)? {
+    if case .packed(let weight) = self { weight } else { nil }
+  }
+
+  /// The weight in 4 bits of bitsandbytes that it is.
+  var fourBit: FourBitWeight? { packed as? FourBitWeight }
+
+  /// Position of the stored tensor that holds its values.
+  var payload: Int {
+    switch self {
+    case .plain(let index): index
+    case .packed(let weight): weight.payload
+    }
+  }
 }
 
 /// The logical tensors of a checkpoint, in the order of storage.
@@ -42,20 +59,22 @@ struct LogicalTensors: Sendable {
       }
     }
     let items = stored.indices.compactMap { index -> LogicalTensor? in
-      if let weight = weights[index] { return .fourBit(weight) }
+      if let weight = weights[index] { return .packed(weight) }
       return companions.contains(index) ? nil : .plain(index)
     }
     self.init(checkpoint: checkpoint, items: items, problems: problems)
   }
 
+  func isPacked(_ index: Int) -> Bool { items[index].isPacked }
+
   var hasFourBitWeights: Bool {
-    items.contains { if case .fourBit = $0 { true } else { false } }
+    items.contains { $0.fourBit != nil }
   }
 
   func info(_ item: LogicalTensor) -> TensorInfo {
     switch item {
     case .plain(let index): checkpoint.tensors[index]
-    case .fourBit(let weight): weight.info
+    case .packed(let weight): weight.info
     }
   }
 
@@ -63,7 +82,7 @@ struct LogicalTensors: Sendable {
   func byteCount(_ item: LogicalTensor) -> Int {
     switch item {
     case .plain(let index): checkpoint.storedByteCount(of: index)
-    case .fourBit(let weight): weight.parts.reduce(0) { $0 + checkpoint.storedByteCount(of: $1) }
+    case .packed(let weight): weight.parts.reduce(0) { $0 + checkpoint.storedByteCount(of: $1) }
     }
   }
 }

@@ -57,7 +57,7 @@ struct Contents {
     // Other methods have other tensors.
     if case .other = QuantizationMethod(logical, config: config) { return ContentsReport() }
     let configuration = ModelConfiguration(config)
-    let isQuantized = logical.items.map { if case .fourBit = $0 { true } else { false } }
+    let isQuantized = logical.items.map(\.isPacked)
     var report = Architectures.checkContents(
       infos, isQuantized: isQuantized, configuration: configuration,
       hasOwnCode: config["auto_map"]?.object?.isEmpty == false, member: member)

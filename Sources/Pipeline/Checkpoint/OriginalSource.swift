@@ -36,7 +36,7 @@ struct OriginalSource: Sendable {
   func isTurned(_ index: Int, against shape: [Int], isConv1D: Bool) -> Bool? {
     let info = values.tensors[index]
     let isReversed = info.shape.count == 2 && info.shape.reversed() == shape
-    if info.shape == shape { return isReversed && isConv1D && !values.isFourBit(index) }
+    if info.shape == shape { return isReversed && isConv1D && !values.isPacked(index) }
     return isReversed ? true : nil
   }
 }

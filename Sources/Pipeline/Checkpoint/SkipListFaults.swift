@@ -20,14 +20,14 @@ extension Contents {
       logical.items.map(logical.info), configuration: ModelConfiguration(config), target: .transformers5, keep: [])
     var quantized: Set<String> = []
     if skipped == nil {
-      for case (.fourBit, let module?) in zip(logical.items, plan.modules) { quantized.insert(module.withoutNumbers) }
+      for case (.packed, let module?) in zip(logical.items, plan.modules) { quantized.insert(module.withoutNumbers) }
     }
     var faults: [ContentsReport.Fault] = []
     for (item, module) in zip(logical.items, plan.modules) {
       guard let module else { continue }
       let problem: String
       switch (item, skipped?.matches(module)) {
-      case (.fourBit, true):
+      case (.packed, true):
         problem = "is a 4-bit weight, but llm_int8_skip_modules leaves '\(module)' in floating point"
       case (.plain, false):
         problem = "is in floating point, but llm_int8_skip_modules does not list '\(module)'"

@@ -61,7 +61,7 @@ public struct Convert: Sendable {
         try DequantizedSource(model.logical, for: target)
       } ?? DequantizedSource(model.logical)
     // 4-bit weights of `Conv1D` are [out, in]; otherwise they are [in, out].
-    let transposed: Set<Int> = method == .fourBit ? model.transposedWeights.filter(dequantized.isFourBit) : []
+    let transposed: Set<Int> = method == .fourBit ? model.transposedWeights.filter(dequantized.isPacked) : []
     var conversions: [Int: FloatType] = [:]
     var steps: [Step] = []
     for (index, info) in dequantized.tensors.enumerated() {

@@ -84,20 +84,17 @@ public struct Inspect: Sendable {
   }
 
   private func row(_ item: LogicalTensor, _ info: TensorInfo, _ logical: LogicalTensors) -> Row {
-    let first: Int
     let type: String
     var scheme: String?
     switch item {
     case .plain(let index):
-      first = index
       type = logical.checkpoint.typeName(of: index)
       if type != info.type.name { scheme = "ggml-\(type.lowercased())" }
-    case .fourBit(let weight):
-      first = weight.codes
-      type = weight.state.code.rawValue.uppercased()
-      scheme = "bitsandbytes-\(weight.state.code.rawValue)"
+    case .packed(let weight):
+      type = weight.typeName
+      scheme = weight.scheme
     }
-    let place = logical.checkpoint.location(of: first)
+    let place = logical.checkpoint.location(of: item.payload)
     return Row(
       name: info.name, type: type, shape: info.shape, file: place.file, offset: place.offset,
       byteCount: logical.byteCount(item), elementCount: info.elementCount, scheme: scheme)

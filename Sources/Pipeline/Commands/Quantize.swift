@@ -80,7 +80,7 @@ public struct Quantize: Sendable {
       dequantized, copiedF32: model.vectorType, origin: dequantized.origin)
     for (index, disposition) in weights.dispositions.enumerated() {
       // A weight that is in 4 bits already was transposed when it was quantized.
-      try preparation.add(index, disposition, isOriented: dequantized.isFourBit(index))
+      try preparation.add(index, disposition, isOriented: dequantized.isPacked(index))
     }
     let source = try preparation.source()
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(

@@ -66,7 +66,8 @@ public struct QuantizeToGGUF: Sendable {
       origins[index].map { input.stored?.tensors[$0].type == types[index] } ?? false
     }
     let weights = try matrix.map { matrix throws(Failure) in
-      try importance(matrix, of: tensors.indices.filter { types[$0].isQuantized && !isCopy($0) }.map { ($0, tensors[$0]) })
+      try importance(
+        matrix, of: tensors.indices.filter { types[$0].isQuantized && !isCopy($0) }.map { ($0, tensors[$0]) })
     }
     let plan = try WritePlan(
       gguf: name, source: SortedSource(input.source, order: order), types: types, origins: origins,

@@ -73,9 +73,9 @@ public struct Reshard: Sendable {
     for item in model.logical.items {
       switch item {
       case .plain(let index): steps.append(copy(index))
-      case .fourBit(let weight):
-        steps.append(copy(weight.codes))
-        layout.followers[weight.codes] = weight.parts.filter { $0 != weight.codes }.sorted().map(copy)
+      case .packed(let weight):
+        steps.append(copy(weight.payload))
+        layout.followers[weight.payload] = weight.parts.dropFirst().sorted().map(copy)
       }
     }
     let stored = model.checkpoint as? StoredSafetensors ?? (model.checkpoint as? UnwrappedCheckpoint)?.base

@@ -26,7 +26,11 @@ struct SourceCheck {
       }
       do throws(Failure) {
         switch item {
-        case .fourBit(let weight):
+        case .packed(let packed):
+          guard let weight = packed as? FourBitWeight else {
+            result.notChecked.append("'\(info.name)' against \(against): \(packed.scheme)")
+            continue
+          }
           var matched = try original.oriented(index, as: info.shape)
           if source.tensors[index].type == .f64 { matched = try ConvertedSource(matched, [index: .f32]) }
           try compare(weight, with: matched, index, progress, &result)

@@ -182,7 +182,7 @@ struct StatisticsScan {
     switch reference {
     case nil: return nil
     case .model(let model):
-      guard case .fourBit(let weight) = source.logical.items[item] else { return nil }
+      guard let weight = source.logical.items[item].packed else { return nil }
       let index = try position(of: weight.info, in: model.values)
       return (try model.oriented(index, as: weight.info.shape), index)
     case .gguf(let other):

@@ -54,7 +54,7 @@ struct CheckpointPair: Sendable {
         continue
       }
       common.append((index, other))
-      switch (a.original.values.isFourBit(index), b.original.values.isFourBit(other)) {
+      switch (a.original.values.isPacked(index), b.original.values.isPacked(other)) {
       case (false, true):
         if a.original.isTurned(index, beside: b.original, other) { turnedA.insert(index) }
       case (true, false):
@@ -90,12 +90,13 @@ struct CheckpointPair: Sendable {
   /// Stored tensors of A and B which, when their bytes are the same, make the two tensors the same; nil
   /// when the two are stored in ways that only their values can be compared in.
   func storedParts(_ position: Int) -> [(a: Int, b: Int)]? {
-    switch (a.logical.items[common[position].a], b.logical.items[common[position].b]) {
+    let (itemA, itemB) = (a.logical.items[common[position].a], b.logical.items[common[position].b])
+    switch (itemA, itemB) {
     case (.plain(let left), .plain(let right)):
       let infos = (a.checkpoint.tensors[left], b.checkpoint.tensors[right])
       return infos.0.type == infos.1.type && infos.0.shape == infos.1.shape ? [(left, right)] : nil
-    case (.fourBit(let left), .fourBit(let right)):
-      guard left.state == right.state else { return nil }
+    case (.packed, .packed):
+      guard let left = itemA.fourBit, let right = itemB.fourBit, left.state == right.state else { return nil }
       // The quant_map is not asked: what it says follows from the code.
       let optional = [(left.nestedAbsmax, right.nestedAbsmax), (left.nestedQuantMap, right.nestedQuantMap)]
       var parts: [(a: Int, b: Int)] = [(left.codes, right.codes), (left.absmax, right.absmax)]

@@ -35,7 +35,7 @@ struct ComparedCheckpoint: Sendable {
   func typeName(_ index: Int) -> String {
     switch logical.items[index] {
     case .plain(let stored): checkpoint.typeName(of: stored)
-    case .fourBit(let weight): weight.state.code.rawValue.uppercased()
+    case .packed(let weight): weight.typeName
     }
   }
 

@@ -56,7 +56,7 @@ struct ExtractPlan: Sendable {
         excluded.append(position)
         continue
       }
-      let isTransposed = isConv1D(position) && !isFourBit(position)
+      let isTransposed = isConv1D(position) && !isPacked(position)
       modules.append(
         Module(
           position: position, path: path, inputs: base.shape[isTransposed ? 0 : 1],
@@ -81,9 +81,9 @@ struct ExtractPlan: Sendable {
     pair.disposition(position) == .quantizeTransposed || pair.place(position).isConv1D
   }
 
-  private func isFourBit(_ position: Int) -> Bool {
+  private func isPacked(_ position: Int) -> Bool {
     let (a, b) = pair.tensors.common[position]
-    return pair.base.logical.isFourBit(a) || pair.tuned.logical.isFourBit(b)
+    return pair.base.logical.isPacked(a) || pair.tuned.logical.isPacked(b)
   }
 
   /// The module whose weight a tensor is, when that is a linear layer and not the output embedding.
@@ -98,7 +98,7 @@ struct ExtractPlan: Sendable {
 
   private func checkLinear(_ position: Int, _ base: TensorInfo, _ tuned: TensorInfo) throws(Failure) {
     try checkShape(base, tuned)
-    guard isFourBit(position) ? tuned.type.isFloat : base.type == tuned.type else {
+    guard isPacked(position) ? tuned.type.isFloat : base.type == tuned.type else {
       throw Failure(
         .malformed,
         "is \(tuned.type.name), \(base.type.name) in '\(pair.tensors.a.path)': bring both to one dtype first "
@@ -133,11 +133,5 @@ struct ExtractPlan: Sendable {
       try checkShape(base, tuned)
     }
     others.append(position)
-  }
-}
-
-extension LogicalTensors {
-  func isFourBit(_ index: Int) -> Bool {
-    if case .fourBit = items[index] { true } else { false }
   }
 }

@@ -95,7 +95,7 @@ struct SavedTensors: Sendable {
   /// Why a tensor cannot be saved under its own name.
   private static func problem(_ pair: ExtractPair, _ position: Int) -> String? {
     let tuned = pair.tensors.infos(position).b
-    guard [.f16, .bf16, .f32].contains(tuned.type), !pair.tuned.logical.isFourBit(pair.tensors.common[position].b)
+    guard [.f16, .bf16, .f32].contains(tuned.type), !pair.tuned.logical.isPacked(pair.tensors.common[position].b)
     else {
       return "an adapter holds F32, BF16 and F16 only"
     }

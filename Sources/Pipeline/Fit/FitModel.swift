@@ -165,7 +165,7 @@ struct FitModel: Sendable {
       let names = Self.names(of: infos, decoder)
       var fourBit: [String: FourBitWeight] = [:]
       for (item, place) in zip(model.logical.items, names) {
-        if case .fourBit(let weight) = item { fourBit[place.parameter] = weight }
+        if let weight = item.fourBit { fourBit[place.parameter] = weight }
       }
       try self.init(decoder, type, config.value, stored: fourBit)
       self.warnings += warnings
@@ -239,7 +239,8 @@ struct FitModel: Sendable {
       let missing = names.map { names in adapter.names.filter { !names.contains($0) } } ?? []
       guard missing.isEmpty || missing.count == adapter.names.count else {
         throw Failure(
-          .missing, "'\(missing[0])' and the others of \(adapter.names.joined(separator: ", ")) are one parameter: "
+          .missing,
+          "'\(missing[0])' and the others of \(adapter.names.joined(separator: ", ")) are one parameter: "
             + "--target-modules names all of them or none")
       }
       parameters[index].isTarget = missing.isEmpty

@@ -79,7 +79,7 @@ extension GGUFInput {
     _ = try model.checkContents()
     let values = isExact ? try DequantizedSource(model.logical, for: .f32) : DequantizedSource(model.logical)
     // 4-bit weights of `Conv1D` are [out, in]; the plan expects them as a plain checkpoint has them.
-    let turned = model.transposedWeights.filter(values.isFourBit)
+    let turned = model.transposedWeights.filter(values.isPacked)
     let whole: any TensorSource = turned.isEmpty ? values : try TransposedSource(values, turned)
     var plain = config
     plain["quantization_config"] = nil
@@ -180,12 +180,7 @@ extension ModelSource {
   var converterOrder: [Int] {
     let keys = logical.items.indices.map { position -> (file: String, name: TensorName) in
       let item = logical.items[position]
-      let first: Int
-      switch item {
-      case .plain(let index): first = index
-      case .fourBit(let weight): first = weight.codes
-      }
-      return (checkpoint.location(of: first).file, logical.info(item).name)
+      return (checkpoint.location(of: item.payload).file, logical.info(item).name)
     }
     return keys.indices.sorted { left, right in
       keys[left].file == keys[right].file

@@ -119,10 +119,5 @@ struct MergedGGUF {
 
 extension ModelSource {
   /// The file that holds a logical tensor, or the codes of one.
-  fileprivate func file(of position: Int) -> String {
-    switch logical.items[position] {
-    case .plain(let index): checkpoint.location(of: index).file
-    case .fourBit(let weight): checkpoint.location(of: weight.codes).file
-    }
-  }
+  fileprivate func file(of position: Int) -> String { checkpoint.location(of: logical.items[position].payload).file }
 }

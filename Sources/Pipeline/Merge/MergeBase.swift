@@ -8,7 +8,7 @@ import Tensors
 struct MergeBase {
   let model: BaseModel
   /// Whether each of the base's tensors is a 4-bit weight.
-  let isFourBit: [Bool]
+  let isPacked: [Bool]
   /// Weights of `Conv1D`, and those of them that have been turned to `[outputs, inputs]` or lie so.
   let conv1D: Set<Int>
   private let origins: [Step.Origin]
@@ -19,7 +19,7 @@ struct MergeBase {
   ///     `[outputs, inputs]`.
   init(_ source: ModelSource, trainedAs: Quantize.Code?, isQuantizedAgain: Bool) throws(Failure) {
     let values = DequantizedSource(source.logical)
-    let isFourBit = values.tensors.indices.map(values.isFourBit)
+    let isPacked = values.tensors.indices.map(values.isPacked)
     let conv1D = source.transposedWeights
     var turned: Set<Int> = []
     var base: any TensorSource = values
@@ -36,7 +36,7 @@ struct MergeBase {
     }
     // Plain ones lie [inputs, outputs], 4-bit ones [outputs, inputs]; the output's kind decides which is wanted.
     let turnsBack = conv1D.filter { index in
-      let isOutputsFirst = isFourBit[index] != turned.contains(index)
+      let isOutputsFirst = isPacked[index] != turned.contains(index)
       return isOutputsFirst != isQuantizedAgain
     }
     if !turnsBack.isEmpty { base = try TransposedSource(base, turnsBack) }
@@ -49,14 +49,14 @@ struct MergeBase {
       return BaseModel.Entry(
         parameter: place.parameter,
         part: place.part.map { BaseModel.Part(expert: $0.expert, index: $0.index, count: $0.count) },
-        isTransposed: isTransposed)
+        isTransposed: isTransposed, isRouter: place.isRouter)
     }
     var model = BaseModel(
       source: base, entries: entries, basePrefix: names.basePrefix, tiesEmbeddings: names.tiesEmbeddings,
       outputEmbedding: names.outputEmbedding)
     model.headClasses = headClasses(beside: source.configuration.architecture)
     self.model = model
-    self.isFourBit = isFourBit
+    self.isPacked = isPacked
     self.conv1D = conv1D
     let changed = simulated.union(turned).union(turnsBack)
     origins = values.tensors.indices.map { index in

@@ -25,9 +25,9 @@ struct MergeQuantization {
       // What was in 4 bits stays so, with the same block size, statistics and list of skipped modules.
       var steps: [Step] = []
       for (index, item) in merged.source.items.enumerated() {
-        let isFourBit = item.baseIndex.map { base.isFourBit[$0] } ?? false
+        let isPacked = item.baseIndex.map { base.isPacked[$0] } ?? false
         let encoder =
-          isFourBit
+          isPacked
           ? FourBitPreparation.quantizing : item.hasSums ? FourBitPreparation.copying : FourBitPreparation.copyingFinite
         steps.append(Step(tensor: index, encoder: encoder, origin: base.origin(of: item)))
       }
@@ -74,7 +74,7 @@ struct MergeQuantization {
     guard model.quantizationMethod == .fourBit else { return nil }
     var scheme: FourBitScheme?
     for item in model.logical.items {
-      guard case .fourBit(let weight) = item else { continue }
+      guard let weight = item.fourBit else { continue }
       let own = FourBitScheme(
         format: weight.format, usesDoubleQuantization: weight.state.nestedOffset != nil,
         storage: model.checkpoint.tensors[weight.codes].type)

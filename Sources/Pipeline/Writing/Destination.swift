@@ -24,7 +24,8 @@ protocol Destination: Sendable {
   /// Writes the files beside the containers, but for the manifest.
   func writeOthers(_ plan: WritePlan, into files: StagedDirectory.Files, sha256: Bool) throws(Failure) -> [FileDigests]
 
-  func write(_ manifest: ManifestWriter, _ plan: WritePlan, into files: StagedDirectory.Files, sha256: Bool) throws(Failure)
+  func write(_ manifest: ManifestWriter, _ plan: WritePlan, into files: StagedDirectory.Files, sha256: Bool)
+    throws(Failure)
 }
 
 /// A place that has been claimed; given up unless it is committed.

@@ -129,7 +129,8 @@ import Testing
     #expect(try metadata.number("general.sampling.top_p")?.isNaN == true)
     let back = JSONValue.object(try SamplingMetadata.configuration(metadata))
     #expect(back.text(.compact) == #"{"top_p":NaN,"temperature":Infinity}"#)
-    #expect(failure { try plan(#"{"top_k": Infinity}"#) }?.message == "top_k: found NaN or Infinity, expected a whole number")
+    #expect(
+      failure { try plan(#"{"top_k": Infinity}"#) }?.message == "top_k: found NaN or Infinity, expected a whole number")
     let damaged = try plan("{")
     #expect(damaged.warnings.count == 1)
     #expect(!damaged.metadata.contains { $0.key.contains("sampling") })

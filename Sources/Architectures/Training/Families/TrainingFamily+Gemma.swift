@@ -9,9 +9,11 @@ extension TrainingFamily {
     decoder.gatedMLP(width: try decoder.config.size("intermediate_size"))
   }
 
+  private static func softcap(_ decoder: inout DecoderBuilder) throws(Failure) { try decoder.softcap() }
+
   /// Capped scores have no kernel: attention is written out, its softmax in float32.
   static let gemma2 = TrainingFamily(
-    "Gemma 2", like: .gemma2, lastNorm: .shifted, outside: { decoder throws(Failure) in try decoder.softcap() }
+    "Gemma 2", like: .gemma2, lastNorm: .shifted, outside: softcap
   ) { decoder, _ throws(Failure) in
     let bias = try decoder.flag("attention_bias")
     let heads = decoder.heads
@@ -31,7 +33,7 @@ extension TrainingFamily {
 
   /// The text model. Layers with a window turn by frequencies of their own.
   static let gemma3 = TrainingFamily(
-    "Gemma 3", like: .gemma3, lastNorm: .shifted, outside: { decoder throws(Failure) in try decoder.softcap() }
+    "Gemma 3", like: .gemma3, lastNorm: .shifted, outside: softcap
   ) { decoder, layer throws(Failure) in
     let bias = try decoder.flag("attention_bias")
     let pattern = try decoder.config.optionalSize("sliding_window_pattern") ?? 6

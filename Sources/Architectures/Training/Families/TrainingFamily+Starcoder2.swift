@@ -1,9 +1,12 @@
 import Bytes
 
 extension TrainingFamily {
+  private static func embeddingDropout(_ decoder: inout DecoderBuilder) throws(Failure) {
+    try decoder.dropout("embedding_dropout")
+  }
+
   static let starcoder2 = TrainingFamily(
-    "StarCoder2", like: .starcoder2, lastNorm: .layer,
-    outside: { decoder throws(Failure) in try decoder.dropout("embedding_dropout") }
+    "StarCoder2", like: .starcoder2, lastNorm: .layer, outside: embeddingDropout
   ) { decoder, _ throws(Failure) in
     let bias = try decoder.flag("use_bias", true)
     let heads = decoder.heads
