@@ -10,7 +10,8 @@ import Testing
 
 /// What stands for a weight in MLX's groups, and under which names.
 @Suite struct GroupEncoderTests {
-  private func format(_ mode: GroupFormat.Mode = .affine, _ bits: Int = 4, _ groupSize: Int = 64) throws -> GroupFormat {
+  private func format(_ mode: GroupFormat.Mode = .affine, _ bits: Int = 4, _ groupSize: Int = 64) throws -> GroupFormat
+  {
     try #require(GroupFormat(mode: mode, bits: bits, groupSize: groupSize))
   }
 

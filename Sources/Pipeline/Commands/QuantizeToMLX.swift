@@ -54,7 +54,7 @@ public struct QuantizeToMLX: Sendable {
     let dequantized = DequantizedSource(model.logical)
     let layout = try MLXModel(
       dequantized.tensors, config: config, configuration: model.configuration, format: format,
-      unused: Set(contents.unused), isOriented: dequantized.isFourBit)
+      unused: Set(contents.unused), isOriented: dequantized.isPacked)
     let conversions = conversions(dequantized.tensors, model, config)
     let converted = conversions.isEmpty ? nil : try ConvertedSource(dequantized, conversions)
     let source = try PlannedSource(converted ?? dequantized, layout.weights.map(\.planned))
