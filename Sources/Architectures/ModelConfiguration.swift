@@ -18,4 +18,11 @@ public struct ModelConfiguration: Sendable {
     self.tiesWordEmbeddings = tiesWordEmbeddings
     self.textTiesWordEmbeddings = textTiesWordEmbeddings
   }
+
+  /// Whether the output embedding is the input's, by what is stated or by the class's default; nil when the class is not
+  /// known.
+  public var tiesEmbeddings: Bool? {
+    tiesWordEmbeddings ?? textTiesWordEmbeddings
+      ?? architecture.flatMap { ClassRule(architecture: $0) }.map(\.tiesByDefault)
+  }
 }

@@ -4,7 +4,7 @@ import Pipeline
 
 enum QuantizeVerb: Verb {
   static let name = "quantize"
-  static let summary = "weights to few bits: NF4 for training, GGUF for llama.cpp"
+  static let summary = "weights to few bits: NF4 for training, GGUF, MLX"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes a directory that transformers loads in 4 bits: each linear layer that",
@@ -12,16 +12,19 @@ enum QuantizeVerb: Verb {
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
     "included; each tensor has the type that llama-quantize would give it. SOURCE",
     "is a directory, a safetensors or a GGUF file. One in 4 bits (bitsandbytes) can",
-    "become a GGUF file, too: it is dequantized on the way.",
+    "become a GGUF file, too: it is dequantized on the way. With a scheme of MLX",
+    "OUT is a directory that mlx-lm loads, as its own converter would write it.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b.gguf --scheme q4_k_m",
+    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-mlx --scheme mlx-q4",
   ]
 
   private static let scheme = Option(
     "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for GGUF q4_k_m,",
-    "q8_0, q6_k, iq4_xs and others of llama-quantize")
+    "q8_0, q6_k, iq4_xs and others of llama-quantize;",
+    "mlx-q2, -q3, -q4, -q5, -q6, -q8 or mlx-mxfp4")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
@@ -49,17 +52,47 @@ enum QuantizeVerb: Verb {
   private static let imatrix = Option(
     "--imatrix", value: "FILE", "GGUF: weights of columns, from llama-imatrix")
 
-  private static let forTraining = [blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target]
-  private static let forGGUF = [tensorType, outputType, embeddingType, pure, imatrix]
+  private static let groupSize = Option(
+    "--group-size", value: "N", "MLX: weights per scale: 32, 64 (default) or 128;", "mlx-mxfp4 has always 32")
+
+  /// Schemes that are written by the same code, and the options that are for them alone.
+  private struct Kind: Sendable {
+    /// In "option … is for …".
+    var name: String
+    var schemes: [String]
+    var options: [Option]
+    var isFile = false
+    var write: @Sendable (_ source: String, _ output: String, Arguments) throws(Failure) -> RunReport
+
+    func has(_ scheme: String) -> Bool { schemes.contains(scheme) || isFile && GGUFScheme(named: scheme) != nil }
+  }
+
+  private static let training = Kind(
+    name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
+    options: [blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target], write: writeFourBit)
+  private static let gguf = Kind(
+    name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
+    options: [tensorType, outputType, embeddingType, pure, imatrix], isFile: true, write: writeGGUF)
+  private static let mlx = Kind(
+    name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
+  private static let kinds = [training, gguf, mlx]
 
   static let options =
-    [Option.output, scheme] + forTraining + [forceRequantize] + forGGUF + [.maxShardSize] + Option.writing
+    [Option.output, scheme] + training.options + [forceRequantize] + gguf.options + mlx.options + [.maxShardSize]
+    + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
     let output = try arguments.required(.output, verb: name)
     try OutputName.check(output)
-    if try isForGGUF(arguments, output: output) { return try writeGGUF(source, output: output, arguments) }
+    let report = try kind(arguments, output: output).write(source, output, arguments)
+    try report.print(arguments, verb: name)
+    return 0
+  }
+
+  private static func writeFourBit(
+    _ source: String, output: String, _ arguments: Arguments
+  ) throws(Failure) -> RunReport {
     var quantize = Quantize()
     if let code = try arguments.choice(scheme, Quantize.Code.self) { quantize.code = code }
     if let size = try arguments.number(blockSize, allowed: 1...1_000_000) {
@@ -76,44 +109,57 @@ enum QuantizeVerb: Verb {
     quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)
-    let notices = Notices(arguments)
-    try quantize(source, output: output, announce: notices.warn).print(arguments, verb: name)
-    return 0
+    return try quantize(source, output: output, announce: Notices(arguments).warn)
   }
 
-  // MARK: - GGUF
+  // MARK: - Kinds of schemes
 
   /// - Throws: `usage` when scheme, output and options do not go together.
-  private static func isForGGUF(_ arguments: Arguments, output: String) throws(Failure) -> Bool {
+  private static func kind(_ arguments: Arguments, output: String) throws(Failure) -> Kind {
     let isFile = output.hasSuffix(".gguf")
     let name = arguments.text(scheme)
-    let isForTraining = name.map { Quantize.Code(rawValue: $0) != nil } ?? true
-    if isFile, isForTraining {
+    let kind = name == nil ? training : kinds.first { $0.has(name ?? "") }
+    if isFile, let kind, !kind.isFile {
       throw Failure(
         .usage,
-        "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; nf4 and fp4 are written as a directory")
+        "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; \(kind.schemes[0]) and \(kind.schemes[1]) "
+          + "are written as a directory")
     }
-    let excluded = isFile ? forTraining : forGGUF
-    if let option = excluded.first(where: arguments.has) {
-      throw Failure(
-        .usage, "option '\(option.name)' is for \(isFile ? "NF4 and FP4" : "a GGUF file"), not for this output")
+    let chosen = isFile ? gguf : kind.flatMap { $0.isFile ? nil : $0 } ?? training
+    for other in kinds where other.name != chosen.name {
+      guard let option = other.options.first(where: arguments.has) else { continue }
+      throw Failure(.usage, "option '\(option.name)' is for \(other.name), not for this output")
     }
-    guard !isForTraining, let name else { return false }
-    guard GGUFScheme(named: name) != nil else {
-      let forTraining = Quantize.Code.allCases.map(\.rawValue)
-      let forGGUF = GGUFScheme.allCases.map(\.rawValue)
-      let hint = nearest(to: name, among: forTraining + forGGUF).map { "; did you mean '\($0)'?" } ?? ""
+    guard let kind else {
+      let hint = nearest(to: name ?? "", among: kinds.flatMap(\.schemes)).map { "; did you mean '\($0)'?" } ?? ""
+      let allowed = isFile ? gguf.schemes : kinds.filter { !$0.isFile }.flatMap(\.schemes)
       throw Failure(
         .usage,
-        "option '--scheme': '\(name)' is not one of \((isFile ? forGGUF : forTraining).joined(separator: ", "))\(hint)")
+        "option '--scheme': '\(name ?? "")' is not one of \(allowed.joined(separator: ", "))\(hint)")
     }
-    guard isFile else {
-      throw Failure(.usage, "scheme '\(name)' is written as a GGUF file: the name of the output must end in .gguf")
+    guard kind.isFile == isFile else {
+      throw Failure(
+        .usage, "scheme '\(name ?? "")' is written as a GGUF file: the name of the output must end in .gguf")
     }
-    return true
+    return kind
   }
 
-  private static func writeGGUF(_ source: String, output: String, _ arguments: Arguments) throws(Failure) -> Int32 {
+  private static func writeMLX(_ source: String, output: String, _ arguments: Arguments) throws(Failure) -> RunReport {
+    guard let scheme = try arguments.choice(scheme, MLXScheme.self) else { throw Failure(.internal, "no scheme") }
+    let size = try arguments.number(groupSize, allowed: 1...1_000_000)
+    guard let format = scheme.format(groupSize: size) else {
+      let allowed = MLXScheme.groupSizes.filter { scheme.format(groupSize: $0) != nil }.map(String.init)
+      throw Failure(
+        .usage,
+        "option '--group-size': \(size ?? 0) is not one of \(allowed.joined(separator: ", ")) (\(scheme.rawValue))")
+    }
+    var quantize = QuantizeToMLX(format)
+    quantize.forcesRequantization = arguments.has(forceRequantize)
+    quantize.run = try RunOptions(arguments)
+    return try quantize(source, output: output, announce: Notices(arguments).warn)
+  }
+
+  private static func writeGGUF(_ source: String, output: String, _ arguments: Arguments) throws(Failure) -> RunReport {
     guard let scheme = arguments.text(scheme).flatMap(GGUFScheme.init(named:)) else {
       throw Failure(.internal, "no scheme")
     }
@@ -126,9 +172,7 @@ enum QuantizeVerb: Verb {
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)
     if arguments.text(.maxShardSize) == nil { quantize.run.maxShardBytes = .max }
-    let notices = Notices(arguments)
-    try quantize(source, output: output, announce: notices.warn).print(arguments, verb: name)
-    return 0
+    return try quantize(source, output: output, announce: Notices(arguments).warn)
   }
 
   private static func type(_ option: Option, _ arguments: Arguments) throws(Failure) -> GGMLType? {

@@ -138,6 +138,26 @@ FAMILIES = [
 ]
 
 
+def as_transformers_4(config: dict) -> dict:
+    """The names that config.json had before ropes were gathered in `rope_parameters`."""
+    config = config | {"transformers_version": "4.57.1"}
+    if "text_config" in config:
+        config["text_config"] = as_transformers_4(config["text_config"])
+    if "dtype" in config:
+        config["torch_dtype"] = config.pop("dtype")
+    rope = config.pop("rope_parameters", {})
+    if "full_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+    if config["model_type"] == "phi3" and scaling:
+        scaling["type"] = scaling.pop("rope_type")
+    config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling or None
+    return config
+
+
 class Models:
     """Directories of the models, and what llama.cpp's converter makes of them; each made when it is first asked for."""
 

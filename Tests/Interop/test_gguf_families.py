@@ -9,7 +9,7 @@ import pytest
 import gguf_families
 import gguf_oracle
 from architectures import F32
-from gguf_families import FAMILIES, Family
+from gguf_families import FAMILIES, Family, as_transformers_4
 from tool import ROOT, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
@@ -60,26 +60,6 @@ def test_other_types(name, dtype, outtype, families, nibble: Nibble, tmp_path):
     mine = tmp_path / "model.gguf"
     nibble.run("convert", families.directory(family), "-o", mine, "--dtype", dtype)
     check_same(mine, families.converted(family, outtype))
-
-
-def as_transformers_4(config: dict) -> dict:
-    """The names that config.json had before ropes were gathered in `rope_parameters`."""
-    config = config | {"transformers_version": "4.57.1"}
-    if "text_config" in config:
-        config["text_config"] = as_transformers_4(config["text_config"])
-    if "dtype" in config:
-        config["torch_dtype"] = config.pop("dtype")
-    rope = config.pop("rope_parameters", {})
-    if "full_attention" in rope:
-        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
-        rope = rope["full_attention"]
-    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
-    if "rope_theta" in rope:
-        config["rope_theta"] = rope["rope_theta"]
-    if config["model_type"] == "phi3" and scaling:
-        scaling["type"] = scaling.pop("rope_type")
-    config["rope_scaling"] = None if scaling.get("rope_type") == "default" else scaling or None
-    return config
 
 
 @pytest.mark.parametrize("name", [

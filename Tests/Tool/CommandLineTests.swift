@@ -143,7 +143,10 @@ import Testing
     ),
     Mistake("quantize", "m", "-o", "o", "--block-size", "8192", says: "8192 is not one of"),
     Mistake("quantize", "m", "-o", "o", "--block-size", "x", says: "'x' is not a number"),
-    Mistake("quantize", "m", "-o", "o", "--scheme", "nf5", says: "'nf5' is not one of nf4, fp4; did you mean 'nf4'?"),
+    Mistake(
+      "quantize", "m", "-o", "o", "--scheme", "nf5",
+      says:
+        "'nf5' is not one of nf4, fp4, mlx-q2, mlx-q3, mlx-q4, mlx-q5, mlx-q6, mlx-q8, mlx-mxfp4; did you mean 'nf4'?"),
     Mistake("quantize", "m", "-o", "o", "--target", "transformers-3", says: "did you mean 'transformers-"),
     Mistake("quantize", "m", "-o", "o", "--compute-dtype", "float64", says: "is not one of bfloat16, float16, float32"),
     Mistake("convert", "m", "-o", "o", "--dtype", "NF4", says: "is not one of keep, bfloat16, float16, float32"),

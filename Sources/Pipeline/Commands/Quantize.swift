@@ -64,7 +64,8 @@ public struct Quantize: Sendable {
 
   func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
-    try checkSource(model)
+    try model.refuseAdapter(Self.adapterReason)
+    try model.checkQuantizable(forced: forcesRequantization)
     guard let format = FourBitFormat(code: FourBitCode(code), blockSize: blockSize) else {
       throw Failure(.usage, "block size \(blockSize) is not one of \(FourBitFormat.blockSizes)")
     }
@@ -108,26 +109,6 @@ public struct Quantize: Sendable {
         + "cannot load 4-bit experts ('nibble quantize --target transformers-4' quantizes experts that are stored one "
         + "by one)"
     ]
-  }
-
-  // MARK: - What may be quantized
-
-  private func checkSource(_ model: ModelSource) throws(Failure) {
-    let path = model.checkpoint.path
-    try model.refuseAdapter(Self.adapterReason)
-    switch model.quantizationMethod {
-    case .none: break
-    case .fourBit:
-      guard forcesRequantization else {
-        throw Failure(
-          .unsupported,
-          "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
-            + "'nibble convert' turns it back into 16 bits", file: path)
-      }
-    case .other(let method):
-      throw Failure(
-        .unsupported, "is already quantized (\(method)); start from the original 16-bit checkpoint", file: path)
-    }
   }
 
   private func storageWarnings(_ model: ModelSource) -> [Warning] {
@@ -178,6 +159,27 @@ extension FourBitCode {
     switch code {
     case .nf4: self = .nf4
     case .fp4: self = .fp4
+    }
+  }
+}
+
+extension ModelSource {
+  /// - Parameter forced: one in 4 bits is dequantized first.
+  /// - Throws: `unsupported` for a source that is already quantized.
+  func checkQuantizable(forced: Bool) throws(Failure) {
+    switch quantizationMethod {
+    case .none: break
+    case .fourBit:
+      guard forced else {
+        throw Failure(
+          .unsupported,
+          "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
+            + "'nibble convert' turns it back into 16 bits", file: checkpoint.path)
+      }
+    case .other(let method):
+      throw Failure(
+        .unsupported, "is already quantized (\(method)); start from the original 16-bit checkpoint",
+        file: checkpoint.path)
     }
   }
 }

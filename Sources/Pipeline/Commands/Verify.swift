@@ -135,6 +135,16 @@ public struct Verify: Sendable {
     if let values = logical.checkpoint as? GGUFValues {
       return try GGUFSourceCheck(values: values, against: source, jobs: jobs, style: progress).run(&result)
     }
+    if let model = try? ModelSource(path: logical.checkpoint.path), model.quantizationMethod == .other("MLX") {
+      guard let quantize = QuantizeToMLX(of: model) else {
+        result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
+        return
+      }
+      let plan = try quantize.prepare(try ModelSource(path: source)).plan
+      return try PlanCheck(
+        plan: plan, checkpoint: logical.checkpoint, against: source, jobs: jobs, style: progress
+      ).run(&result)
+    }
     try SourceCheck(logical: logical, against: source, jobs: jobs, style: progress).run(&result)
   }
 }

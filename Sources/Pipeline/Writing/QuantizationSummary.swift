@@ -91,7 +91,7 @@ extension QuantizationSummary {
     }
   }
 
-  private init(_ plan: WritePlan, reason: (Step) -> Reason) {
+  init(_ plan: WritePlan, reason: (Step) -> Reason) {
     var counts: [String: Int] = [:]
     var (quantized, all) = (0.0, 0.0)
     for step in plan.steps {

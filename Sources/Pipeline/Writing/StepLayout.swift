@@ -31,9 +31,9 @@ struct StepLayout {
     var current: [Step] = []
     var bytes = 0
 
-    func close() {
+    func close() throws(Failure) {
       let start = ordered.count
-      for step in aligned(current, draft) { ordered += group(step) }
+      for step in try aligned(current, draft) { ordered += group(step) }
       shards.append(ContainerFile(name: "", steps: start..<ordered.count, dataByteCount: bytes))
       current = []
       bytes = 0
@@ -52,12 +52,12 @@ struct StepLayout {
       }
       let begins = try packer.add(sizes)
       for (position, step) in layer.enumerated() {
-        if begins[position] { close() }
+        if begins[position] { try close() }
         current.append(step)
         bytes += sizes[position].bytes
       }
     }
-    close()
+    try close()
     try checkTotals(ordered, shards, source)
     for index in shards.indices { shards[index].name = ShardLayout.shardName(index, of: shards.count) }
     return WritePlan(
@@ -120,17 +120,19 @@ struct StepLayout {
     return (name, -1)
   }
 
-  private func aligned(_ steps: [Step], _ draft: WritePlan) -> [Step] {
-    func isOdd(_ step: Step) -> Bool {
-      let bytes = group(step).reduce(0) { $0.addingSaturated(draft.info(of: $1).byteCount) }
-      return draft.encoder(of: step).keepsBytes && bytes % FourBitScheme.alignment != 0
+  private func aligned(_ steps: [Step], _ draft: WritePlan) throws(Failure) -> [Step] {
+    var whole: [Step] = []
+    var odd: [(step: Step, width: Int)] = []
+    for step in steps {
+      var (bytes, width) = (0, 1)
+      for (position, member) in group(step).enumerated() {
+        let outputs = try draft.outputs(of: member)
+        if position == 0, case .element(let type)? = outputs.first?.type { width = type.alignment }
+        bytes = outputs.reduce(bytes) { $0.addingSaturated($1.byteCount) }
+      }
+      if bytes % FourBitScheme.alignment == 0 { whole.append(step) } else { odd.append((step, width)) }
     }
-    let odd = steps.filter(isOdd)
-    if odd.isEmpty { return steps }
-    var result = steps.filter { !isOdd($0) }
-    for width in [8, 4, 2, 1] {
-      result += odd.filter { draft.info(of: $0).type.alignment == width }
-    }
-    return result
+    for width in [8, 4, 2, 1] { whole += odd.filter { $0.width == width }.map(\.step) }
+    return whole
   }
 }
