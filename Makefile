@@ -24,10 +24,10 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
-# Tests are optimized, so that those of large inputs run, and are still checked as in a debug build: what lies outside of
-# unsafe memory, and `assert`. Not across modules: the compiler of Swift 6.3 does not survive that with -enable-testing.
-# They have a folder of their own, as other flags would build the tool anew.
-TEST_FLAGS := -c release --scratch-path .build/tests -Xswiftc -enable-testing -Xswiftc -disable-cmo \
+# Tests of large inputs need an optimized build. It is still checked as a debug build: what lies outside of unsafe memory,
+# and `assert`. Not optimized across modules: the compiler of Swift 6.3 does not survive that with -enable-testing. It has
+# a folder of its own, as other flags would build the tool anew.
+OPTIMIZED := -c release --scratch-path .build/optimized -Xswiftc -enable-testing -Xswiftc -disable-cmo \
   -Xswiftc -assert-config -Xswiftc Debug $(SWIFT_FLAGS)
 SWIFT_TEST_FLAGS ?=
 
@@ -37,9 +37,9 @@ JOBS ?= 2
 SWIFT_SOURCES := Package.swift Formats Sources Tests
 INTERPRETER = $$($(PYTHON) Tests/Interop/environment.py)
 
-.PHONY: all help build demo install clean format lint test test-long test-swift test-interop test-rules \
-        test-cpus test-dist test-dist-debian bench bench-13b gpu-proof gpu-proof-pack dist build-packages \
-        test-packages environment
+.PHONY: all help build demo install clean format lint test test-fast test-long test-swift test-optimized \
+        test-interop test-rules test-cpus test-dist test-dist-debian bench bench-13b gpu-proof gpu-proof-pack dist \
+        build-packages test-packages environment
 .NOTPARALLEL:
 all: build
 
@@ -133,13 +133,32 @@ test: lint test-swift test-dist test-interop ## everything that a change is held
 
 # Slow architectures, block sizes and limits, the rules of every class, other processors' kernels, and the tarball inside
 # a bare Debian.
-test-long: lint test-swift test-dist test-dist-debian ## that, and what takes long
+test-long: lint test-swift test-optimized test-dist test-dist-debian ## that, and what takes long
 	@$(MAKE) --no-print-directory test-interop PYTEST_FLAGS="--long $(PYTEST_FLAGS)"
 	@$(MAKE) --no-print-directory test-rules
 	@$(MAKE) --no-print-directory test-cpus
 
+# Formats, kernels, rules and plans, the verbs, every byte of what they write about tiny models, and what stock libraries
+# make of it.
+FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
+  PipelineTests\.(Contract|FourBitScheme|HashManifest|QuantState|StepLayout)Tests \
+  ToolTests\.(CommandLine|Diff|Merge|Message|Reshard)Tests
+FAST_FILES := manifest options outputs python_json python_verify refusals
+test-fast: build test-packages environment ## the most telling tests of each kind, in two minutes once all is built
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(SWIFT_FLAGS) $(FAST_SUITES:%=--filter '^%')
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q $(FAST_FILES:%=Tests/Interop/test_%.py) $(PYTEST_FLAGS)
+
+# An optimized build of all tests takes three times as long as one for debugging, and begins anew with every change of a
+# target. So only the target is built so whose tests would not run at all.
 test-swift: build test-packages ## the Swift tests; SWIFT_TEST_FLAGS="--filter NAME" chooses
-	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(TEST_FLAGS) $(SWIFT_TEST_FLAGS)
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(SWIFT_FLAGS) $(SWIFT_TEST_FLAGS)
+ifeq ($(SWIFT_TEST_FLAGS),)
+	@NIBBLE_TESTS=SafetensorsTests swift build --product nibblePackageTests $(OPTIMIZED)
+	@NIBBLE_TESTS=SafetensorsTests Tests/swift-test.sh --skip-build $(OPTIMIZED)
+endif
+
+test-optimized: build test-packages ## all of them in an optimized build, with more values
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(OPTIMIZED) $(SWIFT_TEST_FLAGS)
 
 # The environment is built once and kept outside the repository, see Tests/Interop/environment.py.
 environment: test-packages
@@ -155,7 +174,7 @@ test-rules: build environment ## the rules of every class of transformers
 # What depends on kernels, with those of every processor that this one can pass for: Nibble's own, of which the Swift
 # tests run each, then those of BLAS and of the libraries that it is compared with.
 test-cpus: build test-packages environment ## what depends on kernels, with those of other processors
-	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(TEST_FLAGS) --filter '^QuantizationTests'
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(SWIFT_FLAGS) --filter '^QuantizationTests'
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Interop/cpus.py $(PYTEST_FLAGS)
 
 # --- measurements ---------------------------------------------------------------------------------

@@ -98,3 +98,9 @@ let package = Package(
   ],
   cxxLanguageStandard: .cxx17
 )
+
+// Some tests alone, so that they and what they import can be built optimized without the rest: see the Makefile.
+if let chosen = Context.environment["NIBBLE_TESTS"] {
+  let names = chosen.split(separator: ",").map(String.init)
+  package.targets.removeAll { $0.type == .test && !names.contains($0.name) }
+}

@@ -141,7 +141,7 @@ def main():
         if not options.cases:
             root = os.path.dirname(os.path.dirname(survey.HERE))
             subprocess.run(
-                ["make", "--no-print-directory", "test-swift", "SWIFT_TEST_FLAGS=--filter RulesAgainstTransformers"],
+                ["make", "--no-print-directory", "test-optimized", "SWIFT_TEST_FLAGS=--filter RulesAgainstTransformers"],
                 cwd=root,
                 env={**os.environ, "NIBBLE_ARCHITECTURE_CASES": path},
                 check=True,

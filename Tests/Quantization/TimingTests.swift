@@ -4,7 +4,7 @@ import Testing
 @testable import Quantization
 
 /// Speeds of the kernels, for whoever changes them:
-/// `NIBBLE_TIMING=1 make test-swift SWIFT_TEST_FLAGS="--filter TimingTests"`
+/// `NIBBLE_TIMING=1 make test-optimized SWIFT_TEST_FLAGS="--filter TimingTests"`
 @Suite(
   .serialized,
   .enabled(
