@@ -11,8 +11,7 @@ enum QuantizeVerb: Verb {
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
     "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm.",
-    "SOURCE is a directory, a safetensors or a GGUF file. One in 4 bits can become a",
-    "GGUF file, too: it is dequantized on the way.",
+    "SOURCE is a directory, a safetensors or a GGUF file, for GGUF also in 4 bits.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
