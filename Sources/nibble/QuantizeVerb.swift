@@ -10,21 +10,17 @@ enum QuantizeVerb: Verb {
     "Writes a directory that transformers loads in 4 bits: each linear layer that",
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
-    "included; each tensor has the type that llama-quantize would give it. SOURCE",
-    "is a directory, a safetensors or a GGUF file. One in 4 bits (bitsandbytes) can",
-    "become a GGUF file, too: it is dequantized on the way. With a scheme of MLX",
-    "OUT is a directory that mlx-lm loads, as its own converter would write it.",
+    "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm.",
+    "SOURCE is a directory, a safetensors or a GGUF file, for GGUF also in 4 bits.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b.gguf --scheme q4_k_m",
-    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-mlx --scheme mlx-q4",
   ]
 
   private static let scheme = Option(
-    "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for GGUF q4_k_m,",
-    "q8_0, q6_k, iq4_xs and others of llama-quantize;",
-    "mlx-q2, -q3, -q4, -q5, -q6, -q8 or mlx-mxfp4")
+    "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for MLX mlx-q4 (q2 to",
+    "q8), mlx-mxfp4; for GGUF q4_k_m, q8_0 and others")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
@@ -53,7 +49,7 @@ enum QuantizeVerb: Verb {
     "--imatrix", value: "FILE", "GGUF: weights of columns, from llama-imatrix")
 
   private static let groupSize = Option(
-    "--group-size", value: "N", "MLX: weights per scale: 32, 64 (default) or 128;", "mlx-mxfp4 has always 32")
+    "--group-size", value: "N", "MLX: weights per scale: 32, 64 (default), 128")
 
   /// Schemes that are written by the same code, and the options that are for them alone.
   private struct Kind: Sendable {
