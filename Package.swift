@@ -71,7 +71,9 @@ let package = Package(
     .target(
       name: "Architectures",
       dependencies: ["ArchitectureRules", "Bytes", "GGUF", "JSON", "Tensors"], path: "Sources/Architectures",
-      exclude: ["Rules", "check.py", "contents.py", "generate.py", "survey.py", "variants.py"], swiftSettings: strict),
+      exclude: [
+        "Rules", "check.py", "contents.py", "generate.py", "looks.py", "sizes.py", "survey.py", "variants.py",
+      ], swiftSettings: strict),
     library(
       "Pipeline",
       ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Patterns", "Quantization", "Adapters", "Architectures"]),
