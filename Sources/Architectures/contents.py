@@ -45,7 +45,8 @@ HEADER = """\
 #   % PATH MEMBER[:off] NAME…  there only where a member is true, which by itself it is not (`:off`) or may be
 """
 CLASSES = re.compile(
-    r".*(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForQuestionAnswering|For(Sequence|Token)Classification)"
+    # What Perceiver's base model is made of depends on its head.
+    r"(?!Perceiver).*(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForQuestionAnswering|For(Sequence|Token)Classification)"
 )
 # Set anew by tasks, or left out by loaders that do not need them.
 OPTIONAL = re.compile(r"(^|\.)pooler\.")
@@ -59,12 +60,15 @@ def answered(name):
 
 
 def mask_of(pattern, signature, whole):
-    """The numbers that a path must have for a parameter to be there, `*` for any; None if they do not tell."""
+    """The numbers that a path must have for a parameter to be there, `*` for any; None if they do not tell.
+
+    Only of parts within a layer: which layers are of which kind, a configuration may say anew.
+    """
     positions = list(zip(*(at for _, at in signature)))
     mask = [str(min(at)) if len(set(at)) == 1 else "*" for at in positions]
     fits = lambda at: all(part in ("*", str(number)) for part, number in zip(mask, at))
     inside = {(index, at) for index, at in whole if fits(at)}
-    return ".".join(mask) if mask and inside == signature and set(mask) != {"*"} else None
+    return ".".join(mask) if len(mask) > 1 and inside == signature and set(mask) != {"*"} else None
 
 
 class Presence:
