@@ -173,6 +173,9 @@ class Looks:
         for make in list(variants.configurations(self.cls))[1:]:
             also(make)
         also(lambda: variants.altered(medium, {"is_decoder": True, "add_cross_attention": True}))
+        if "relative_attention" in vars(medium):
+            # DeBERTa's configuration has no such member until a file states it.
+            also(lambda: changed(changed(medium, "relative_attention", True), "norm_rel_ebd", "layer_norm"))
         for ties in (True, False):
             also(lambda: variants.with_ties(self.small, ties))
         for path, value in values(medium).items():

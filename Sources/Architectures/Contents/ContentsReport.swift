@@ -7,6 +7,8 @@ public struct ContentsReport: Sendable, Equatable {
     public var tensor: String
     public var problem: String
 
+    fileprivate var isOfAbsence: Bool { problem.hasPrefix("is missing") }
+
     public init(tensor: String, problem: String) {
       self.tensor = tensor
       self.problem = problem
@@ -28,7 +30,9 @@ public struct ContentsReport: Sendable, Equatable {
 
   public mutating func add(_ fault: Fault) {
     faultCount += 1
-    if faults.count < Self.faultLimit { faults.append(fault) }
+    // What is not there is told whatever else is wrong.
+    let kind = fault.isOfAbsence
+    if faults.count(where: { $0.isOfAbsence == kind }) < Self.faultLimit { faults.append(fault) }
   }
 }
 

@@ -51,6 +51,9 @@ struct ContractCheck {
       let name = TensorName(fault.tensor)
       result.add(file: checkpoint.index(of: name).map { checkpoint.location(of: $0).file }, tensor: name, fault.problem)
     }
+    if report.faultCount > report.faults.count {
+      result.add("\(counted(report.faultCount - report.faults.count, "more fault")) of these kinds")
+    }
     result.warnings += report.warnings()
   }
 
