@@ -63,7 +63,8 @@ def many_names(path: pathlib.Path, count: int) -> pathlib.Path:
 
 def many_strings(path: pathlib.Path, count: int) -> pathlib.Path:
     """Empty ones, which are eight zeros each: a hole."""
-    header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, count)
+    header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 2) + text("general.architecture") + struct.pack("<I", 8) + text("llama")
+    header += text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, count)
     path.write_bytes(header)
     with open(path, "r+b") as file:
         file.truncate(len(header) + 8 * count)
@@ -78,7 +79,7 @@ def replicated(folder: pathlib.Path, count: int) -> tuple[pathlib.Path, pathlib.
     layer = "model.layers.0.self_attn.q_proj"
     safetensors(base / "model.safetensors", {
         f"{layer}.weight": {"dtype": "BF16", "shape": [32, 32], "data_offsets": [0, 2048]}}, 2048)
-    (base / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "num_hidden_layers": 1}))
+    (base / "config.json").write_text(json.dumps({"num_hidden_layers": 1}))
     last = f"base_model.model.{layer.replace('layers.0', f'layers.{count - 1}')}"
     safetensors(adapter / "adapter_model.safetensors", {
         f"{last}.lora_A.weight": {"dtype": "F32", "shape": [4, 32], "data_offsets": [0, 512]},
