@@ -24,6 +24,9 @@ SWIFT_FLAGS :=
 RELEASE_FLAGS := --static-swift-stdlib -Xlinker -rpath -Xlinker '$$ORIGIN' -Xlinker --disable-new-dtags
 endif
 
+# A target imports what Package.swift says it may, and nothing else.
+ARROWS := --explicit-target-dependency-import-check error
+
 # Tests of large inputs need an optimized build. It is still checked as a debug build: what lies outside of unsafe memory,
 # and `assert`. Not optimized across modules: the compiler of Swift 6.3 does not survive that with -enable-testing. It has
 # a folder of its own, as other flags would build the tool anew.
@@ -82,7 +85,7 @@ test-packages:
 # --- the tool -------------------------------------------------------------------------------------
 
 build: build-packages ## the tool, .build/release/nibble
-	@swift build -c release --product nibble $(RELEASE_FLAGS)
+	@swift build -c release --product nibble $(ARROWS) $(RELEASE_FLAGS)
 
 demo: build ## shows it at work on a small model
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
@@ -141,7 +144,7 @@ test-long: lint test-swift test-optimized test-dist test-dist-debian ## that, an
 # Formats, kernels, rules and plans, the verbs, every byte of what they write about tiny models, and what stock libraries
 # make of it.
 FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
-  PipelineTests\.(Contract|FourBitScheme|HashManifest|QuantState|StepLayout)Tests \
+  (Checkpoints|Comparison|ModelFamilies|Patterns|Tokenizers|TypeMixtures|Verification|Writing)Tests\. \
   ToolTests\.(CommandLine|Diff|Merge|Message|Reshard)Tests
 FAST_FILES := manifest options outputs python_json python_verify refusals
 test-fast: build test-packages environment ## the most telling tests of each kind, in two minutes once all is built

@@ -50,7 +50,7 @@ let package = Package(
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),
-    format("GGUF", ["Bytes", "JSON", "Tensors"]),
+    format("GGUF", ["Bytes", "Tensors"]),
 
     // Sources: what is done with weights.
     .target(
@@ -64,28 +64,78 @@ let package = Package(
         .linkedFramework("Accelerate", .when(platforms: [.macOS])), .linkedLibrary("dl", .when(platforms: [.linux])),
       ]),
     library("Patterns", []),
-    library("Adapters", ["COpenBLAS", "Patterns", "Bytes", "JSON", "Tensors", "Safetensors", "Quantization"]),
+    library("Adapters", ["Patterns", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     .target(
       name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["contents.txt", "rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),
     .target(
       name: "Architectures",
-      dependencies: ["ArchitectureRules", "Bytes", "GGUF", "JSON", "Tensors"], path: "Sources/Architectures",
+      dependencies: ["ArchitectureRules", "Patterns", "Tensors", "Bytes"], path: "Sources/Architectures",
       exclude: [
         "Rules", "check.py", "contents.py", "generate.py", "looks.py", "sizes.py", "survey.py", "variants.py",
       ], swiftSettings: strict),
+    library("Console", ["Bytes"]),
+    library("ModelFamilies", ["Architectures", "GGUF", "Tensors", "JSON", "Bytes"]),
+    library("Tokenizers", ["ModelFamilies", "GGUF", "JSON", "Bytes"]),
     library(
-      "Pipeline",
-      ["Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Patterns", "Quantization", "Adapters", "Architectures"]),
+      "Checkpoints",
+      [
+        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Quantization", "GGUF", "Safetensors", "Tensors",
+        "JSON", "Bytes",
+      ]),
+    library(
+      "Writing",
+      [
+        "Checkpoints", "ModelFamilies", "Architectures", "Console", "Quantization", "GGUF", "Safetensors", "Tensors",
+        "JSON", "Bytes",
+      ]),
+
+    // Leaves beside each other, and what joins them.
+    library("TypeMixtures", ["Checkpoints", "Patterns", "GGUF", "Tensors", "Bytes"]),
+    library("Comparison", ["Checkpoints", "Console", "Patterns", "Quantization", "GGUF", "Tensors", "JSON", "Bytes"]),
+    library(
+      "Extraction",
+      [
+        "Comparison", "Writing", "Checkpoints", "Architectures", "Adapters", "Console", "Patterns", "Quantization",
+        "Tensors", "JSON", "Bytes",
+      ]),
+    library(
+      "TrainingMemory",
+      [
+        "Checkpoints", "ModelFamilies", "Architectures", "Adapters", "Console", "Quantization", "GGUF", "Tensors",
+        "JSON", "Bytes",
+      ]),
+    library(
+      "HeaderEditing",
+      [
+        "Writing", "Checkpoints", "Console", "Patterns", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
+      ]),
+    library(
+      "Commands",
+      [
+        "Comparison", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "ModelFamilies", "Architectures",
+        "Adapters", "Console", "Patterns", "Quantization", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
+      ]),
+    library(
+      "Verification",
+      [
+        "Commands", "HeaderEditing", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "Architectures",
+        "Console", "Quantization", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
+      ]),
     .executableTarget(
       name: "nibble",
       dependencies: [
-        "Pipeline", "Adapters", "Bytes", "JSON", "Tensors", "Safetensors", "GGUF", "Quantization", "Architectures",
+        "Verification", "Commands", "TrainingMemory", "Extraction", "HeaderEditing", "Comparison", "TypeMixtures",
+        "Writing", "Adapters", "Console", "Patterns", "Quantization", "GGUF", "JSON", "Bytes",
       ],
       path: "Sources/nibble", swiftSettings: strict),
 
     // Tests mirror the targets.
-    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: relaxed),
+    .target(
+      name: "TestSupport", dependencies: ["Bytes", "Tensors"], path: "Tests/TestSupport", swiftSettings: relaxed),
+    .target(
+      name: "FamilySupport", dependencies: ["ModelFamilies", "GGUF", "Tensors", "JSON", "Bytes"],
+      path: "Tests/FamilySupport", swiftSettings: relaxed),
     tests("Bytes", ["Bytes"]),
     tests("JSON", ["JSON", "Bytes"]),
     tests("Tensors", ["Tensors", "Bytes"]),
@@ -93,10 +143,19 @@ let package = Package(
     tests("GGUF", ["GGUF", "Tensors", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
     tests("Patterns", ["Patterns"]),
-    tests("Adapters", ["Adapters", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
-    tests("Architectures", ["Architectures", "GGUF", "JSON", "Tensors", "Bytes"]),
-    tests("Pipeline", ["Pipeline", "GGUF", "Patterns", "Safetensors", "Tensors", "JSON", "Bytes", "Quantization"]),
-    tests("Tool", ["Safetensors", "Tensors", "JSON", "Bytes"]),
+    tests("Adapters", ["Adapters", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
+    tests("Architectures", ["Architectures", "Patterns", "Tensors", "Bytes"]),
+    tests("Tokenizers", ["Tokenizers", "GGUF", "JSON", "Bytes"]),
+    tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "Tensors", "JSON", "Bytes"]),
+    tests("Checkpoints", ["Commands", "Checkpoints", "Quantization", "Safetensors", "Tensors", "Bytes"]),
+    tests("Writing", ["Writing", "Architectures", "Quantization", "Tensors", "JSON", "Bytes"]),
+    tests("TypeMixtures", ["TypeMixtures", "Patterns", "GGUF", "Tensors", "JSON", "Bytes"]),
+    tests("Comparison", ["Comparison", "Quantization", "Tensors"]),
+    tests("Verification", ["Verification", "Commands", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
+    tests("TrainingMemory", ["FamilySupport", "TrainingMemory", "ModelFamilies", "Tensors", "JSON", "Bytes"]),
+    tests("HeaderEditing", ["Verification", "Commands", "HeaderEditing", "GGUF", "Safetensors", "JSON", "Bytes"]),
+    tests("Commands", ["Verification", "Commands", "Comparison", "Writing", "Checkpoints", "Bytes"]),
+    tests("Tool", ["Safetensors", "JSON", "Bytes"]),
   ],
   cxxLanguageStandard: .cxx17
 )

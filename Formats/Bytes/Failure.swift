@@ -56,6 +56,9 @@ public struct Failure: Error, Sendable, Equatable {
     return copy
   }
 
+  /// Without file and tensor, which stand elsewhere.
+  package var text: String { offset.map { "\(message), at offset \($0)" } ?? message }
+
   /// `FILE: tensor 'NAME': message, at offset N`, with every control character escaped.
   public var description: String {
     var text = ""

@@ -1,5 +1,4 @@
 public import Bytes
-import JSON
 public import Tensors
 
 /// A model in GGUF form: one file, or the files of a split. Opening reads the headers, no data.

@@ -1,5 +1,4 @@
 public import Bytes
-import JSON
 public import Tensors
 
 /// What a GGUF file says about itself before its data: metadata, then the tensors. See `FORMAT.md`.

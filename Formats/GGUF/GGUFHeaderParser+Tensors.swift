@@ -1,5 +1,4 @@
 import Bytes
-import JSON
 import Tensors
 
 extension GGUFHeaderParser {

@@ -1,5 +1,4 @@
 import Bytes
-import JSON
 import Tensors
 
 /// Reads a header field by field; every count is compared with the bytes that remain before anything is reserved.

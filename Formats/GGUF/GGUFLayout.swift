@@ -1,5 +1,4 @@
 public import Bytes
-import JSON
 import Tensors
 
 /// The files that a model is to be written into: every header, every offset, every size, before any data.

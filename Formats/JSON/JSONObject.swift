@@ -1,3 +1,5 @@
+import Bytes
+
 /// The members of a JSON object in the order they were written.
 ///
 /// Keys are equal when their bytes are; no key occurs twice.

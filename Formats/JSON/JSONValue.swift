@@ -115,13 +115,6 @@ extension JSONReader {
   }
 }
 
-extension Failure {
-  /// A key that occurs twice in one object: which of the two counts would depend on the reader.
-  public static func duplicateKey(_ key: String, first: Int, second: Int) -> Failure {
-    Failure(.malformed, "key '\(key.printable(limit: 512))' occurs twice, first at offset \(first)", offset: second)
-  }
-}
-
 extension JSONValue: Equatable {
   /// Strings and keys by their bytes, numbers by their text, objects in order.
   public static func == (left: JSONValue, right: JSONValue) -> Bool {

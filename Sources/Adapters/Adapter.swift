@@ -1,5 +1,4 @@
 public import Bytes
-import JSON
 import Safetensors
 public import Tensors
 

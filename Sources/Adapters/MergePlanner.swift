@@ -1,4 +1,5 @@
 import Bytes
+import Patterns
 import Quantization
 import Tensors
 
@@ -201,20 +202,5 @@ struct MergePlanner {
     case .peft: return slot.isRoundedFirst && slot.deltas.count == 1
     case .peftSafe: return true
     }
-  }
-}
-
-/// Insertions, deletions and replacements of bytes.
-enum EditDistance {
-  static func between(_ a: [UInt8], _ b: [UInt8]) -> Int {
-    var previous = Array(0...b.count)
-    for (i, left) in a.enumerated() {
-      var current = [i + 1]
-      for (j, right) in b.enumerated() {
-        current.append(min(previous[j + 1] + 1, current[j] + 1, previous[j] + (left == right ? 0 : 1)))
-      }
-      previous = current
-    }
-    return previous[b.count]
   }
 }

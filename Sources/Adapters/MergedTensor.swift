@@ -1,4 +1,3 @@
-import Bytes
 import Quantization
 public import Tensors
 

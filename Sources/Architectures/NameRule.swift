@@ -36,5 +36,5 @@ enum NameRule {
 
 extension TensorInfo {
   /// Two dimensions of numbers that can be quantized, none of them zero.
-  var isMatrix: Bool { type.isFloat && shape.count == 2 && elementCount > 0 }
+  package var isMatrix: Bool { type.isFloat && shape.count == 2 && elementCount > 0 }
 }

@@ -1,5 +1,3 @@
-import Tensors
-
 /// Where a tensor of a checkpoint belongs in the model.
 struct Placement {
   /// The module whose weight it is, by the model's name; nil when it is not a weight.

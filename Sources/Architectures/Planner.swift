@@ -1,4 +1,5 @@
 import Bytes
+import Patterns
 import Tensors
 
 /// Builds a `WeightPlan` step by step.
@@ -241,7 +242,7 @@ struct Planner {
 }
 
 extension Disposition {
-  var isKept: Bool {
+  package var isKept: Bool {
     if case .keep = self { true } else { false }
   }
 }
@@ -254,7 +255,7 @@ extension [UInt8] {
 }
 
 extension Keep {
-  func matches(_ module: [UInt8]) -> Bool {
+  package func matches(_ module: [UInt8]) -> Bool {
     switch self {
     case .glob(let glob): glob.matches(module)
     case .towers:

@@ -75,7 +75,7 @@ struct Renaming: Sendable {
 }
 
 extension [UInt8] {
-  func firstOccurrence(of part: [UInt8]) -> Int? {
+  package func firstOccurrence(of part: [UInt8]) -> Int? {
     guard let head = part.first else { return 0 }
     var at = 0
     while at + part.count <= count {
@@ -101,5 +101,5 @@ extension [UInt8] {
 }
 
 extension ArraySlice<UInt8> {
-  var isNumber: Bool { !isEmpty && allSatisfy { (0x30...0x39).contains($0) } }
+  package var isNumber: Bool { !isEmpty && allSatisfy { (0x30...0x39).contains($0) } }
 }

@@ -95,5 +95,5 @@ extension Renaming {
 }
 
 extension ArraySlice<UInt8> {
-  var words: [ArraySlice<UInt8>] { split(separator: UInt8(ascii: " ")) }
+  package var words: [ArraySlice<UInt8>] { split(separator: UInt8(ascii: " ")) }
 }

@@ -30,31 +30,31 @@ extension LinearPattern {
     }
   }
 
-  struct Parser {
-    let text: [Unicode.Scalar]
-    let dialect: Dialect
-    var at = 0
+  package struct Parser {
+    package let text: [Unicode.Scalar]
+    package let dialect: Dialect
+    package var at = 0
 
-    static let digits: [ClosedRange<Unicode.Scalar>] = ["0"..."9"]
+    package static let digits: [ClosedRange<Unicode.Scalar>] = ["0"..."9"]
     private static let asciiWord: [ClosedRange<Unicode.Scalar>] = ["0"..."9", "A"..."Z", "_"..."_", "a"..."z"]
     private static let unicodeWord = asciiWord + ["\u{80}"..."\u{10FFFF}"]
 
-    static func word(_ dialect: Dialect) -> [ClosedRange<Unicode.Scalar>] {
+    package static func word(_ dialect: Dialect) -> [ClosedRange<Unicode.Scalar>] {
       dialect == .python ? unicodeWord : asciiWord
     }
 
-    static let space: [ClosedRange<Unicode.Scalar>] = ["\t"..."\r", " "..." "]
-    static let depthLimit = 64
+    package static let space: [ClosedRange<Unicode.Scalar>] = ["\t"..."\r", " "..." "]
+    package static let depthLimit = 64
 
-    var isAtEnd: Bool { at == text.count }
+    package var isAtEnd: Bool { at == text.count }
 
-    mutating func take(_ literal: String) -> Bool {
+    package mutating func take(_ literal: String) -> Bool {
       guard text[at...].starts(with: literal.unicodeScalars) else { return false }
       at += literal.unicodeScalars.count
       return true
     }
 
-    mutating func alternatives(depth: Int) -> Tree? {
+    package mutating func alternatives(depth: Int) -> Tree? {
       guard depth <= Self.depthLimit else { return nil }
       var choices: [Tree] = []
       repeat {

@@ -1,5 +1,5 @@
 import Bytes
-import Pipeline
+import Patterns
 
 /// The words of a command line, sorted into options and operands.
 struct Arguments {

@@ -1,5 +1,7 @@
 import Bytes
-import Pipeline
+import Commands
+import Quantization
+import Writing
 
 enum ConvertVerb: Verb {
   static let name = "convert"

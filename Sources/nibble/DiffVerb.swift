@@ -1,5 +1,6 @@
 import Bytes
-import Pipeline
+import Comparison
+import Console
 
 enum DiffVerb: Verb {
   static let name = "diff"

@@ -1,5 +1,6 @@
 import Bytes
-import Pipeline
+import Console
+import HeaderEditing
 
 enum EditVerb: Verb {
   static let name = "edit"

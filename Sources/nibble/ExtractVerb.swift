@@ -1,5 +1,7 @@
 import Bytes
-import Pipeline
+import Console
+import Extraction
+import Writing
 
 enum ExtractVerb: Verb {
   static let name = "extract-lora"

@@ -1,5 +1,5 @@
 import Bytes
-import Pipeline
+import TrainingMemory
 
 enum FitVerb: Verb {
   static let name = "fit"

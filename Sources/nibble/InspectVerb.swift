@@ -1,5 +1,6 @@
 import Bytes
-import Pipeline
+import Commands
+import Console
 
 enum InspectVerb: Verb {
   static let name = "inspect"

@@ -1,5 +1,6 @@
 import Bytes
-import Pipeline
+import Commands
+import Writing
 
 enum JoinVerb: Verb {
   static let name = "join"

@@ -1,6 +1,8 @@
 import Adapters
 import Bytes
-import Pipeline
+import Commands
+import TypeMixtures
+import Writing
 
 enum MergeVerb: Verb {
   static let name = "merge"

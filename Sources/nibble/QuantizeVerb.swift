@@ -1,6 +1,9 @@
 import Bytes
+import Commands
 import GGUF
-import Pipeline
+import Patterns
+import TypeMixtures
+import Writing
 
 enum QuantizeVerb: Verb {
   static let name = "quantize"

@@ -1,6 +1,7 @@
 import Bytes
+import Console
 import JSON
-import Pipeline
+import Writing
 
 /// What goes to standard error while a verb runs.
 struct Notices {

@@ -1,5 +1,5 @@
 import Bytes
-import Pipeline
+import Patterns
 
 /// One word after `nibble`: its help and what it does.
 protocol Verb: SendableMetatype {

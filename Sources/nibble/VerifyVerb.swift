@@ -1,5 +1,6 @@
 import Bytes
-import Pipeline
+import Console
+import Verification
 
 enum VerifyVerb: Verb {
   static let name = "verify"

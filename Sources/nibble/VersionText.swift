@@ -1,4 +1,4 @@
-import Pipeline
+import Writing
 
 /// `nibble 0.1.0 (Swift 6.3, AVX3_DL)`
 func versionText() -> String {

@@ -1,5 +1,4 @@
 import Bytes
-import Pipeline
 
 /// Runs the command line and answers with the process's exit code.
 func run(_ words: [String]) throws(Failure) -> Int32 {

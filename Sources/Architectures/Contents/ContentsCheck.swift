@@ -1,4 +1,3 @@
-import Bytes
 import Tensors
 
 /// The check of one checkpoint, step by step.

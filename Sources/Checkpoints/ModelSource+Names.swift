@@ -1,0 +1,19 @@
+package import Architectures
+import Tensors
+
+extension ModelSource {
+  /// What the model class calls each logical tensor.
+  package var names: ParameterNames {
+    ParameterNames(logical.items.map { logical.info($0).name }, configuration: configuration)
+  }
+
+  /// Positions of the weights that would be quantized.
+  package var quantizedWeights: Set<Int> {
+    let plan = planWeights(
+      logical.items.map(logical.info), configuration: configuration, target: .transformers5, keep: [])
+    return Set(
+      plan.dispositions.indices.filter {
+        plan.dispositions[$0] == .quantize || plan.dispositions[$0] == .quantizeTransposed
+      })
+  }
+}

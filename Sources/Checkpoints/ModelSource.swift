@@ -1,0 +1,193 @@
+package import Architectures
+public import Bytes
+import GGUF
+package import JSON
+package import Quantization
+import Tensors
+
+/// A model as it lies on disk: weights, configuration, and the files beside them.
+public struct ModelSource: Sendable {
+  package let checkpoint: any StoredCheckpoint
+  package let logical: LogicalTensors
+  /// `config.json`; nil when a single file was named or the directory has none.
+  package let config: JSONValue?
+  /// Regular files of the directory, and of folders in it that belong to the model, that go along unchanged.
+  package let sideFiles: [String]
+  /// Directories and other weights that do not.
+  let leftBehind: [String]
+
+  package static let configName = "config.json"
+  package static let configLimit = 16 << 20
+
+  /// Files that go along and have to be made first.
+  let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
+
+  /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
+  /// made from.
+  public init(path: String) throws(Failure) { try self.init(path: path, blocksAs: .bf16) }
+
+  /// - Parameter blocksAs: what the block types of GGUF become.
+  package init(path: String, blocksAs type: FloatType) throws(Failure) {
+    guard try GGUFCheckpoint.isGGUF(path: path) else {
+      try self.init(StoredSafetensors(path: path))
+      return
+    }
+    self.init(try GGUFModel(path: path, blockType: type))
+  }
+
+  private init(_ model: GGUFModel) {
+    checkpoint = model
+    logical = LogicalTensors(plain: model)
+    config = model.config
+    sideFiles = []
+    leftBehind = []
+    makeSideFiles = { () throws(Failure) in try model.sideFiles() }
+  }
+
+  /// A GGUF model under its own names, without a configuration.
+  package init(_ values: GGUFValues) {
+    checkpoint = values
+    logical = LogicalTensors(plain: values)
+    config = nil
+    sideFiles = []
+    leftBehind = []
+    makeSideFiles = { ([], []) }
+  }
+
+  private init(_ stored: StoredSafetensors) throws(Failure) {
+    let hasConfig = stored.directory?.contains(Self.configName) == true
+    let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
+    let checkpoint: any StoredCheckpoint = unwrapped ?? stored
+    self.checkpoint = checkpoint
+    makeSideFiles = { ([], []) }
+    logical = try LogicalTensors(checkpoint)
+    guard let directory = checkpoint.directory else {
+      config = nil
+      sideFiles = []
+      leftBehind = []
+      return
+    }
+    var side: [String] = []
+    var left: [String] = []
+    var folders: [String] = []
+    var config: JSONValue?
+    let weights = Set(checkpoint.fileNames)
+    for (name, kind) in try directory.entries() {
+      if name == Self.configName {
+        let file = try directory.open(name)
+        config = try JSONValue(parsing: file.contents(limit: Self.configLimit), .python, file: name)
+        guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
+      } else if kind == .directory {
+        folders.append(name)
+      } else if kind == .other || Self.isWeights(name) {
+        if !weights.contains(name) { left.append(name) }
+      } else if !Self.isGenerated(name) {
+        side.append(name)
+      }
+    }
+    self.config = config
+    let documents = (side + [Self.configName]).filter { $0.hasSuffix(".json") && directory.contains($0) }
+    let found = try ModelFolders(folders, of: directory, documents: documents)
+    sideFiles = side + found.files
+    leftBehind = (left + found.left).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
+  }
+
+  private static func isWeights(_ name: String) -> Bool {
+    let endings = [
+      ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf", ".h5", ".msgpack",
+      ".onnx", ".ot",
+    ]
+    return endings.contains { name.hasSuffix($0) } && name != "training_args.bin"
+  }
+
+  /// Made anew for every output.
+  private static func isGenerated(_ name: String) -> Bool {
+    name == Manifest.fileName || name == Manifest.checksumsName
+  }
+
+  /// What may not be the output, nor contain it.
+  package var identities: [FileIdentity] {
+    checkpoint.directory.map { [$0.identity] } ?? checkpoint.identities
+  }
+
+  package func sideFile(_ name: String) throws(Failure) -> InputFile {
+    guard let directory = checkpoint.directory else { throw Failure(.internal, "no directory", file: name) }
+    return try directory.open(path: name)
+  }
+
+  /// The same failure with the file that holds its tensor, where it named none.
+  package func located(_ failure: Failure) -> Failure {
+    guard failure.file == nil, let tensor = failure.tensor, let index = checkpoint.index(of: TensorName(tensor)) else {
+      return failure
+    }
+    return failure.located(file: checkpoint.location(of: index).file)
+  }
+
+  /// Weights as the model multiplies with them, counted.
+  package var parameterCount: Int {
+    logical.items.reduce(0) { sum, item in
+      let (result, overflow) = sum.addingReportingOverflow(logical.info(item).elementCount)
+      return overflow ? Int.max : result
+    }
+  }
+
+  /// What decides which weights are linear layers.
+  package var configuration: ModelConfiguration { config.map(ModelConfiguration.init) ?? ModelConfiguration() }
+
+  /// What a loader casts vectors to; nil where they lie in a type of their own choice.
+  ///
+  /// GGUF has them in F32 only. A loader takes those of a quantized checkpoint as they are, and cannot multiply what a
+  /// norm in F32 gives out with the 16 bits of the output embedding.
+  package var vectorType: FloatType? {
+    checkpoint is GGUFModel ? config?["dtype"]?.string.flatMap(FloatType.init(torchName:)) : nil
+  }
+
+  /// Positions of the weights of `Conv1D`, which lie transposed in a plain checkpoint.
+  package var transposedWeights: Set<Int> {
+    let plan = planWeights(
+      logical.items.map(logical.info), configuration: configuration, target: .transformers5, keep: [])
+    return Set(plan.dispositions.indices.filter { plan.dispositions[$0] == .quantizeTransposed })
+  }
+
+  /// Warnings that hold for any use of this model as a source.
+  package var warnings: [Warning] {
+    var warnings = checkpoint.warnings
+    let code = sideFiles.filter { $0.hasSuffix(".py") }
+    if !code.isEmpty {
+      warnings.append("copied without being read: \(names: code), code that a loader runs with trust_remote_code")
+    }
+    let pointers = sideFiles.filter(isPointer)
+    if !pointers.isEmpty {
+      warnings.append("copied, but only Git LFS pointers ('git lfs pull' fetches the files): \(names: pointers)")
+    }
+    if !leftBehind.isEmpty { warnings.append("not copied: \(names: leftBehind)") }
+    if checkpoint.directory != nil, config == nil, !isAdapter {
+      warnings.append("there is no config.json: a loader will not know the model, nor that it is quantized")
+    }
+    return warnings
+  }
+
+  private func isPointer(_ name: String) -> Bool {
+    guard let file = try? sideFile(name), file.size < 1024, let bytes = try? file.bytes(in: 0..<file.size) else {
+      return false
+    }
+    return bytes.starts(with: "version https://git-lfs".utf8)
+  }
+
+  package static func list(_ names: [String]) -> String {
+    let shown = names.prefix(8).map { "'\($0)'" }.joined(separator: ", ")
+    return names.count > 8 ? "\(shown) and \(names.count - 8) more" : shown
+  }
+}
+
+extension ModelConfiguration {
+  package init(_ config: JSONValue) {
+    var nested: Bool?
+    for key in ["text_config", "llm_config", "language_config", "decoder", "thinker_config"] where nested == nil {
+      nested = config[key]?["tie_word_embeddings"]?.bool ?? config[key]?["text_config"]?["tie_word_embeddings"]?.bool
+    }
+    self.init(
+      architecture: config["architectures"]?.array?.first?.string, modelType: config["model_type"]?.string,
+      tiesWordEmbeddings: config["tie_word_embeddings"]?.bool, textTiesWordEmbeddings: nested)
+  }
+}

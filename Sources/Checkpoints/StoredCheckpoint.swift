@@ -1,0 +1,100 @@
+package import Bytes
+import GGUF
+package import JSON
+package import Safetensors
+package import Tensors
+
+/// A model's tensors as they lie in files of one format.
+package protocol StoredCheckpoint: TensorSource {
+  /// `safetensors` or `gguf`.
+  var container: String { get }
+  /// As the user named it.
+  var path: String { get }
+  /// The directory that holds the files; nil when a file was named.
+  var directory: InputDirectory? { get }
+  /// Names of the files that hold tensors, relative to the directory.
+  var fileNames: [String] { get }
+  /// What is worth knowing and not an error, one line each.
+  var warnings: [Warning] { get }
+  /// Device, inode and times of every file, as when it was opened.
+  var identities: [FileIdentity] { get }
+
+  /// The position in `tensors` of a name.
+  func index(of name: TensorName) -> Int?
+  /// The file that holds a tensor and the offset in it of the tensor's first byte.
+  func location(of index: Int) -> (file: String, offset: Int)
+  /// The open file and the offset in it of a tensor whose bytes are there as `read` gives them; nil when they are
+  /// computed.
+  func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)?
+  /// What the files say of themselves.
+  ///
+  /// - Parameter isWhole: long arrays element by element, not by their type and count.
+  func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry]
+  /// The type that a tensor has in its file.
+  func typeName(of index: Int) -> String
+  /// - Throws: `io` when a file is no longer what it was when it was opened.
+  func checkUnchanged() throws(Failure)
+}
+
+/// A pair of a file's metadata, for a program and for a terminal.
+package struct MetadataEntry: Sendable {
+  package var key: String
+  package var json: JSONValue
+  /// In a format that has types.
+  package var type: String?
+  package var text: String
+}
+
+extension StoredCheckpoint {
+  /// All bytes of a small tensor.
+  package func bytes(of index: Int) throws(Failure) -> [UInt8] {
+    let count = tensors[index].byteCount
+    var failure: Failure?
+    let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, written in
+      do throws(Failure) {
+        try unsafe read(index, at: 0, into: UnsafeMutableRawBufferPointer(buffer))
+        written = count
+      } catch { failure = error }
+    }
+    if let failure { throw failure }
+    return bytes
+  }
+}
+
+/// The tensors of a file or directory under the names they have there.
+package func openCheckpoint(path: String) throws(Failure) -> any StoredCheckpoint {
+  if try GGUFCheckpoint.isGGUF(path: path) { return try GGUFValues(path: path) }
+  return try StoredSafetensors(path: path)
+}
+
+/// Safetensors as they lie on disk.
+package struct StoredSafetensors: StoredCheckpoint {
+  package let checkpoint: SafetensorsCheckpoint
+
+  package init(path: String) throws(Failure) { checkpoint = try SafetensorsCheckpoint(path: path) }
+
+  package var container: String { "safetensors" }
+  package var path: String { checkpoint.path }
+  package var directory: InputDirectory? { checkpoint.directory }
+  package var fileNames: [String] { checkpoint.files.map(\.name) + [checkpoint.indexName].compactMap(\.self) }
+  package var warnings: [Warning] {
+    checkpoint.warnings + (checkpoint.indexFault.map { ["\(list: [$0.file]): \($0.text)"] } ?? [])
+  }
+  package var identities: [FileIdentity] { checkpoint.identities }
+  package var tensors: [TensorInfo] { checkpoint.tensors }
+
+  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name) }
+  package func location(of index: Int) -> (file: String, offset: Int) { checkpoint.location(of: index) }
+  package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
+    try checkpoint.place(of: index)
+  }
+  package func typeName(of index: Int) -> String { checkpoint.tensors[index].type.name }
+  package func metadata(isWhole: Bool) -> [MetadataEntry] {
+    checkpoint.metadata.map { MetadataEntry(key: $0.key, json: .string($0.value), text: $0.value) }
+  }
+  package func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
+
+  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+    try unsafe checkpoint.read(index, at: offset, into: destination)
+  }
+}

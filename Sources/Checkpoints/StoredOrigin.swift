@@ -1,0 +1,17 @@
+/// Which stored tensors of a checkpoint the bytes of a tensor come from.
+package enum StoredOrigin: Sendable, Equatable {
+  /// What is read is what is stored, byte for byte.
+  case stored(Int)
+  /// Computed piece by piece from this one, whose bytes the source hands on as it reads them.
+  case traced(Int)
+  /// Computed from these.
+  case derived([Int])
+
+  /// The one stored tensor that the bytes are, or are computed from as they are read.
+  package var single: Int? {
+    switch self {
+    case .stored(let index), .traced(let index): index
+    case .derived: nil
+    }
+  }
+}

@@ -1,0 +1,98 @@
+import Adapters
+public import Bytes
+package import Checkpoints
+import GGUF
+import JSON
+import Quantization
+import Tensors
+public import Writing
+
+/// `nibble convert`: the same weights in other shards or another dtype, 4-bit ones dequantized.
+public struct Convert: Sendable {
+  public enum ElementTypeChoice: String, Sendable, CaseIterable {
+    case keep, bfloat16, float16, float32
+  }
+
+  public var type = ElementTypeChoice.keep
+  /// The model that an adapter was trained on.
+  public var base: String?
+  public var run = RunOptions()
+
+  public init() {}
+
+  /// - Throws: `malformed` for a value that float16 cannot hold, naming tensor and index.
+  public func callAsFunction(
+    _ source: String, output: String, announce: (Warning) -> Void
+  ) throws(Failure) -> RunReport {
+    if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
+    if try Self.isAdapter(source, forGGUF: output.hasSuffix(".gguf")) {
+      throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
+    }
+    if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
+    let model = try ModelSource(path: source, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+    do throws(Failure) {
+      if model.isAdapter { return try prepareAdapter(model).run(into: output, announce: announce) }
+      return try prepare(model).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
+  }
+
+  /// Whether it is an adapter that its names alone do not convert. One of PEFT is safetensors like any other as long as
+  /// it stays in them.
+  private static func isAdapter(_ path: String, forGGUF: Bool) throws(Failure) -> Bool {
+    if try GGUFCheckpoint.isGGUF(path: path) {
+      return try GGUFCheckpoint(path: path).metadata.text("general.type") == "adapter"
+    }
+    guard forGGUF, InputDirectory.exists(at: path) else { return false }
+    let names = try InputDirectory(path: path).names()
+    return names.contains(Adapter.configName) && names.contains(Adapter.weightsName)
+      && !names.contains { $0.hasSuffix(".safetensors") && $0 != Adapter.weightsName }
+  }
+
+  package func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
+    let contents = try model.checkContents()
+    let target = FloatType(torchName: type.rawValue)
+    let method = model.quantizationMethod
+    if case .other(let name) = method, target != nil {
+      throw Failure(
+        .unsupported, "is quantized (\(name)); its dtype cannot be changed, only its shards (--dtype keep)",
+        file: model.checkpoint.path)
+    }
+    let dequantized =
+      try target.map { target throws(Failure) in
+        try DequantizedSource(model.logical, for: target)
+      } ?? DequantizedSource(model.logical)
+    // 4-bit weights of `Conv1D` are [out, in]; otherwise they are [in, out].
+    let transposed: Set<Int> = method == .fourBit ? model.transposedWeights.filter(dequantized.isPacked) : []
+    var conversions: [Int: FloatType] = [:]
+    var steps: [Step] = []
+    for (index, info) in dequantized.tensors.enumerated() {
+      var origin = dequantized.origin(of: index)
+      if let target, info.type.isFloat, info.type != target.elementType {
+        conversions[index] = target
+        if case .stored(let stored) = origin { origin = .derived([stored]) }
+      }
+      steps.append(Step(tensor: index, encoder: 0, origin: origin))
+    }
+    var source: any TensorSource = dequantized
+    if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
+    if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
+    let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
+      steps, [CopyEncoder()], source: source, stored: model.checkpoint)
+    let side = try SideFiles(of: model)
+    return WriteRun(
+      plan: plan, destination: DirectoryDestination(config: config(of: model, method, target), sideFiles: side),
+      operation: "convert", activity: "converting", source: model.checkpoint.path,
+      recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
+      warnings: model.warnings + contents.warnings() + side.warnings, options: run, inputs: RunInputs(model))
+  }
+
+  private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {
+    guard var config = model.config else { return nil }
+    if method == .fourBit { config["quantization_config"] = nil }
+    if let target {
+      let keys = ["dtype", "torch_dtype"].filter { config[$0] != nil }
+      for key in keys.isEmpty ? ["dtype"] : keys { config[key] = .string(target.torchName) }
+    }
+    return config
+  }
+}

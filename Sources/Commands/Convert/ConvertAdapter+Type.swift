@@ -1,0 +1,34 @@
+import Adapters
+import Bytes
+import Checkpoints
+import JSON
+import Quantization
+import Safetensors
+import Tensors
+import Writing
+
+extension Convert {
+  /// An adapter of PEFT in another dtype: the same directory, with one file of tensors, as PEFT wants them.
+  func prepareAdapter(_ model: ModelSource) throws(Failure) -> WriteRun {
+    let checkpoint = model.checkpoint
+    let target = FloatType(torchName: type.rawValue)
+    var conversions: [Int: FloatType] = [:]
+    if let target {
+      for (index, info) in checkpoint.tensors.enumerated() where info.type.isFloat && info.type != target.elementType {
+        conversions[index] = target
+      }
+    }
+    let source: any TensorSource = conversions.isEmpty ? checkpoint : try ConvertedSource(checkpoint, conversions)
+    let plan = try WritePlan(
+      file: Adapter.weightsName, of: source, stored: checkpoint,
+      origins: source.tensors.indices.map { conversions[$0] == nil ? .stored($0) : .derived([$0]) },
+      metadata: (checkpoint as? StoredSafetensors)?.checkpoint.metadata)
+    var side = try SideFiles(of: model)
+    // It is about the model, not about the adapter's factors.
+    if model.config != nil, let directory = checkpoint.directory { side.add(ModelSource.configName, in: directory) }
+    return WriteRun(
+      plan: plan, destination: DirectoryDestination(sideFiles: side), operation: "convert", activity: "converting",
+      source: checkpoint.path, recorded: [("dtype", .string(type.rawValue))], warnings: model.warnings + side.warnings,
+      options: run, inputs: RunInputs(model))
+  }
+}

@@ -1,0 +1,187 @@
+import Architectures
+public import Bytes
+package import Checkpoints
+import Console
+import JSON
+import Quantization
+package import Tensors
+public import Writing
+
+/// `nibble quantize`: a 16- or 32-bit checkpoint becomes one that bitsandbytes loads in 4 bits.
+public struct Quantize: Sendable {
+  public enum Code: String, Sendable, CaseIterable { case nf4, fp4 }
+
+  public enum Target: String, Sendable, CaseIterable {
+    case transformers5 = "transformers-5"
+    case transformers4 = "transformers-4"
+  }
+
+  public enum Storage: String, Sendable, CaseIterable {
+    case uint8, bfloat16, float16, float32
+
+    package var elementType: ElementType {
+      switch self {
+      case .uint8: .u8
+      case .bfloat16: .bf16
+      case .float16: .f16
+      case .float32: .f32
+      }
+    }
+  }
+
+  public enum ComputeType: String, Sendable, CaseIterable { case bfloat16, float16, float32 }
+
+  public var code = Code.nf4
+  /// Weights that share one absmax: 32, 64, … 4096.
+  public var blockSize = 64
+  public var usesDoubleQuantization = true
+  public var storage = Storage.uint8
+  public var computeType = ComputeType.bfloat16
+  public var target = Target.transformers5
+  /// Globs of module paths, or `towers`.
+  public var keep: [String] = []
+  /// Dequantize a 4-bit source first.
+  public var forcesRequantization = false
+  public var run = RunOptions()
+
+  static let adapterReason =
+    "nothing loads its factors in 4 bits; merge it into its base and quantize that ('nibble merge BASE ADAPTER -o "
+    + "OUT', with --scheme in one step)"
+
+  public static let blockSizes = FourBitFormat.blockSizes
+
+  public init() {}
+
+  /// - Parameters:
+  ///   - announce: is given each warning before any data is read.
+  /// - Throws: `unsupported` for a source that is already quantized.
+  public func callAsFunction(
+    _ source: String, output: String, announce: (Warning) -> Void
+  ) throws(Failure) -> RunReport {
+    let model = try ModelSource(path: source)
+    do throws(Failure) {
+      return try prepare(model).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
+  }
+
+  package func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
+    let contents = try model.checkContents()
+    try model.refuseAdapter(Self.adapterReason)
+    try model.checkQuantizable(forced: forcesRequantization)
+    guard let format = FourBitFormat(code: FourBitCode(code), blockSize: blockSize) else {
+      throw Failure(.usage, "block size \(blockSize) is not one of \(FourBitFormat.blockSizes)")
+    }
+    let scheme = FourBitScheme(
+      format: format, usesDoubleQuantization: usesDoubleQuantization, storage: storage.elementType)
+    let dequantized = DequantizedSource(model.logical)
+    let weights = planWeights(
+      dequantized.tensors, configuration: model.configuration,
+      target: target == .transformers5 ? .transformers5 : .transformers4, keep: keep.map(Keep.init))
+    if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
+    var preparation = FourBitPreparation(
+      dequantized, copiedF32: model.vectorType, origin: dequantized.origin)
+    for (index, disposition) in weights.dispositions.enumerated() {
+      // A weight that is in 4 bits already was transposed when it was quantized.
+      try preparation.add(index, disposition, isOriented: dequantized.isPacked(index))
+    }
+    let source = try preparation.source()
+    let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
+      preparation.steps, FourBitPreparation.encoders(scheme, fate: "quantized"), source: source,
+      stored: model.checkpoint)
+    let quantized = preparation.steps.count { $0.encoder == FourBitPreparation.quantizing }
+    var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
+    warnings += expertWarnings(weights)
+    warnings += preparation.warnings
+    if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
+    warnings += storageWarnings(model)
+    let side = try SideFiles(of: model)
+    warnings += side.warnings
+    return WriteRun(
+      plan: plan,
+      destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
+      operation: "quantize", activity: "quantizing", source: model.checkpoint.path,
+      recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, inputs: RunInputs(model),
+      summary: QuantizationSummary(plan, weights.dispositions))
+  }
+
+  func expertWarnings(_ weights: WeightPlan) -> [Warning] {
+    guard weights.expertTensors > 0 else { return [] }
+    return [
+      "\(weights.expertTensors) expert tensors (\(byteText(weights.expertBytes))) stay as they are: transformers 5 "
+        + "cannot load 4-bit experts ('nibble quantize --target transformers-4' quantizes experts that are stored one "
+        + "by one)"
+    ]
+  }
+
+  private func storageWarnings(_ model: ModelSource) -> [Warning] {
+    guard storage != .uint8 else { return [] }
+    return [
+      "--quant-storage \(storage.rawValue): load with dtype=\(storage.rawValue) only (config.json says so); "
+        + "transformers 4 casts the packed bytes silently when it loads them in another dtype"
+    ]
+  }
+
+  // MARK: - config.json
+
+  private func config(of model: ModelSource, skip: [String]) -> JSONValue? {
+    guard var config = model.config else { return nil }
+    config["quantization_config"] = quantizationConfig(skip: skip)
+    if storage != .uint8 {
+      // Packed bytes are cast when the model is loaded in any other dtype.
+      if config["torch_dtype"] != nil { config["torch_dtype"] = .string(storage.rawValue) }
+      if config["dtype"] != nil || config["torch_dtype"] == nil { config["dtype"] = .string(storage.rawValue) }
+    }
+    return config
+  }
+
+  func quantizationConfig(skip: [String]) -> JSONValue {
+    .object([
+      "_load_in_4bit": true, "_load_in_8bit": false,
+      "bnb_4bit_compute_dtype": .string(computeType.rawValue), "bnb_4bit_quant_storage": .string(storage.rawValue),
+      "bnb_4bit_quant_type": .string(code.rawValue), "bnb_4bit_use_double_quant": .bool(usesDoubleQuantization),
+      "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false,
+      "llm_int8_skip_modules": .array(skip.map(JSONValue.string)),
+      "llm_int8_threshold": JSONNumber(6.0).map(JSONValue.number) ?? 6,
+      "load_in_4bit": true, "load_in_8bit": false, "quant_method": "bitsandbytes",
+    ])
+  }
+
+  private func recorded(skip: [String]) -> [(key: String, value: JSONValue)] {
+    [
+      ("scheme", .string(code.rawValue)), ("blockSize", .number(blockSize)),
+      ("doubleQuantization", .bool(usesDoubleQuantization)), ("quantStorage", .string(storage.rawValue)),
+      ("computeDtype", .string(computeType.rawValue)), ("target", .string(target.rawValue)),
+      ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
+    ]
+  }
+}
+
+extension FourBitCode {
+  package init(_ code: Quantize.Code) {
+    switch code {
+    case .nf4: self = .nf4
+    case .fp4: self = .fp4
+    }
+  }
+}
+
+extension ModelSource {
+  /// - Parameter forced: one in 4 bits is dequantized first.
+  /// - Throws: `unsupported` for a source that is already quantized.
+  func checkQuantizable(forced: Bool) throws(Failure) {
+    switch quantizationMethod {
+    case .none: break
+    case .fourBit:
+      guard forced else {
+        throw Failure(
+          .unsupported,
+          "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
+            + "'nibble convert' turns it back into 16 bits", file: checkpoint.path)
+      }
+    case .other(let method):
+      throw Failure(
+        .unsupported, "is already quantized (\(method)); start from the original 16-bit checkpoint",
+        file: checkpoint.path)
+    }
+  }
+}

@@ -1,0 +1,105 @@
+package import Bytes
+package import Console
+import Synchronization
+import Tensors
+
+/// Finds tensors that are stored in the same way and with the same bytes, as most are when a checkpoint is
+/// copied or partly trained: they need no arithmetic.
+package struct ByteComparison {
+  package let pair: CheckpointPair
+  package let jobs: Int
+  package let style: Progress.Style
+
+  package init(pair: CheckpointPair, jobs: Int, style: Progress.Style) {
+    self.pair = pair
+    self.jobs = jobs
+    self.style = style
+  }
+
+  /// Bytes of either side read at a time; both fit a core's private cache.
+  private static let pieceBytes = 256 * 1024
+
+  private struct Part: Sendable {
+    /// Among the pairs.
+    var position: Int
+    var a: Int
+    var b: Int
+    var byteCount: Int
+  }
+
+  private struct Piece: Sendable {
+    var part: Part
+    var range: Range<Int>
+  }
+
+  private struct Cursor: PieceCursor {
+    let parts: [Part]
+    var current = 0
+    var offset = 0
+
+    init(parts: [Part]) { self.parts = parts }
+
+    mutating func next() -> Piece? {
+      guard current < parts.count else { return nil }
+      let part = parts[current]
+      let end = min(offset + ByteComparison.pieceBytes, part.byteCount)
+      let piece = Piece(part: part, range: offset..<end)
+      offset = end
+      if end == part.byteCount {
+        current += 1
+        offset = 0
+      }
+      return piece
+    }
+  }
+
+  /// Positions found to differ so far, asked and told by all workers.
+  private final class Found: Sendable {
+    private let positions = Mutex<Set<Int>>([])
+
+    var all: Set<Int> { positions.withLock { $0 } }
+    func contains(_ position: Int) -> Bool { positions.withLock { $0.contains(position) } }
+    func insert(_ position: Int) { positions.withLock { _ = $0.insert(position) } }
+  }
+
+  /// - Parameter positions: of pairs that have `storedParts`.
+  /// - Returns: those of them in which some byte differs.
+  package func run(_ positions: [Int]) throws(Failure) -> Set<Int> {
+    let parts = parts(of: positions)
+    // Of both sides.
+    let total = parts.reduce(0) { $0.addingSaturated($1.byteCount).addingSaturated($1.byteCount) }
+    let progress = Progress("comparing", total: total, style: style)
+    defer { progress.finish() }
+    let found = Found()
+    let stream = OrderedStream<Cursor, PairBuffer>(jobs: jobs) { PairBuffer(capacity: Self.pieceBytes) }
+    try stream.run(Cursor(parts: parts)) { piece, buffer throws(Failure) in
+      try compare(piece, buffer, found)
+    } drain: { piece, buffer throws(Failure) in
+      progress.advance(by: 2 * piece.range.count)
+    }
+    return found.all
+  }
+
+  private func parts(of positions: [Int]) -> [Part] {
+    var parts: [Part] = []
+    for position in positions {
+      for (left, right) in pair.storedParts(position) ?? [] {
+        let count = pair.a.checkpoint.tensors[left].byteCount
+        parts.append(Part(position: position, a: left, b: right, byteCount: count))
+      }
+    }
+    return parts
+  }
+
+  private func compare(_ piece: Piece, _ buffer: PairBuffer, _ found: Found) throws(Failure) {
+    // One difference settles it; the values are read again to measure it.
+    if found.contains(piece.part.position) { return }
+    let a = unsafe buffer.a(piece.range.count)
+    let b = unsafe buffer.b(piece.range.count)
+    try unsafe pair.a.readStored(piece.part.a, at: piece.range.lowerBound, into: a)
+    try unsafe pair.b.readStored(piece.part.b, at: piece.range.lowerBound, into: b)
+    if unsafe !UnsafeRawBufferPointer(a).hasSameBytes(as: UnsafeRawBufferPointer(b)) {
+      found.insert(piece.part.position)
+    }
+  }
+}

@@ -1,0 +1,142 @@
+package import Bytes
+package import Console
+package import Quantization
+package import Tensors
+
+/// Measures how far tensors of the same shape are apart, in pieces and in parallel. What is found does not
+/// depend on the number of workers: pieces are cut in the same places and added up in order.
+package struct ValueComparison {
+  package let pair: CheckpointPair
+  package let jobs: Int
+  package let style: Progress.Style
+
+  package init(pair: CheckpointPair, jobs: Int, style: Progress.Style) {
+    self.pair = pair
+    self.jobs = jobs
+    self.style = style
+  }
+
+  /// How elements of two types are compared.
+  enum Method: Sendable {
+    /// As real numbers.
+    case real(RealType, RealType)
+    /// As elements of one type, whole numbers or bits.
+    case stored(ElementType)
+
+    /// Nil for types that have nothing in common, such as BF16 and I64.
+    init?(_ a: ElementType, _ b: ElementType) {
+      if let a = RealType(a), let b = RealType(b) {
+        self = .real(a, b)
+      } else if a == b {
+        self = .stored(a)
+      } else {
+        return nil
+      }
+    }
+  }
+
+  private struct Work: Sendable {
+    /// Among what `run` was given.
+    var number: Int
+    /// Among the logical tensors.
+    var a: Int
+    var b: Int
+    var method: Method
+    var count: Int
+    /// Of one element; all types of fewer than 8 bits fill whole bytes in every piece.
+    var bits: (a: Int, b: Int)
+    /// Of both tensors in their files.
+    var byteCount: Int
+  }
+
+  private struct Piece: Sendable {
+    var work: Work
+    var elements: Range<Int>
+  }
+
+  private struct Cursor: PieceCursor {
+    let works: [Work]
+    var current = 0
+    var element = 0
+
+    /// A multiple of 8. The widest elements are 8 bytes.
+    static let elementsPerPiece = 1 << 17
+
+    init(works: [Work]) { self.works = works }
+
+    mutating func next() -> Piece? {
+      guard current < works.count else { return nil }
+      let work = works[current]
+      let end = min(element + Self.elementsPerPiece, work.count)
+      let piece = Piece(work: work, elements: element..<end)
+      element = end
+      if end == work.count {
+        current += 1
+        element = 0
+      }
+      return piece
+    }
+  }
+
+  /// - Parameter positions: of pairs of one shape.
+  /// - Returns: one for each of them; nil when their types cannot be compared.
+  package func run(_ positions: [Int]) throws(Failure) -> [ValueDifference?] {
+    var works: [Work] = []
+    var result: [ValueDifference?] = []
+    var total = 0
+    for (number, position) in positions.enumerated() {
+      let (a, b) = pair.infos(position)
+      let method = Method(a.type, b.type)
+      result.append(method == nil ? nil : ValueDifference())
+      guard let method else { continue }
+      let (left, right) = pair.common[position]
+      let byteCount = pair.storedByteCount(position)
+      total = total.addingSaturated(byteCount)
+      works.append(
+        Work(
+          number: number, a: left, b: right, method: method, count: a.elementCount,
+          bits: (a.type.bitWidth, b.type.bitWidth), byteCount: byteCount))
+    }
+    let progress = Progress("measuring", total: total, style: style)
+    defer { progress.finish() }
+    let stream = OrderedStream<Cursor, PairBuffer>(jobs: jobs) { PairBuffer(capacity: 8 * Cursor.elementsPerPiece) }
+    try stream.run(Cursor(works: works)) { piece, buffer throws(Failure) in
+      try compare(piece, buffer)
+    } drain: { piece, buffer throws(Failure) in
+      result[piece.work.number]?.merge(buffer.difference)
+      progress.advance(by: piece.work.byteCount.part(piece.elements, of: piece.work.count))
+    }
+    return result
+  }
+
+  private func compare(_ piece: Piece, _ buffer: PairBuffer) throws(Failure) {
+    let work = piece.work
+    let a = unsafe buffer.a(Self.bytes(piece.elements.count, work.bits.a))
+    let b = unsafe buffer.b(Self.bytes(piece.elements.count, work.bits.b))
+    try unsafe pair.a.read(work.a, at: Self.bytes(piece.elements.lowerBound, work.bits.a), into: a)
+    try unsafe pair.b.read(work.b, at: Self.bytes(piece.elements.lowerBound, work.bits.b), into: b)
+    var difference = ValueDifference()
+    switch work.method {
+    case .real(let left, let right):
+      unsafe difference.add(UnsafeRawBufferPointer(a), as: left, UnsafeRawBufferPointer(b), as: right)
+    case .stored(let type):
+      unsafe difference.add(UnsafeRawBufferPointer(a), UnsafeRawBufferPointer(b), as: type)
+    }
+    buffer.difference = difference
+  }
+
+  /// No more than the tensor has, so that the product cannot overflow.
+  private static func bytes(_ elements: Int, _ bits: Int) -> Int { elements * bits / 8 }
+}
+
+extension RealType {
+  package init?(_ type: ElementType) {
+    switch type {
+    case .bf16: self = .bf16
+    case .f16: self = .f16
+    case .f32: self = .f32
+    case .f64: self = .f64
+    default: return nil
+    }
+  }
+}

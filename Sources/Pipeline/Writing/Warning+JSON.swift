@@ -1,7 +1,0 @@
-import Bytes
-import JSON
-
-extension Warning {
-  /// With all names.
-  var json: JSONValue { .string(description) }
-}

@@ -1,0 +1,63 @@
+import Tensors
+
+/// What autograd saves of one layer, or of what stands outside of the layers.
+struct LayerTensors {
+  /// Without what other layers save too.
+  private(set) var own = SavedBytes()
+  /// By name.
+  private(set) var shared: [String: SavedBytes] = [:]
+
+  private let trained: Activations.Trained
+  private let width: Checked
+  private var inputs: Set<String> = []
+
+  init(_ trained: Activations.Trained, _ width: Checked, _ tensors: [SavedTensor]) {
+    self.trained = trained
+    self.width = width
+    let trainsWeights = if case .everything = trained { true } else { false }
+    for tensor in tensors where trainsWeights || !tensor.isForWeights {
+      if let name = tensor.shared {
+        shared[name, default: SavedBytes()].add(tensor, width: width)
+      } else {
+        own.add(tensor, width: width)
+      }
+    }
+  }
+
+  /// With what other layers save too.
+  var whole: SavedBytes { shared.values.reduce(into: own, +=) }
+
+  /// What the gradient of a parameter, or of its adapter, needs.
+  mutating func add(_ parameter: FitParameter) {
+    guard case .adapter(let rank, let width) = trained else {
+      addInput(parameter)
+      return
+    }
+    guard parameter.isTarget, let adapter = parameter.role.adapter else { return }
+    let isWide = Checked(width) != self.width
+    let factors = Checked(rank) * (Checked(adapter.inputs) + Checked(adapter.outputs))
+    let elements = Checked(parameter.info.elementCount)
+    switch adapter.form {
+    case .linear:
+      own.add(.tokens, Checked(width) * Checked(rank))
+      if isWide {
+        own.add(.tokens, Checked(width) * Checked(adapter.inputs))
+      } else {
+        addInput(parameter)
+      }
+    case .matrix(let savesSum):
+      addInput(parameter)
+      if savesSum { own.add(.once, self.width * elements) }
+      if !isWide { own.add(.once, 4 * factors) }
+    case .stack:
+      addInput(parameter)
+      own.add(.once, self.width * elements)
+      if isWide { own.add(.once, self.width * factors) }
+    }
+  }
+
+  private mutating func addInput(_ parameter: FitParameter) {
+    guard case .shared(let name, let tensor) = parameter.role.input, inputs.insert(name).inserted else { return }
+    own.add(tensor, width: width)
+  }
+}

@@ -1,0 +1,183 @@
+import Architectures
+public import Bytes
+import Checkpoints
+import Commands
+public import Console
+import HeaderEditing
+import JSON
+import Safetensors
+package import Tensors
+import Writing
+
+/// `nibble verify`: is the checkpoint what its manifest says, and what the trainers' loaders expect?
+public struct Verify: Sendable {
+  /// A manifest that lies elsewhere, or what `llama-gguf-hash` printed.
+  public var manifest: String?
+  /// The checkpoint it was made from: quantize again and compare.
+  public var against: String?
+  public var jobs = processorCount()
+  public var progress = Progress.Style.automatic
+
+  public init() {}
+
+  public struct Problem: Sendable {
+    public var file: String?
+    public var tensor: String?
+    public var problem: String
+  }
+
+  public struct Result: Sendable {
+    public var tensorsChecked = 0
+    public var bytesChecked = 0
+    public var problems: [Problem] = []
+    /// What could not be checked, and why.
+    public var notChecked: [String] = []
+    public var warnings: [Warning] = []
+
+    public var isGood: Bool { problems.isEmpty }
+
+    package mutating func add(_ failure: Failure) {
+      problems.append(Problem(file: failure.file, tensor: failure.tensor, problem: failure.text))
+    }
+
+    package mutating func add(file: String? = nil, tensor: TensorName? = nil, _ problem: String) {
+      problems.append(Problem(file: file, tensor: tensor?.string, problem: problem))
+    }
+  }
+
+  /// - Throws: `malformed` for a damaged checkpoint only when there is no manifest to compare it with.
+  public func callAsFunction(_ path: String) throws(Failure) -> Result {
+    var result = Result()
+    let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
+    let sidecar = manifest == nil ? try GGUFSidecar(path: path) : nil
+    if HeaderJournal.isThere(for: path) {
+      result.add(file: FileName.last(of: path), "an edit of it was interrupted; 'nibble edit' on the file repairs it")
+    }
+    let hasManifest = try checkDigests(path, sidecar?.directory ?? directory, sidecar, &result)
+    var logical: LogicalTensors?
+    do throws(Failure) {
+      logical = try checkContents(path, hasManifest: hasManifest, &result)
+    } catch {
+      // Damage is a difference where there is something to differ from; a failing disk is not.
+      if !hasManifest || ![.malformed, .missing, .unsupported].contains(error.code) { throw error }
+      if !result.problems.contains(where: { $0.file == error.file && error.file != nil }) { result.add(error) }
+    }
+    if let against { try compare(logical, with: against, &result) }
+    return result
+  }
+
+  /// Whether there is a manifest. It is as large as the checkpoint's headers, and gone when this returns.
+  private func checkDigests(
+    _ path: String, _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
+  ) throws(Failure) -> Bool {
+    if let hashes = try readHashes() {
+      try HashCheck(manifest: hashes, style: progress).run(path, &result)
+      return true
+    }
+    guard let manifest = try readManifest(directory, sidecar, &result) else {
+      let name = sidecar?.name ?? Manifest.fileName
+      result.notChecked.append("digests: there is no \(name) that says what they should be")
+      return false
+    }
+    try DigestCheck(manifest: manifest, jobs: jobs, style: progress).run(
+      path, directory, isWhole: sidecar == nil, &result)
+    return true
+  }
+
+  /// What another tool has listed; nil for a manifest of Nibble, or none.
+  private func readHashes() throws(Failure) -> HashManifest? {
+    guard let manifest else { return nil }
+    let file = try InputFile(path: manifest)
+    return try HashManifest.isLikely(file) ? HashManifest(file) : nil
+  }
+
+  private func readManifest(
+    _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
+  ) throws(Failure) -> Manifest? {
+    if let manifest { return try Manifest(InputFile(path: manifest)) }
+    let name = sidecar?.name ?? Manifest.fileName
+    guard let directory, directory.contains(name) else {
+      if sidecar == nil, let directory, directory.contains(Manifest.checksumsName) {
+        result.add(file: Manifest.fileName, "is missing, but \(Manifest.checksumsName) is there")
+      }
+      return nil
+    }
+    do throws(Failure) {
+      return try Manifest(directory.open(name))
+    } catch {
+      // A manifest that was there and is damaged counts as a difference, not as its absence.
+      result.add(error)
+      return nil
+    }
+  }
+
+  // MARK: - Structure and contract
+
+  private func checkContents(
+    _ path: String, hasManifest: Bool, _ result: inout Result
+  ) throws(Failure) -> LogicalTensors {
+    let checkpoint = try openCheckpoint(path: path)
+    if let stored = checkpoint as? StoredSafetensors, let fault = stored.checkpoint.indexFault {
+      // What the manifest lists and is gone has been said already.
+      if !result.problems.contains(where: { $0.file == fault.file }) { result.add(file: fault.file, fault.text) }
+      result.warnings += stored.checkpoint.warnings
+    } else {
+      result.warnings += checkpoint.warnings
+    }
+    if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
+    let logical = try LogicalTensors(checkpoint, isLenient: true)
+    for problem in logical.problems { result.add(problem) }
+    let contract = ContractCheck(checkpoint: checkpoint, logical: logical)
+    try contract.run(&result)
+    return logical
+  }
+
+  private func compare(_ logical: LogicalTensors?, with source: String, _ result: inout Result) throws(Failure) {
+    guard let logical, logical.problems.isEmpty else {
+      result.notChecked.append("the comparison with \(source): the checkpoint is damaged")
+      return
+    }
+    if let values = logical.checkpoint as? GGUFValues {
+      return try GGUFSourceCheck(values: values, against: source, jobs: jobs, style: progress).run(&result)
+    }
+    if let model = try? ModelSource(path: logical.checkpoint.path), model.quantizationMethod == .other("MLX") {
+      guard let quantize = QuantizeToMLX(of: model) else {
+        result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
+        return
+      }
+      let plan = try quantize.prepare(try ModelSource(path: source)).plan
+      return try PlanCheck(
+        plan: plan, checkpoint: logical.checkpoint, against: source, jobs: jobs, style: progress
+      ).run(&result)
+    }
+    try SourceCheck(logical: logical, against: source, jobs: jobs, style: progress).run(&result)
+  }
+}
+
+extension Verify.Result {
+  /// The object that `--json` prints.
+  public var json: String {
+    JSONValue.object([
+      "ok": .bool(isGood), "tensorsChecked": .number(tensorsChecked), "bytesChecked": .number(bytesChecked),
+      "problems": .array(
+        problems.map { problem in
+          .object([
+            "file": problem.file.map(JSONValue.string) ?? .null,
+            "tensor": problem.tensor.map(JSONValue.string) ?? .null,
+            "problem": .string(problem.problem),
+          ])
+        }),
+      "notChecked": .array(notChecked.map(JSONValue.string)),
+    ]).text(.indented)
+  }
+
+  public var text: String {
+    var text = ""
+    for problem in problems {
+      text += "\(Failure(.malformed, problem.problem, file: problem.file, tensor: problem.tensor))\n"
+    }
+    for item in notChecked { text += "not checked: \(item.printable())\n" }
+    text += isGood ? "ok" : counted(problems.count, "problem")
+    return text + ": \(counted(tensorsChecked, "tensor")), \(byteText(bytesChecked)) checked\n"
+  }
+}

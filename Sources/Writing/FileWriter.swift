@@ -1,0 +1,131 @@
+package import Bytes
+import Checkpoints
+import Tensors
+
+/// Writes a plan's files from front to back, taking every digest from the bytes as they pass.
+final class FileWriter {
+  private let plan: WritePlan
+  private let files: StagedDirectory.Files
+  private let wantsSHA256: Bool
+
+  private var file: HashedFile?
+  private var fileIndex = -1
+  private var outputHasher = TensorHasher()
+  private var storedHasher = XXH3Hasher()
+
+  /// Of the files finished so far.
+  private(set) var fileDigests: [FileDigests] = []
+  /// Of every tensor written so far, in the order of the plan.
+  private(set) var outputDigests: [TensorDigests] = []
+  /// By position in `plan.stored.tensors`; nil for what was not read.
+  private(set) var storedDigests: [XXH3Digest?]
+
+  init(_ plan: WritePlan, files: StagedDirectory.Files, sha256: Bool) {
+    self.plan = plan
+    self.files = files
+    wantsSHA256 = sha256
+    storedDigests = Array(repeating: nil, count: plan.stored.tensors.count)
+  }
+
+  /// Pieces come in the order of the plan.
+  func write(_ piece: Piece, _ buffer: PieceBuffer) throws(Failure) {
+    let work = piece.work
+    if piece.isFirst {
+      try openFile(of: work.stepIndex)
+      outputHasher.begin(byteCount: try plan.outputs(of: work.step).first?.byteCount ?? 0)
+      storedHasher.reset()
+    }
+    let isCopy = work.encoder.keepsBytes
+    switch work.step.origin {
+    // A copy has the digest of what it is a copy of.
+    case .stored: if !isCopy { unsafe storedHasher.update(buffer.input) }
+    case .traced: unsafe storedHasher.update(buffer.stored)
+    case .derived: break
+    }
+    unsafe outputHasher.update(buffer.output)
+    if case .stored(let index) = work.step.origin, isCopy,
+      let (source, offset) = try (plan.stored as? any StoredCheckpoint)?.place(of: index)
+    {
+      try unsafe file?.append(buffer.output, copiedFrom: source, at: offset + piece.range.lowerBound)
+    } else {
+      try unsafe file?.append(buffer.output)
+    }
+    guard piece.isLast else { return }
+    outputDigests.append(outputHasher.finish())
+    try pad()
+    try unsafe work.encoder.finish(work) { bytes throws(Failure) in try unsafe append(bytes) }
+    try takeStoredDigests(of: work)
+  }
+
+  /// Finishes the last file; a plan without tensors still gives one.
+  func finish() throws(Failure) {
+    if fileIndex < 0, !plan.container.files.isEmpty { try open(0) }
+    try closeFile()
+  }
+
+  private func openFile(of stepIndex: Int) throws(Failure) {
+    if fileIndex >= 0, plan.container.files[fileIndex].steps.contains(stepIndex) { return }
+    try closeFile()
+    try open(fileIndex + 1)
+  }
+
+  private func open(_ index: Int) throws(Failure) {
+    fileIndex = index
+    var file = HashedFile(try files.create(plan.container.files[index].name), sha256: wantsSHA256)
+    try file.append(try plan.header(of: index))
+    self.file = consume file
+  }
+
+  private func closeFile() throws(Failure) {
+    guard let finished = file.take() else { return }
+    fileDigests.append(try finished.finish())
+  }
+
+  /// One whole tensor.
+  private func append(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
+    outputHasher.begin(byteCount: bytes.count)
+    unsafe outputHasher.update(bytes)
+    try unsafe file?.append(bytes)
+    outputDigests.append(outputHasher.finish())
+    try pad()
+  }
+
+  private func pad() throws(Failure) {
+    guard let size = file?.size else { return }
+    let rest = size.aligned(upTo: plan.container.alignment) - size
+    if rest > 0 { try file?.append([UInt8](repeating: 0, count: rest)) }
+  }
+
+  private func takeStoredDigests(of work: TensorWork) throws(Failure) {
+    switch work.step.origin {
+    case .stored(let index) where work.encoder.keepsBytes: storedDigests[index] = outputDigests.last?.whole
+    case .stored(let index), .traced(let index): storedDigests[index] = storedHasher.digest
+    case .derived(let indices):
+      for index in indices { storedDigests[index] = try plan.stored.digest(of: index) }
+    }
+  }
+}
+
+extension TensorSource {
+  /// Reads one tensor in pieces of bounded size, front to back.
+  package func forEachPiece(
+    of index: Int, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
+  ) throws(Failure) {
+    let total = tensors[index].byteCount
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: min(total, Piece.byteCount), alignment: 64)
+    defer { unsafe buffer.deallocate() }
+    var position = 0
+    while position < total {
+      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, total - position)])
+      try unsafe read(index, at: position, into: piece)
+      try unsafe body(UnsafeRawBufferPointer(piece))
+      position += piece.count
+    }
+  }
+
+  package func digest(of index: Int) throws(Failure) -> XXH3Digest {
+    var hasher = XXH3Hasher()
+    try unsafe forEachPiece(of: index) { bytes throws(Failure) in unsafe hasher.update(bytes) }
+    return hasher.digest
+  }
+}

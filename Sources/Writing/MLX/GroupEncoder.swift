@@ -1,0 +1,98 @@
+package import Bytes
+import Checkpoints
+package import Quantization
+package import Tensors
+
+/// Stores a weight as MLX does: codes, and behind them a scale of each group of a row and, for affine groups, a bias.
+package struct GroupEncoder: TensorEncoder {
+  package let format: GroupFormat
+
+  package init(format: GroupFormat) {
+    self.format = format
+  }
+
+  /// The end of the names of weights, which codes keep and `.scales` and `.biases` stand in place of.
+  package static let suffix = ".weight"
+  /// MLX stores codes as words of 32 bits.
+  private static let wordBits = 32
+
+  package var schemeName: String? { format.mode == .affine ? "MLX-Q\(format.bits)" : "MLX-MXFP4" }
+
+  package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
+    guard let module = weight.name.dropping(suffix: Self.suffix), let columns = weight.shape.last,
+      weight.shape.count > 1, let type = FloatType(weight.type)
+    else { throw Failure(.unsupported, "is no weight that MLX can quantize", tensor: weight.name.string) }
+    guard columns % format.groupSize == 0 else {
+      throw Failure(
+        .unsupported, "has rows of \(columns), which are no whole groups of \(format.groupSize)",
+        tensor: weight.name.string)
+    }
+    func output(_ name: TensorName, _ type: ElementType, _ columns: Int) throws(Failure) -> StoredTensor {
+      StoredTensor(try TensorInfo(name: name, type: type, shape: weight.shape.dropLast() + [columns]))
+    }
+    let groups = columns / format.groupSize
+    var outputs = [try output(weight.name, .u32, columns / Self.wordBits * format.bits)]
+    outputs.append(try output(module + ".scales", format.mode == .affine ? type.elementType : .u8, groups))
+    if format.hasBiases { outputs.append(try output(module + ".biases", type.elementType, groups)) }
+    return outputs
+  }
+
+  package func makeState(for weight: TensorInfo) -> (any Sendable)? {
+    let type = type(of: weight)
+    return GroupStatistics(
+      scales: format.scaleByteCount(weight.elementCount, as: type),
+      biases: format.biasByteCount(weight.elementCount, as: type))
+  }
+
+  private func type(of weight: TensorInfo) -> FloatType { FloatType(weight.type) ?? .f32 }
+
+  package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
+    guard let statistics = piece.work.state as? GroupStatistics else { throw Failure(.internal, "no room for scales") }
+    let type = type(of: piece.work.info)
+    let (start, count) = (piece.elements.lowerBound, piece.elements.count)
+    let values = unsafe RawSpan(_unsafeBytes: try buffer.read(input))
+    var codes = unsafe MutableRawSpan(_unsafeBytes: buffer.makeOutput(format.packedByteCount(count)))
+    let scaleStart = format.scaleByteCount(start, as: type)
+    let biasStart = format.biasByteCount(start, as: type)
+    var scales = unsafe MutableRawSpan(
+      _unsafeBytes: UnsafeMutableRawBufferPointer(
+        rebasing: statistics.scales[scaleStart..<scaleStart + format.scaleByteCount(count, as: type)]))
+    var biases = unsafe MutableRawSpan(
+      _unsafeBytes: UnsafeMutableRawBufferPointer(
+        rebasing: statistics.biases[biasStart..<biasStart + format.biasByteCount(count, as: type)]))
+    do throws(NonFinite) {
+      try format.quantize(values, as: type, packed: &codes, scales: &scales, biases: &biases)
+    } catch {
+      guard error.value.isFinite else {
+        throw .notFinite(error.value, at: start + error.index, piece, "quantized")
+      }
+      throw Failure(
+        .malformed, "element \(start + error.index) is \(error.value), and the range of its group is infinite",
+        tensor: piece.work.info.name.string)
+    }
+  }
+
+  package func finish(_ work: TensorWork, write: (UnsafeRawBufferPointer) throws(Failure) -> Void) throws(Failure) {
+    guard let statistics = work.state as? GroupStatistics else { throw Failure(.internal, "no room for scales") }
+    defer { extendLifetime(statistics) }
+    try unsafe write(UnsafeRawBufferPointer(statistics.scales))
+    if format.hasBiases { try unsafe write(UnsafeRawBufferPointer(statistics.biases)) }
+  }
+}
+
+/// Scales and biases of all groups of a weight, as they are stored.
+@safe final class GroupStatistics: @unchecked Sendable {
+  /// Workers fill disjoint parts.
+  let scales: UnsafeMutableRawBufferPointer
+  let biases: UnsafeMutableRawBufferPointer
+
+  init(scales: Int, biases: Int) {
+    unsafe self.scales = .allocate(byteCount: scales, alignment: 16)
+    unsafe self.biases = .allocate(byteCount: biases, alignment: 16)
+  }
+
+  deinit {
+    unsafe scales.deallocate()
+    unsafe biases.deallocate()
+  }
+}

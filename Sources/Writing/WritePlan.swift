@@ -1,0 +1,134 @@
+package import Bytes
+package import Checkpoints
+package import Tensors
+
+/// What is done with one tensor of the prepared source.
+package struct Step: Sendable {
+  /// Position in the prepared source's `tensors`.
+  package var tensor: Int
+  /// Position in the plan's `encoders`.
+  package var encoder: Int
+  package var origin: StoredOrigin
+
+  package init(tensor: Int, encoder: Int, origin: StoredOrigin) {
+    self.tensor = tensor
+    self.encoder = encoder
+    self.origin = origin
+  }
+}
+
+/// Everything about an output that can be known without reading data: every name, type, shape, size and place.
+package struct WritePlan: Sendable {
+  /// Where the values come from.
+  package let source: any TensorSource
+  /// The checkpoint on disk; `StoredOrigin` counts in its `tensors`. No tensors when the manifest tells of no source.
+  package let stored: any TensorSource
+  package let encoders: [any TensorEncoder]
+  /// In the order of the output.
+  package let steps: [Step]
+  package let container: any Container
+
+  package init(
+    source: any TensorSource, stored: any TensorSource, encoders: [any TensorEncoder], steps: [Step],
+    container: any Container
+  ) {
+    self.source = source
+    self.stored = stored
+    self.encoders = encoders
+    self.steps = steps
+    self.container = container
+  }
+
+  package func info(of step: Step) -> TensorInfo { source.tensors[step.tensor] }
+
+  package func encoder(of step: Step) -> any TensorEncoder { encoders[step.encoder] }
+
+  /// The tensors that a step writes, in file order.
+  package func outputs(of step: Step) throws(Failure) -> [StoredTensor] {
+    try encoder(of: step).outputs(for: info(of: step))
+  }
+
+  /// Everything of a file that stands before its data.
+  package func header(of file: Int) throws(Failure) -> [UInt8] {
+    let planned = container.files[file]
+    do throws(Failure) {
+      return try container.header(of: file) { () throws(Failure) in
+        var tensors: [StoredTensor] = []
+        for step in steps[planned.steps] { tensors += try outputs(of: step) }
+        return tensors
+      }
+    } catch { throw error.located(file: planned.name) }
+  }
+
+  /// Of all files, headers and padding included.
+  func fileByteCount() throws(Failure) -> Int {
+    var total = 0
+    for file in container.files.indices {
+      total = total.addingSaturated(try header(of: file).count).addingSaturated(container.files[file].dataByteCount)
+    }
+    return total
+  }
+
+  /// Of the tensors alone.
+  var dataByteCount: Int { container.files.reduce(0) { $0.addingSaturated($1.dataByteCount) } }
+
+  /// Stored tensors, and a bound of what the manifest and an index say of them.
+  package func entries() throws(Failure) -> (count: Int, byteCount: Int) {
+    var (count, bytes) = (0, 0)
+    for step in steps {
+      for output in try outputs(of: step) {
+        count += 1
+        bytes = bytes.addingSaturated(400 + 2 * output.name.byteCount)
+        guard let layout = PieceLayout(byteCount: output.byteCount) else { continue }
+        bytes = bytes.addingSaturated(16 * layout.count + 64)
+      }
+    }
+    return (count, bytes)
+  }
+
+  /// Of the values: adapters may bring more than the source has.
+  package var parameterCount: Int { steps.reduce(0) { $0.addingSaturated(info(of: $1).elementCount) } }
+
+  // MARK: - The input
+
+  /// Bytes read from files, all told.
+  package var inputByteCount: Int { steps.reduce(0) { $0.addingSaturated(inputByteCount(of: $1)) } }
+
+  private func inputByteCount(of step: Step) -> Int {
+    encoder(of: step).storedByteCount(of: info(of: step)) ?? source.storedByteCount(of: step.tensor)
+  }
+
+  /// What is read from files for a piece; that of all pieces adds up to the whole.
+  package func inputByteCount(of piece: Piece) -> Int {
+    inputByteCount(of: piece.work.step).part(piece.range, of: piece.work.info.byteCount)
+  }
+}
+
+extension WritePlan: ManifestTensors {
+  package func forEach(
+    _ body: (_ name: TensorName, _ file: String, _ offset: Int, _ byteCount: Int) throws(Failure) -> Void
+  ) throws(Failure) {
+    for (index, file) in container.files.enumerated() {
+      var offset = try header(of: index).count
+      for step in steps[file.steps] {
+        for output in try outputs(of: step) {
+          try body(output.name, file.name, offset, output.byteCount)
+          offset = (offset + output.byteCount).aligned(upTo: container.alignment)
+        }
+      }
+    }
+  }
+}
+
+/// A source without tensors: the manifest has a place for one source only.
+struct NoTensors: TensorSource {
+  let tensors: [TensorInfo] = []
+
+  func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+    throw Failure(.internal, "no tensor \(index)")
+  }
+}
+
+extension Int {
+  package func aligned(upTo alignment: Int) -> Int { (self + alignment - 1) / alignment * alignment }
+}
