@@ -77,16 +77,6 @@ public final class GGUFCheckpoint: Sendable {
     self.warnings = Warning.grouped(warnings)
   }
 
-  /// Whether a path is that of a GGUF file, or of a directory that holds such and no safetensors.
-  public static func isGGUF(path: String) throws(Failure) -> Bool {
-    guard InputDirectory.exists(at: path) else {
-      return try GGUFHeader.isGGUF(HubCache.openModel(at: path))
-    }
-    let names = try InputDirectory(path: path).names().filter { !$0.hasPrefix(".") }
-    return names.contains { $0.hasSuffix(".gguf") }
-      && !names.contains { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
-  }
-
   /// The position in `tensors` of a name.
   public func index(of name: TensorName) -> Int? {
     order.position(of: name.string) { tensors[$0].name.string }

@@ -14,7 +14,7 @@ extension ModelSource {
   /// - Throws: `malformed`, naming the tensor, what was found and what is wanted.
   package func checkContents() throws(Failure) -> ContentsReport {
     guard checkpoint.directory != nil, !isAdapter, let config else { return ContentsReport() }
-    let contents = Contents(logical: logical, config: config)
+    let contents = Contents(logical: logical, config: config, planned: weightPlan)
     var report = contents.report()
     if logical.hasFourBitWeights { for fault in contents.skipListFaults() { report.add(fault) } }
     if let first = report.faults.first {
@@ -43,10 +43,20 @@ extension ContentsReport {
 package struct Contents {
   package let logical: LogicalTensors
   package let config: JSONValue
+  private let planned: () -> WeightPlan?
 
-  package init(logical: LogicalTensors, config: JSONValue) {
+  /// - Parameter planned: the weight plan of these tensors, where it is known.
+  package init(logical: LogicalTensors, config: JSONValue, planned: @autoclosure @escaping () -> WeightPlan? = nil) {
     self.logical = logical
     self.config = config
+    self.planned = planned
+  }
+
+  /// Which of the tensors transformers would quantize.
+  var weightPlan: WeightPlan {
+    planned()
+      ?? planWeights(
+        logical.items.map(logical.info), configuration: ModelConfiguration(config), target: .transformers5, keep: [])
   }
 
   /// - Parameter names: other names than those that the tensors are stored under.
@@ -66,7 +76,7 @@ package struct Contents {
     var report = Architectures.checkContents(
       infos, isQuantized: isQuantized, configuration: configuration,
       hasOwnCode: config["auto_map"]?.object?.isEmpty == false, member: member)
-    if let fault = unquantized(infos, configuration) { report.add(fault) }
+    if let fault = unquantized(infos, configuration, isRenamed: names != nil) { report.add(fault) }
     return report
   }
 
@@ -80,14 +90,19 @@ package struct Contents {
   }
 
   /// The first linear weight in 16 bits of a checkpoint that says that it is in 4, and has none that is.
-  private func unquantized(_ infos: [TensorInfo], _ configuration: ModelConfiguration) -> ContentsReport.Fault? {
+  private func unquantized(_ infos: [TensorInfo], _ configuration: ModelConfiguration, isRenamed: Bool)
+    -> ContentsReport.Fault?
+  {
     guard let settings = config["quantization_config"], settings["load_in_4bit"]?.bool == true,
       ["bitsandbytes", nil].contains(settings["quant_method"]?.string), !logical.hasFourBitWeights,
       logical.problems.isEmpty
     else { return nil }
     let skipped = SkipList(settings["llm_int8_skip_modules"]?.array?.compactMap(\.string) ?? [])
     if !skipped.patterns.isEmpty { return nil }
-    let plan = planWeights(infos, configuration: configuration, target: .transformers5, keep: [])
+    let plan =
+      isRenamed
+      ? planWeights(infos, configuration: configuration, target: .transformers5, keep: [])
+      : weightPlan
     for (index, disposition) in plan.dispositions.enumerated() {
       guard disposition == .quantize || disposition == .quantizeTransposed else { continue }
       if let module = plan.modules[index], skipped.matches(module) { continue }

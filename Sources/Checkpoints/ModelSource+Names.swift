@@ -9,8 +9,7 @@ extension ModelSource {
 
   /// Positions of the weights that would be quantized.
   package var quantizedWeights: Set<Int> {
-    let plan = planWeights(
-      logical.items.map(logical.info), configuration: configuration, target: .transformers5, keep: [])
+    let plan = weightPlan
     return Set(
       plan.dispositions.indices.filter {
         plan.dispositions[$0] == .quantize || plan.dispositions[$0] == .quantizeTransposed

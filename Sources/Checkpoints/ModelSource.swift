@@ -8,6 +8,8 @@ import Tensors
 /// A model as it lies on disk: weights, configuration, and the files beside them.
 public struct ModelSource: Sendable {
   package let checkpoint: any StoredCheckpoint
+  /// The same as `checkpoint` for a model that lies in GGUF.
+  package let gguf: GGUFModel?
   package let logical: LogicalTensors
   /// `config.json`; nil when a single file was named or the directory has none.
   package let config: JSONValue?
@@ -19,24 +21,26 @@ public struct ModelSource: Sendable {
   package static let configName = "config.json"
   package static let configLimit = 16 << 20
 
+  private let planned = Once<WeightPlan>()
+
   /// Files that go along and have to be made first.
   let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
 
   /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
   /// made from.
-  public init(path: String) throws(Failure) { try self.init(path: path, blocksAs: .bf16) }
+  public init(path: String) throws(Failure) { try self.init(CheckpointFiles(path: path)) }
 
   /// - Parameter blocksAs: what the block types of GGUF become.
-  package init(path: String, blocksAs type: FloatType) throws(Failure) {
-    guard try GGUFCheckpoint.isGGUF(path: path) else {
-      try self.init(StoredSafetensors(path: path))
-      return
+  package init(_ files: CheckpointFiles, blocksAs type: FloatType = .bf16) throws(Failure) {
+    switch files {
+    case .safetensors(let stored): try self.init(stored)
+    case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
     }
-    self.init(try GGUFModel(path: path, blockType: type))
   }
 
   private init(_ model: GGUFModel) {
     checkpoint = model
+    gguf = model
     logical = LogicalTensors(plain: model)
     config = model.config
     sideFiles = []
@@ -45,8 +49,9 @@ public struct ModelSource: Sendable {
   }
 
   /// A GGUF model under its own names, without a configuration.
-  package init(_ values: GGUFValues) {
+  package init(raw values: GGUFValues) {
     checkpoint = values
+    gguf = nil
     logical = LogicalTensors(plain: values)
     config = nil
     sideFiles = []
@@ -59,6 +64,7 @@ public struct ModelSource: Sendable {
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored
     self.checkpoint = checkpoint
+    gguf = nil
     makeSideFiles = { ([], []) }
     logical = try LogicalTensors(checkpoint)
     guard let directory = checkpoint.directory else {
@@ -139,13 +145,19 @@ public struct ModelSource: Sendable {
   /// GGUF has them in F32 only. A loader takes those of a quantized checkpoint as they are, and cannot multiply what a
   /// norm in F32 gives out with the 16 bits of the output embedding.
   package var vectorType: FloatType? {
-    checkpoint is GGUFModel ? config?["dtype"]?.string.flatMap(FloatType.init(torchName:)) : nil
+    gguf != nil ? config?["dtype"]?.string.flatMap(FloatType.init(torchName:)) : nil
+  }
+
+  /// Which of the logical tensors transformers would quantize.
+  package var weightPlan: WeightPlan {
+    planned.value {
+      planWeights(logical.items.map(logical.info), configuration: configuration, target: .transformers5, keep: [])
+    }
   }
 
   /// Positions of the weights of `Conv1D`, which lie transposed in a plain checkpoint.
   package var transposedWeights: Set<Int> {
-    let plan = planWeights(
-      logical.items.map(logical.info), configuration: configuration, target: .transformers5, keep: [])
+    let plan = weightPlan
     return Set(plan.dispositions.indices.filter { plan.dispositions[$0] == .quantizeTransposed })
   }
 

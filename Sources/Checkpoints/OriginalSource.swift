@@ -11,8 +11,12 @@ package struct OriginalSource: Sendable {
   package let conv1D: Set<Int>
 
   /// - Parameter isRaw: a GGUF model is meant under its own names.
-  package init(path: String, isRaw: Bool = false) throws(Failure) {
-    model = isRaw ? ModelSource(try GGUFValues(path: path)) : try ModelSource(path: path, blocksAs: .f32)
+  package init(_ files: CheckpointFiles, isRaw: Bool = false) throws(Failure) {
+    if isRaw, case .gguf(let values) = files {
+      model = ModelSource(raw: values)
+    } else {
+      model = try ModelSource(files, blocksAs: .f32)
+    }
     values = DequantizedSource(model.logical)
     conv1D = model.transposedWeights
   }

@@ -16,8 +16,7 @@ extension Contents {
     if entries?.count != list?.count { return [] }
     let skipped = entries.map { SkipList($0) }
     if skipped?.patterns.isEmpty == false { return [] }
-    let plan = planWeights(
-      logical.items.map(logical.info), configuration: ModelConfiguration(config), target: .transformers5, keep: [])
+    let plan = weightPlan
     var quantized: Set<String> = []
     if skipped == nil {
       for case (.packed, let module?) in zip(logical.items, plan.modules) { quantized.insert(module.withoutNumbers) }

@@ -70,7 +70,7 @@ package struct SourceRecord {
 
   private static func options(_ path: String) throws(Failure) -> JSONValue? {
     let place: (directory: InputDirectory, name: String)?
-    if let sidecar = try GGUFSidecar(path: path) {
+    if let sidecar = try GGUFSidecar(path: path, .detect(path)) {
       place = (sidecar.directory, sidecar.name)
     } else {
       place = InputDirectory.exists(at: path) ? (try InputDirectory(path: path), Manifest.fileName) : nil

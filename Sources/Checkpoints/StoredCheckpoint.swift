@@ -6,6 +6,8 @@ package import Tensors
 
 /// A model's tensors as they lie in files of one format.
 package protocol StoredCheckpoint: TensorSource {
+  /// What lies on disk, whatever has been made of it.
+  var files: CheckpointFiles { get }
   /// `safetensors` or `gguf`.
   var container: String { get }
   /// As the user named it.
@@ -61,18 +63,13 @@ extension StoredCheckpoint {
   }
 }
 
-/// The tensors of a file or directory under the names they have there.
-package func openCheckpoint(path: String) throws(Failure) -> any StoredCheckpoint {
-  if try GGUFCheckpoint.isGGUF(path: path) { return try GGUFValues(path: path) }
-  return try StoredSafetensors(path: path)
-}
-
 /// Safetensors as they lie on disk.
 package struct StoredSafetensors: StoredCheckpoint {
   package let checkpoint: SafetensorsCheckpoint
 
   package init(path: String) throws(Failure) { checkpoint = try SafetensorsCheckpoint(path: path) }
 
+  package var files: CheckpointFiles { .safetensors(self) }
   package var container: String { "safetensors" }
   package var path: String { checkpoint.path }
   package var directory: InputDirectory? { checkpoint.directory }

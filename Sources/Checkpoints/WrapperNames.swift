@@ -82,6 +82,7 @@ package struct UnwrappedCheckpoint: StoredCheckpoint {
       ]
   }
 
+  package var files: CheckpointFiles { .safetensors(base) }
   package var container: String { base.container }
   package var path: String { base.path }
   package var directory: InputDirectory? { base.directory }

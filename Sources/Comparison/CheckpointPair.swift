@@ -17,10 +17,10 @@ package struct CheckpointPair: Sendable {
   /// - Throws: what opening a checkpoint throws; `missing` when the pattern matches no name.
   package init(_ aPath: String, _ bPath: String, matching pattern: Glob?) throws(Failure) {
     // Two of one kind are compared under the names they share; otherwise the GGUF model takes the other's.
-    let areGGUF = (try ComparedCheckpoint.isGGUF(aPath), try ComparedCheckpoint.isGGUF(bPath))
-    let isRaw = areGGUF.0 && areGGUF.1
-    let originalA = try ComparedCheckpoint.original(aPath, isRaw: isRaw)
-    let originalB = try ComparedCheckpoint.original(bPath, isRaw: isRaw)
+    let (a, b) = (try ComparedCheckpoint.open(aPath), try ComparedCheckpoint.open(bPath))
+    let isRaw = a.gguf != nil && b.gguf != nil
+    let originalA = try ComparedCheckpoint.original(a, isRaw: isRaw)
+    let originalB = try ComparedCheckpoint.original(b, isRaw: isRaw)
     func keys(_ original: OriginalSource) -> [TensorName?] {
       original.values.tensors.map { pattern?.matches($0.name.string) ?? true ? $0.name : nil }
     }

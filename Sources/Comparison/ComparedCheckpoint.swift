@@ -14,13 +14,15 @@ package struct ComparedCheckpoint: Sendable {
 
   package var checkpoint: any StoredCheckpoint { logical.checkpoint }
 
-  package static func isGGUF(_ path: String) throws(Failure) -> Bool {
-    do throws(Failure) { return try GGUFCheckpoint.isGGUF(path: path) } catch { throw located(error, path) }
+  package static func open(_ path: String) throws(Failure) -> CheckpointFiles {
+    do throws(Failure) { return try CheckpointFiles(path: path) } catch { throw located(error, path) }
   }
 
   /// - Parameter isRaw: a GGUF model is meant under its own names.
-  package static func original(_ path: String, isRaw: Bool = false) throws(Failure) -> OriginalSource {
-    do throws(Failure) { return try OriginalSource(path: path, isRaw: isRaw) } catch { throw located(error, path) }
+  package static func original(_ files: CheckpointFiles, isRaw: Bool = false) throws(Failure) -> OriginalSource {
+    do throws(Failure) { return try OriginalSource(files, isRaw: isRaw) } catch {
+      throw located(error, files.checkpoint.path)
+    }
   }
 
   /// - Parameter turned: positions of matrices that lie the other way round in the other checkpoint.

@@ -195,7 +195,7 @@ package struct StatisticsScan {
       let index = try position(of: weight.info, in: model.values)
       return (try model.oriented(index, as: weight.info.shape), index)
     case .gguf(let other):
-      guard let values = source.logical.checkpoint as? GGUFValues,
+      guard let values = source.logical.checkpoint.files.gguf,
         case .plain(let stored) = source.logical.items[item], values.checkpoint.tensors[stored].type.isQuantized
       else { return nil }
       let info = values.tensors[stored]

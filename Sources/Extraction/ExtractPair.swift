@@ -24,8 +24,8 @@ struct ExtractPair: Sendable {
   /// - Throws: `unsupported` when one of the two is quantized otherwise than in 4 bits, `malformed` when one has
   ///   tensors that the other has not.
   init(_ basePath: String, _ tunedPath: String) throws(Failure) {
-    let a = try ComparedCheckpoint.original(basePath)
-    let b = try ComparedCheckpoint.original(tunedPath)
+    let a = try ComparedCheckpoint.original(ComparedCheckpoint.open(basePath))
+    let b = try ComparedCheckpoint.original(ComparedCheckpoint.open(tunedPath))
     var contentWarnings: [Warning] = []
     for model in [a.model, b.model] {
       try model.refuseAdapter("an adapter is made from the weights before and after training")
@@ -41,8 +41,7 @@ struct ExtractPair: Sendable {
     names = a.model.names
     let tunedNames = b.model.names
     isTied = names.tiesEmbeddings && tunedNames.tiesEmbeddings && names.hasOutputEmbedding
-    weights = planWeights(
-      a.values.tensors, configuration: a.model.configuration, target: .transformers5, keep: [])
+    weights = a.model.weightPlan
     var keysA = Self.keys(names)
     var keysB = Self.keys(tunedNames)
     if Set(keysA).count != keysA.count || Set(keysB).count != keysB.count {

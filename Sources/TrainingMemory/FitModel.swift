@@ -26,45 +26,33 @@ struct FitModel: Sendable {
   ///   transformers that it becomes before it is trained.
   /// - Throws: `missing`, `malformed`, and `unsupported` for an architecture that is not known.
   init(path: String) throws(Failure) {
-    if try GGUFCheckpoint.isGGUF(path: path) {
-      let model = try ModelSource(path: path)
+    let format = try CheckpointFormat.detect(path)
+    switch format {
+    case .ggufFile, .ggufDirectory:
+      let model = try ModelSource(CheckpointFiles(path: path, format))
       guard let config = model.config else { throw Failure(.internal, "a model without a configuration", file: path) }
       try self.init(model, ("its metadata", config))
-      return
-    }
-    if InputDirectory.exists(at: path) {
+    case .safetensorsDirectory, .adapterDirectory:
       let directory = try InputDirectory(path: path)
-      let names = try directory.entries().map(\.name)
-      if names.contains(where: { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }) {
-        let model = try ModelSource(path: path)
-        try model.refuseAdapter("name the one that it was trained on")
-        guard let config = model.config else {
-          throw Failure(.missing, "has no \(ModelSource.configName), which names the architecture", file: path)
-        }
-        try self.init(model, (ModelSource.configName, config))
-      } else {
-        guard names.contains(ModelSource.configName) else {
-          let hint = HubCache.hint(for: directory)
-          throw Failure(.missing, hint ?? "has neither safetensors nor a \(ModelSource.configName)", file: path)
-        }
-        try self.init(Self.config(directory.open(ModelSource.configName)))
+      guard try directory.names().contains(where: { $0.hasSuffix(".safetensors") || $0.hasSuffix(".index.json") })
+      else {
+        let hint = HubCache.hint(for: directory)
+        throw Failure(.missing, hint ?? "has neither safetensors nor a \(ModelSource.configName)", file: path)
       }
-      return
-    }
-    let file = try InputFile(path: path)
-    if try Self.isText(file) {
-      try self.init(Self.config(file))
-    } else {
-      let model = try ModelSource(path: path)
+      let model = try ModelSource(CheckpointFiles(path: path, format))
+      try model.refuseAdapter("name the one that it was trained on")
+      guard let config = model.config else {
+        throw Failure(.missing, "has no \(ModelSource.configName), which names the architecture", file: path)
+      }
+      try self.init(model, (ModelSource.configName, config))
+    case .configurationDirectory:
+      try self.init(Self.config(InputDirectory(path: path).open(ModelSource.configName)))
+    case .configurationFile: try self.init(Self.config(InputFile(path: path)))
+    case .safetensorsFile:
+      let model = try ModelSource(CheckpointFiles(path: path, format))
       let folder = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().map { $0 + "/" }.joined()
       try self.init(model, Self.config(InputFile(path: folder + ModelSource.configName)))
     }
-  }
-
-  /// Safetensors begin with a header's length, of which the last of eight bytes is 0: no text has that.
-  private static func isText(_ file: InputFile) throws(Failure) -> Bool {
-    let first = try file.bytes(in: 0..<min(file.size, 8))
-    return !first.contains(0) && first.first { ![9, 10, 13, 32].contains($0) } == UInt8(ascii: "{")
   }
 
   private static func config(_ file: InputFile) throws(Failure) -> (name: String, value: JSONValue) {

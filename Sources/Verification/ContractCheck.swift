@@ -14,7 +14,7 @@ struct ContractCheck {
   func run(_ result: inout Verify.Result) throws(Failure) {
     let weights = logical.items.compactMap(\.fourBit)
     for weight in weights { try checkValues(weight, &result) }
-    if let values = checkpoint as? GGUFValues { try checkArchitecture(of: values, &result) }
+    if let values = checkpoint.files.gguf { try checkArchitecture(of: values, &result) }
     guard let directory = checkpoint.directory, directory.contains(ModelSource.configName) else {
       if !weights.isEmpty { result.notChecked.append("the skip list: there is no config.json") }
       return

@@ -20,7 +20,7 @@ struct GGUFSourceCheck {
       result.notChecked.append("the comparison with \(against): an importance matrix shaped the blocks")
       return
     }
-    let input = try GGUFInput(path: against, isExact: true)
+    let input = try GGUFInput(CheckpointFiles(path: against), isExact: true)
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in input.source.tensors.enumerated() { positions[tensor.name] = index }
     var order: [Int] = []

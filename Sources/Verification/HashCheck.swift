@@ -24,12 +24,11 @@ struct HashCheck {
   }
 
   /// - Throws: `malformed` when the manifest says nothing of the model, or contradicts itself.
-  func run(_ path: String, _ result: inout Verify.Result) throws(Failure) {
-    guard try GGUFCheckpoint.isGGUF(path: path) else {
+  func run(_ checkpoint: GGUFCheckpoint?, _ path: String, _ result: inout Verify.Result) throws(Failure) {
+    guard let checkpoint else {
       throw Failure(
         .unsupported, "holds digests of llama-gguf-hash, which are of GGUF files only", file: manifest.name)
     }
-    let checkpoint = try GGUFCheckpoint(path: path)
     var used: Set<Int> = []
     var expected: [ExpectedFile] = []
     for file in checkpoint.files { expected.append(try self.expected(of: file.name, path, &used)) }

@@ -13,7 +13,7 @@ struct SourceCheck {
   let style: Progress.Style
 
   func run(_ result: inout Verify.Result) throws(Failure) {
-    let original = try OriginalSource(path: against)
+    let original = try OriginalSource(CheckpointFiles(path: against))
     let source = original.values
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in source.tensors.enumerated() { positions[tensor.name] = index }

@@ -48,15 +48,26 @@ public struct Verify: Sendable {
   /// - Throws: `malformed` for a damaged checkpoint only when there is no manifest to compare it with.
   public func callAsFunction(_ path: String) throws(Failure) -> Result {
     var result = Result()
+    let format = try CheckpointFormat.detect(path)
     let directory = InputDirectory.exists(at: path) ? try InputDirectory(path: path) : nil
-    let sidecar = manifest == nil ? try GGUFSidecar(path: path) : nil
+    let sidecar = manifest == nil ? try GGUFSidecar(path: path, format) : nil
+    let hashes = try readHashes()
+    // Headers are read once; beside a manifest, which may be as large, only when it is gone.
+    let files = hashes == nil ? nil : try CheckpointFiles(path: path, format)
     if HeaderJournal.isThere(for: path) {
       result.add(file: FileName.last(of: path), "an edit of it was interrupted; 'nibble edit' on the file repairs it")
     }
-    let hasManifest = try checkDigests(path, sidecar?.directory ?? directory, sidecar, &result)
+    let hasManifest: Bool
+    if let hashes {
+      try HashCheck(manifest: hashes, style: progress).run(files?.gguf?.checkpoint, path, &result)
+      hasManifest = true
+    } else {
+      hasManifest = try checkDigests(path, sidecar?.directory ?? directory, sidecar, &result)
+    }
     var logical: LogicalTensors?
     do throws(Failure) {
-      logical = try checkContents(path, hasManifest: hasManifest, &result)
+      let files = if let files { files } else { try CheckpointFiles(path: path, format) }
+      logical = try checkContents(files, hasManifest: hasManifest, &result)
     } catch {
       // Damage is a difference where there is something to differ from; a failing disk is not.
       if !hasManifest || ![.malformed, .missing, .unsupported].contains(error.code) { throw error }
@@ -70,10 +81,6 @@ public struct Verify: Sendable {
   private func checkDigests(
     _ path: String, _ directory: InputDirectory?, _ sidecar: GGUFSidecar?, _ result: inout Result
   ) throws(Failure) -> Bool {
-    if let hashes = try readHashes() {
-      try HashCheck(manifest: hashes, style: progress).run(path, &result)
-      return true
-    }
     guard let manifest = try readManifest(directory, sidecar, &result) else {
       let name = sidecar?.name ?? Manifest.fileName
       result.notChecked.append("digests: there is no \(name) that says what they should be")
@@ -114,10 +121,10 @@ public struct Verify: Sendable {
   // MARK: - Structure and contract
 
   private func checkContents(
-    _ path: String, hasManifest: Bool, _ result: inout Result
+    _ files: CheckpointFiles, hasManifest: Bool, _ result: inout Result
   ) throws(Failure) -> LogicalTensors {
-    let checkpoint = try openCheckpoint(path: path)
-    if let stored = checkpoint as? StoredSafetensors, let fault = stored.checkpoint.indexFault {
+    let checkpoint = files.checkpoint
+    if let stored = files.safetensors, let fault = stored.checkpoint.indexFault {
       // What the manifest lists and is gone has been said already.
       if !result.problems.contains(where: { $0.file == fault.file }) { result.add(file: fault.file, fault.text) }
       result.warnings += stored.checkpoint.warnings
@@ -137,10 +144,10 @@ public struct Verify: Sendable {
       result.notChecked.append("the comparison with \(source): the checkpoint is damaged")
       return
     }
-    if let values = logical.checkpoint as? GGUFValues {
+    if let values = logical.checkpoint.files.gguf {
       return try GGUFSourceCheck(values: values, against: source, jobs: jobs, style: progress).run(&result)
     }
-    if let model = try? ModelSource(path: logical.checkpoint.path), model.quantizationMethod == .other("MLX") {
+    if let model = try? ModelSource(logical.checkpoint.files), model.quantizationMethod == .other("MLX") {
       guard let quantize = QuantizeToMLX(of: model) else {
         result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
         return

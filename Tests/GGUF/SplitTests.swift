@@ -129,13 +129,11 @@ import Testing
     try directory.write(".hidden.gguf", [])
     try directory.write("notes.txt", [])
     #expect(try GGUFCheckpoint(path: directory.path).tensors.count == 3)
-    #expect(try GGUFCheckpoint.isGGUF(path: directory.path))
     try directory.write("b.gguf", GGUFBuilder.small.bytes)
     let failure = try refused()
     #expect(
       failure.code == .malformed && failure.message == "holds 2 GGUF models ('a.gguf', 'b.gguf'): name the one meant")
     try directory.write("model.safetensors", [])
-    #expect(try !GGUFCheckpoint.isGGUF(path: directory.path))
   }
 
   /// A part that follows the first does not stand for the model, but is enough to say what is missing.

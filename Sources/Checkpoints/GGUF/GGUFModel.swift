@@ -19,8 +19,7 @@ package struct GGUFModel: StoredCheckpoint {
   private let positions: [TensorName: Int]
 
   /// - Parameter blockType: what blocks become.
-  package init(path: String, blockType: FloatType) throws(Failure) {
-    let values = try GGUFValues(path: path)
+  package init(_ values: GGUFValues, blockType: FloatType) throws(Failure) {
     let checkpoint = values.checkpoint
     let plan: HuggingFaceModelPlan
     do throws(Failure) {
@@ -70,6 +69,7 @@ package struct GGUFModel: StoredCheckpoint {
     }
   }
 
+  package var files: CheckpointFiles { .gguf(values) }
   package var container: String { "gguf" }
   package var path: String { values.path }
   /// What lies beside a GGUF file is not part of the model.

@@ -11,9 +11,9 @@ package struct GGUFSidecar {
   package let name: String
 
   /// - Returns: nil when the path is not that of a GGUF model.
-  package init?(path: String) throws(Failure) {
-    guard try GGUFCheckpoint.isGGUF(path: path) else { return nil }
-    if InputDirectory.exists(at: path) {
+  package init?(path: String, _ format: CheckpointFormat) throws(Failure) {
+    guard format.isGGUF else { return nil }
+    if format.isDirectory {
       directory = try InputDirectory(path: path)
       let names = try directory.names()
       name = names.first { $0.hasSuffix(".gguf" + Self.suffix) } ?? "*.gguf" + Self.suffix

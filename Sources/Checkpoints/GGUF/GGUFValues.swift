@@ -22,6 +22,7 @@ package struct GGUFValues: StoredCheckpoint {
     self.tensors = tensors
   }
 
+  package var files: CheckpointFiles { .gguf(self) }
   package var container: String { "gguf" }
   package var path: String { checkpoint.path }
   package var directory: InputDirectory? { checkpoint.directory }

@@ -25,27 +25,18 @@ public struct Convert: Sendable {
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
-    if try Self.isAdapter(source, forGGUF: output.hasSuffix(".gguf")) {
+    let format = try CheckpointFormat.detect(source)
+    let isGGUF = output.hasSuffix(".gguf")
+    let files = isGGUF && format == .adapterDirectory ? nil : try CheckpointFiles(path: source, format)
+    guard let files, try files.gguf?.checkpoint.metadata.text("general.type") != "adapter" else {
       throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
     }
-    if output.hasSuffix(".gguf") { return try convertToGGUF(source, output: output, announce: announce) }
-    let model = try ModelSource(path: source, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+    if isGGUF { return try convertToGGUF(files, output: output, announce: announce) }
+    let model = try ModelSource(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
     do throws(Failure) {
       if model.isAdapter { return try prepareAdapter(model).run(into: output, announce: announce) }
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
-  }
-
-  /// Whether it is an adapter that its names alone do not convert. One of PEFT is safetensors like any other as long as
-  /// it stays in them.
-  private static func isAdapter(_ path: String, forGGUF: Bool) throws(Failure) -> Bool {
-    if try GGUFCheckpoint.isGGUF(path: path) {
-      return try GGUFCheckpoint(path: path).metadata.text("general.type") == "adapter"
-    }
-    guard forGGUF, InputDirectory.exists(at: path) else { return false }
-    let names = try InputDirectory(path: path).names()
-    return names.contains(Adapter.configName) && names.contains(Adapter.weightsName)
-      && !names.contains { $0.hasSuffix(".safetensors") && $0 != Adapter.weightsName }
   }
 
   package func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {

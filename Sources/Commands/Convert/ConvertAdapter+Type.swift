@@ -22,7 +22,7 @@ extension Convert {
     let plan = try WritePlan(
       file: Adapter.weightsName, of: source, stored: checkpoint,
       origins: source.tensors.indices.map { conversions[$0] == nil ? .stored($0) : .derived([$0]) },
-      metadata: (checkpoint as? StoredSafetensors)?.checkpoint.metadata)
+      metadata: checkpoint.files.safetensors?.checkpoint.metadata)
     var side = try SideFiles(of: model)
     // It is about the model, not about the adapter's factors.
     if model.config != nil, let directory = checkpoint.directory { side.add(ModelSource.configName, in: directory) }

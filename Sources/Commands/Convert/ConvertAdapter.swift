@@ -15,9 +15,9 @@ extension Convert {
     let model = try ModelSource(path: path)
     do throws(Failure) {
       let base = try AdapterBase(model)
-      let isDirectory = InputDirectory.exists(at: source)
-      let isFile = try GGUFCheckpoint.isGGUF(path: source)
-      guard isDirectory || isFile else {
+      let format = try CheckpointFormat.detect(source)
+      let isDirectory = format.isDirectory
+      guard isDirectory || format == .ggufFile else {
         throw Failure(.malformed, "is neither the directory of a PEFT adapter nor a GGUF file", file: source)
       }
       guard output.hasSuffix(".gguf") == isDirectory else {

@@ -9,10 +9,10 @@ package import Writing
 extension Convert {
   /// To GGUF: matrices keep their dtype unless another is asked for, vectors become F32, as llama.cpp wants them.
   func convertToGGUF(
-    _ source: String, output: String, announce: (Warning) -> Void
+    _ files: CheckpointFiles, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     let target = FloatType(torchName: type.rawValue)
-    let input = try GGUFInput(path: source, isExact: target != nil)
+    let input = try GGUFInput(files, isExact: target != nil)
     do throws(Failure) {
       let plan = try input.plan(as: target, name: FileName.last(of: output), maxShardBytes: run.maxShardBytes)
       return try WriteRun(

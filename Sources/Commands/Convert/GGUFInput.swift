@@ -35,13 +35,12 @@ package struct GGUFInput {
 
 extension GGUFInput {
   /// - Parameter isExact: weights that are in 4 bits are read as F32, for what is to be rounded again.
-  package init(path: String, isExact: Bool) throws(Failure) {
-    if try GGUFCheckpoint.isGGUF(path: path) {
-      let values = try GGUFValues(path: path)
+  package init(_ files: CheckpointFiles, isExact: Bool) throws(Failure) {
+    switch files {
+    case .gguf(let values):
       try checkArchitecture(values)
       try self.init(values)
-    } else {
-      try self.init(ModelSource(path: path), isExact: isExact)
+    case .safetensors: try self.init(ModelSource(files), isExact: isExact)
     }
   }
 

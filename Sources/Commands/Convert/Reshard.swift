@@ -22,17 +22,18 @@ public struct Reshard: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    if try GGUFCheckpoint.isGGUF(path: source) {
+    let files = try CheckpointFiles(path: source)
+    if case .gguf(let values) = files {
       guard !InputDirectory.exists(at: output), !output.hasSuffix("/") else {
         let directory = output.hasSuffix("/") ? output : output + "/"
         throw Failure(.cannotCreate, "is a directory; name the model in it, such as '\(directory)model'", file: output)
       }
-      return try gguf(source, output: output.hasSuffix(".gguf") ? output : output + ".gguf", announce: announce)
+      return try gguf(values, output: output.hasSuffix(".gguf") ? output : output + ".gguf", announce: announce)
     }
     guard !output.hasSuffix(".gguf") else {
       throw Failure(.usage, "'\(source)' is no GGUF model; 'nibble convert' makes one of it")
     }
-    let model = try ModelSource(path: source)
+    let model = try ModelSource(files)
     try model.refuseAdapter("PEFT reads it from one file, which it is in")
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
@@ -52,8 +53,8 @@ public struct Reshard: Sendable {
 
   // MARK: - GGUF
 
-  private func gguf(_ source: String, output: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
-    let input = try GGUFInput(GGUFValues(path: source))
+  private func gguf(_ values: GGUFValues, output: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
+    let input = try GGUFInput(values)
     let plan = try WritePlan(
       gguf: FileName.last(of: output), source: input.source, types: input.tensors.map(\.type),
       origins: Array(input.tensors.indices), stored: input.stored, metadata: input.metadata,
@@ -61,7 +62,7 @@ public struct Reshard: Sendable {
     return try WriteRun(
       // Whoever joins some parts may want to keep the others.
       plan: plan, destination: GGUFDestination(replacesOthers: operation == .split), operation: operation.rawValue,
-      activity: "copying", source: source, recorded: recorded,
+      activity: "copying", source: values.path, recorded: recorded,
       warnings: warnings(input.warnings, fileCount: plan.container.files.count), options: run, inputs: RunInputs(input)
     ).run(into: output, announce: announce)
   }
@@ -81,8 +82,7 @@ public struct Reshard: Sendable {
         layout.followers[weight.payload] = weight.parts.dropFirst().sorted().map(copy)
       }
     }
-    let stored = model.checkpoint as? StoredSafetensors ?? (model.checkpoint as? UnwrappedCheckpoint)?.base
-    if let checkpoint = stored { layout.metadata = checkpoint.checkpoint.metadata }
+    if let stored = model.checkpoint.files.safetensors { layout.metadata = stored.checkpoint.metadata }
     let plan = try layout.plan(steps, [CopyEncoder()], source: model.checkpoint, stored: model.checkpoint)
     var sideFiles = try SideFiles(of: model)
     if model.config != nil, let directory = model.checkpoint.directory {

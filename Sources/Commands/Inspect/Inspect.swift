@@ -55,7 +55,7 @@ public struct Inspect: Sendable {
   }
 
   public func callAsFunction(_ path: String) throws(Failure) -> Result {
-    let checkpoint = try openCheckpoint(path: path)
+    let checkpoint = try CheckpointFiles(path: path).checkpoint
     var warnings = checkpoint.warnings
     let logical = isRaw ? LogicalTensors(plain: checkpoint) : try LogicalTensors(checkpoint, isLenient: true)
     warnings += Warning.grouped(logical.problems.map(Warning.init))
@@ -105,8 +105,9 @@ public struct Inspect: Sendable {
   private func addStatistics(to rows: inout [Row], _ items: [Int], _ logical: LogicalTensors) throws(Failure) {
     let source = DequantizedSource(logical)
     let reference = try against.map { path throws(Failure) -> StatisticsScan.Reference in
-      if logical.checkpoint is GGUFValues { return .gguf(try GGUFInput(path: path, isExact: true).source) }
-      return .model(try OriginalSource(path: path))
+      let files = try CheckpointFiles(path: path)
+      if logical.checkpoint.files.gguf != nil { return .gguf(try GGUFInput(files, isExact: true).source) }
+      return .model(try OriginalSource(files))
     }
     let total = items.reduce(0) { $0.addingSaturated(source.storedByteCount(of: $1)) }
     let progress = Progress("reading", total: total, style: progress)

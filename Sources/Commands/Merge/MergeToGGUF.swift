@@ -12,7 +12,7 @@ extension Merge {
     _ base: String, adapters paths: [String], output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     // Values that are to be rounded again are not rounded before.
-    let model = try ModelSource(path: base, blocksAs: .f32)
+    let model = try ModelSource(CheckpointFiles(path: base), blocksAs: .f32)
     do throws(Failure) {
       try check(model)
       let adapters = try open(paths, for: model)
@@ -64,7 +64,7 @@ extension Merge {
     var adapters: [Adapter] = []
     var base: AdapterBase?
     for path in paths {
-      if !InputDirectory.exists(at: path), try GGUFCheckpoint.isGGUF(path: path) {
+      if try CheckpointFormat.detect(path) == .ggufFile {
         let known = if let base { base } else { try AdapterBase(model) }
         base = known
         adapters.append(try GGUFAdapter(path: path, base: known).adapter)

@@ -35,7 +35,7 @@ struct MergedGGUF {
 
   func input() throws(Failure) -> GGUFInput {
     let source = SortedSource(merged.source, order: order)
-    guard let base = model.checkpoint as? GGUFModel else {
+    guard let base = model.gguf else {
       return try GGUFInput(model, source, config: config, fileNames: side.names, sideFile: sideFile)
     }
     return try input(source, base)

@@ -1,0 +1,84 @@
+import Adapters
+package import Bytes
+import GGUF
+
+/// What a path holds, told from its content and never from the ending of its name.
+package enum CheckpointFormat: Sendable, Equatable {
+  /// A file that is no other of these. Opening it says what it is when it is no safetensors.
+  case safetensorsFile
+  /// A directory of safetensors files, or of nothing known: opening it says what it lacks. A snapshot of the Hugging
+  /// Face cache is one.
+  case safetensorsDirectory
+  /// A directory with a PEFT adapter in it and no model.
+  case adapterDirectory
+  case ggufFile
+  /// A directory that holds GGUF files and no safetensors.
+  case ggufDirectory
+  /// A configuration in JSON.
+  case configurationFile
+  /// A directory with a configuration and no weights.
+  case configurationDirectory
+
+  /// - Throws: `missing` when there is nothing; for the name of a model of the Hugging Face hub, where it is.
+  package static func detect(_ path: String) throws(Failure) -> CheckpointFormat {
+    guard InputDirectory.exists(at: path) else {
+      let file = try HubCache.openModel(at: path)
+      if try GGUFHeader.isGGUF(file) { return .ggufFile }
+      return try isObject(file) ? .configurationFile : .safetensorsFile
+    }
+    let names = try InputDirectory(path: path).names().filter { !$0.hasPrefix(".") }
+    let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
+    if weights.isEmpty {
+      if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
+      return names.contains(ModelSource.configName) ? .configurationDirectory : .safetensorsDirectory
+    }
+    return names.contains(Adapter.configName) && weights == [Adapter.weightsName]
+      ? .adapterDirectory : .safetensorsDirectory
+  }
+
+  package var isGGUF: Bool { self == .ggufFile || self == .ggufDirectory }
+
+  package var isDirectory: Bool {
+    switch self {
+    case .safetensorsDirectory, .adapterDirectory, .ggufDirectory, .configurationDirectory: true
+    case .safetensorsFile, .ggufFile, .configurationFile: false
+    }
+  }
+
+  /// Safetensors begin with a header's length, of which the last of eight bytes is 0: no text has that.
+  private static func isObject(_ file: InputFile) throws(Failure) -> Bool {
+    let first = try file.bytes(in: 0..<min(file.size, 8))
+    return !first.contains(0) && first.first { ![9, 10, 13, 32].contains($0) } == UInt8(ascii: "{")
+  }
+}
+
+/// The files of a checkpoint, their headers read once.
+package enum CheckpointFiles: Sendable {
+  case safetensors(StoredSafetensors)
+  case gguf(GGUFValues)
+
+  /// - Throws: what `CheckpointFormat.detect` and reading the headers throw.
+  package init(path: String) throws(Failure) {
+    try self.init(path: path, CheckpointFormat.detect(path))
+  }
+
+  package init(path: String, _ format: CheckpointFormat) throws(Failure) {
+    self = format.isGGUF ? .gguf(try GGUFValues(path: path)) : .safetensors(try StoredSafetensors(path: path))
+  }
+
+  /// The tensors under the names that they have there.
+  package var checkpoint: any StoredCheckpoint {
+    switch self {
+    case .safetensors(let stored): stored
+    case .gguf(let values): values
+    }
+  }
+
+  package var gguf: GGUFValues? {
+    if case .gguf(let values) = self { values } else { nil }
+  }
+
+  package var safetensors: StoredSafetensors? {
+    if case .safetensors(let stored) = self { stored } else { nil }
+  }
+}
