@@ -48,8 +48,8 @@ HEADER = """\
 #   % PATH MEMBER[:off] NAME…  there only where a member is true, which by itself it is not (`:off`) or may be
 """
 CLASSES = re.compile(
-    # What Perceiver's base model is made of depends on its head; VideoMAE counts its positions one by one, for minutes.
-    r"(?!Perceiver|VideoMAE).*(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForQuestionAnswering|For(Sequence|Token)Classification"
+    # Perceiver's base model depends on its head, LeViT's layers on its stages; VideoMAE counts positions for minutes.
+    r"(?!Perceiver|VideoMAE|Levit).*(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForQuestionAnswering|For(Sequence|Token)Classification"
     r"|For(ImageClassification|MultipleChoice|NextSentencePrediction|PreTraining)|DoubleHeadsModel|MTModel)"
     # Models of a text and an image.
     r"|(CLIP|MetaClip2|Siglip2?)(Text|Vision)?Model(WithProjection)?"
