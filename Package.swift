@@ -72,7 +72,8 @@ let package = Package(
       name: "Architectures",
       dependencies: ["ArchitectureRules", "Patterns", "Tensors", "Bytes"], path: "Sources/Architectures",
       exclude: [
-        "Rules", "check.py", "contents.py", "generate.py", "looks.py", "sizes.py", "survey.py", "variants.py",
+        "Rules", "check.py", "contents.py", "generate.py", "looks.py", "presence.py", "sizes.py", "survey.py",
+        "variants.py",
       ], swiftSettings: strict),
     library("Console", ["Bytes"]),
     library("ModelFamilies", ["Architectures", "GGUF", "Tensors", "JSON", "Bytes"]),

@@ -22,6 +22,7 @@ sys.dont_write_bytecode = True
 
 import survey  # noqa: E402  (the environment above must be set before transformers is imported)
 from looks import Looks, container, values  # noqa: E402
+from presence import OPTIONAL, Presence  # noqa: E402
 from sizes import Sizes, defaults_of  # noqa: E402
 
 CONTENTS = os.path.join(survey.HERE, "Rules", "contents.txt")
@@ -40,17 +41,19 @@ HEADER = """\
 #     =G  all of one G are there or none, number by number
 #     >G  is there wherever one of G is
 #     +   in every number or in none
-#     ?   may be there
-#   | PATH G H           one of two groups is there, number by number
+#     ?   may be there; behind another, there or in no number at all
+#     A number of `!` may be `*`, any, or `1+`, any but the first.
+#   | PATH G H [NAME]    one of two groups is there, number by number; with NAME, just where that is
+#   ^ PATH NAME…         tied, whatever tie_word_embeddings says
 #   % PATH MEMBER[:off] NAME…  there only where a member is true, which by itself it is not (`:off`) or may be
 """
 CLASSES = re.compile(
-    # What Perceiver's base model is made of depends on its head.
-    r"(?!Perceiver).*(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForQuestionAnswering|For(Sequence|Token)Classification)"
+    # Perceiver's base model depends on its head, LeViT's layers on its stages; VideoMAE counts positions for minutes.
+    r"(?!Perceiver|VideoMAE|Levit).*(ForCausalLM|LMHeadModel|ForConditionalGeneration|ForMaskedLM|ForQuestionAnswering|For(Sequence|Token)Classification"
+    r"|For(ImageClassification|MultipleChoice|NextSentencePrediction|PreTraining)|DoubleHeadsModel|MTModel)"
+    # Models of a text and an image.
+    r"|(CLIP|MetaClip2|Siglip2?)(Text|Vision)?Model(WithProjection)?"
 )
-# Set anew by tasks, or left out by loaders that do not need them.
-OPTIONAL = re.compile(r"(^|\.)pooler\.")
-
 
 def answered(name):
     try:
@@ -59,100 +62,13 @@ def answered(name):
         return survey.reason(error)
 
 
-def mask_of(pattern, signature, whole):
-    """The numbers that a path must have for a parameter to be there, `*` for any; None if they do not tell.
-
-    Only of parts within a layer: which layers are of which kind, a configuration may say anew.
-    """
-    positions = list(zip(*(at for _, at in signature)))
-    mask = [str(min(at)) if len(set(at)) == 1 else "*" for at in positions]
-    fits = lambda at: all(part in ("*", str(number)) for part, number in zip(mask, at))
-    inside = {(index, at) for index, at in whole if fits(at)}
-    return ".".join(mask) if len(mask) > 1 and inside == signature and set(mask) != {"*"} else None
-
-
-class Presence:
-    """Of each parameter, whether it must be there."""
-
-    def __init__(self, looks):
-        every = looks.every
-        self.patterns = sorted({pattern for look in every for pattern in look.by_pattern})
-        self.optional = {pattern for look in every for pattern in look.tied | look.ignored}
-        self.optional |= {p for p in self.patterns if OPTIONAL.search(p) or "*" in container(p)[1]}
-        self.signatures = {
-            pattern: frozenset((index, at) for index, look in enumerate(every) for at in look.by_pattern.get(pattern, {}))
-            for pattern in self.patterns}
-        self.whole = collections.defaultdict(set)
-        for pattern in self.patterns:
-            if "*" not in container(pattern)[1]:
-                self.whole[container(pattern)[0]] |= self.signatures[pattern]
-        # A layer without parameters is one as well, where the stack's other layers have some.
-        self.whole["."] = {(index, ()) for index in range(len(every))}
-        self.groups = {}
-        self.kinds = {pattern: self.kind(pattern) for pattern in self.patterns}
-        for pattern in self.patterns:
-            if self.kinds[pattern] is None:
-                self.kinds[pattern] = self.lone(pattern)
-
-    def alike(self, pattern):
-        path = container(pattern)[0]
-        return [p for p in self.patterns if container(p)[0] == path and p not in self.optional]
-
-    def group(self, pattern):
-        key = (container(pattern)[0], self.signatures[pattern])
-        return self.groups.setdefault(key, len(self.groups))
-
-    def kind(self, pattern):
-        path = container(pattern)[0]
-        if pattern in self.optional:
-            return "?"
-        signature = self.signatures[pattern]
-        if signature == self.whole[path]:
-            return "!"
-        mask = mask_of(pattern, signature, self.whole[path])
-        if mask:
-            return "!" + mask
-        if sum(self.signatures[p] == signature for p in self.alike(pattern)) > 1:
-            return f"={self.group(pattern)}"
-        return None
-
-    def lone(self, pattern):
-        """Of one that goes with no other: what it is never left out beside."""
-        path, signature = container(pattern)[0], self.signatures[pattern]
-        if path != ".":
-            inner = [p for p in self.alike(pattern) if self.signatures[p] < signature and not p.endswith(".bias")]
-            if inner:
-                first = max(inner, key=lambda p: (len(self.signatures[p]), p))
-                number = self.group(first)
-                if self.kinds[first] is None or not self.kinds[first].startswith(("!", "=")):
-                    self.kinds[first] = f"={number}"
-                if self.kinds[first] == f"={number}":
-                    return f">{number}"
-            numbers = lambda signature: {index: {at for i, at in signature if i == index} for index, _ in signature}
-            whole = numbers(self.whole[path])
-            taken = [set(at) for at in zip(*(at for _, at in signature))]
-            # With one number always where it is only ever there.
-            fixed = [at.copy().pop() if len(at) == 1 else None for at in taken]
-            fits = lambda at: all(wanted in (None, number) for wanted, number in zip(fixed, at))
-            if all(at == {number for number in whole[index] if fits(number)} for index, at in numbers(signature).items()):
-                return "+"
-        return "?"
-
-    def choices(self):
-        return [
-            (path, number, other)
-            for (path, signature), number in self.groups.items()
-            for (below, rest), other in self.groups.items()
-            if path == below and number < other and signature | rest == self.whole[path] and not signature & rest
-        ]
-
-
 def switches(looks, presence):
     """[(pattern, member, whether it is off by itself)] of biases that one member turns on."""
     found = []
     members = [path for path, value in looks.first.values.items() if type(value) is bool and "bias" in path]
     for pattern in presence.patterns:
-        if not pattern.endswith("bias") or presence.kinds[pattern].startswith("!"):
+        kind = presence.kinds[pattern]
+        if not pattern.endswith("bias") or kind[0] == "!" and kind[-1] != "?":
             continue
         # Where the module itself is there.
         weight = pattern[: -len("bias")] + "weight"
@@ -165,21 +81,72 @@ def switches(looks, presence):
     return found
 
 
+def shapes_of(looks, patterns, buffers):
+    """(what found the sizes, {pattern: SHAPE})"""
+    sizes, found = [Sizes(looks)], {}
+    for other in looks.further:
+        sizes.append(Sizes(other, sizes[0]))
+    for pattern in patterns:
+        dimensions = {len(shape) for look in looks.every for shape in look.by_pattern.get(pattern, {}).values()}
+        part = next((part for part in sizes if pattern in part.looks.first.by_pattern), sizes[0])
+        if len(dimensions) == 1:
+            words = [part.size(pattern, axis) for axis in range(dimensions.pop())]
+            found[pattern] = "-" if set(words) <= {"-"} else ",".join(words)
+    # The bias of a linear layer is as long as its weight has rows, a buffer often as well.
+    for pattern in [p for p, shape in found.items() if p.endswith(".bias") and shape == "-"] + sorted(buffers):
+        weight = pattern.rpartition(".")[0] + ".weight"
+        rows = [(look.by_pattern.get(pattern) or look.buffers[pattern], look.by_pattern.get(weight, {}))
+                for look in looks.every if pattern in look.by_pattern or pattern in look.buffers]
+        size = found.get(weight, "-").split(",")[0]
+        if size not in "-~" and all((weights.get(at) or "-")[:1] == shape for some, weights in rows for at, shape in some.items()):
+            found[pattern] = size
+    return sizes, found
+
+
+def inner_stacks(looks):
+    """{path: member} of lists within layers, as long in each as a member says."""
+    lengths = collections.defaultdict(list)
+    for look in looks.every:
+        inner = collections.defaultdict(lambda: collections.defaultdict(set))
+        for pattern, found in look.by_pattern.items():
+            path = container(pattern)[0]
+            if path.count("*") > 1 and path.endswith(".*") and "*" not in container(pattern)[1]:
+                for at in found:
+                    inner[path[:-2]][at[:-1]].add(int(at[-1]))
+        for path, layers in inner.items():
+            counts = {len(at) if at == set(range(len(at))) else -1 for at in layers.values()}
+            lengths[path].append((counts.pop() if len(counts) == 1 else -1, look.values))
+    found = {}
+    for path, rows in lengths.items():
+        fitting = [member for member in looks.first.values
+                   if all(type(known.get(member)) is int and known[member] == length for length, known in rows)]
+        if len(fitting) == 1 and len({length for length, _ in rows}) > 1:
+            found[path] = fitting[0]
+    return found
+
+
+def kept_ties(looks):
+    """Patterns that are tied though a configuration is made with tie_word_embeddings false."""
+    try:
+        config = type(looks.small)(**{"tie_word_embeddings": False})
+        ties = config.tie_word_embeddings
+    except Exception:
+        return []
+    return sorted({pattern for look in looks.every for pattern in look.tied}) if ties else []
+
+
+def members_of(entries, stacks):
+    """Members of config.json that shapes and stacks ask for."""
+    return {word for _, _, shape in entries for word in re.findall(r"[A-Za-z_][\w.]*", shape)} | set(stacks.values())
+
+
 def ask(cls):
     looks = Looks(cls)
     looks.base_values = values(looks.base())
-    sizes, presence = Sizes(looks), Presence(looks)
-    buffers = sorted({survey.generalised(name) for look in looks.every for name in look.buffers} - set(presence.patterns))
-    entries = []
-    for pattern in presence.patterns:
-        dimensions = {len(shape) for look in looks.every for shape in look.by_pattern.get(pattern, {}).values()}
-        shape = "-"
-        if len(dimensions) == 1:
-            words = [sizes.size(pattern, axis) for axis in range(dimensions.pop())]
-            shape = "-" if set(words) <= {"-"} else ",".join(words)
-        entries.append((pattern, presence.kinds[pattern], shape))
-    entries += [(pattern, "?", "-") for pattern in buffers]
-    stacks = {}
+    presence = Presence(looks)
+    sizes, shapes = shapes_of(looks, presence.patterns, set(presence.kinds) - set(presence.patterns))
+    entries = [(pattern, kind, shapes.get(pattern, "-")) for pattern, kind in presence.kinds.items()]
+    stacks = inner_stacks(looks)
     for path in {path for look in looks.counts for path in look.counts}:
         found = [(look.counts.get(path, set()), look.values) for look in looks.counts]
         # A stack that skips numbers does not tell which it needs.
@@ -190,17 +157,21 @@ def ask(cls):
         ]
         if len(fitting) == 1 and len({length for length, _ in lengths}) > 1:
             stacks[path] = fitting[0]
-    used = {word for _, _, shape in entries for word in re.findall(r"[A-Za-z_][\w.]*", shape)} | set(stacks.values())
+    used = members_of(entries, stacks)
     defaults = defaults_of(looks.small)
-    for member, text in sizes.defaults.items():
+    for member, text in [row for part in sizes for row in part.defaults.items()]:
         if text not in defaults[member]:
-            defaults[member].append(text)
+            # What is a number is the last resort.
+            defaults[member].insert(len(defaults[member]) - any(text.isdigit() for text in defaults[member]), text)
     # Where one member is made from another that has a second name, the second name may be the one that is stated.
     defaults = [(member, texts) for member, texts in sorted(defaults.items()) if member in used and texts]
-    return entries, stacks, presence.choices(), switches(looks, presence), defaults, looks.first.prefix, looks.first.base
+    kept = kept_ties(looks)
+    return (
+        entries, stacks, presence.choices(), switches(looks, presence), kept, defaults, looks.first.prefix,
+        looks.first.base)
 
 
-def lines_of(entries, stacks, choices, switched):
+def lines_of(entries, stacks, choices, switched, kept):
     grouped, turned = collections.defaultdict(list), collections.defaultdict(list)
     for pattern, kind, shape in entries:
         path, rest = container(pattern)
@@ -210,8 +181,22 @@ def lines_of(entries, stacks, choices, switched):
         turned[path, member + (":off" if isOff else "")].append(rest)
     lines = [f"* {path} {member}" for path, member in sorted(stacks.items())]
     lines += [f"{kind} {path} {shape} {' '.join(sorted(names))}" for (path, kind, shape), names in sorted(grouped.items())]
-    lines += [f"| {path} {number} {other}" for path, number, other in sorted(choices)]
-    return lines + [f"% {path} {member} {' '.join(sorted(names))}" for (path, member), names in sorted(turned.items())]
+    lines += [f"| {path} {' '.join(map(str, rest))}" for path, *rest in sorted(choices)]
+    lines += [f"% {path} {member} {' '.join(sorted(names))}" for (path, member), names in sorted(turned.items())]
+    always = collections.defaultdict(list)
+    for pattern in kept:
+        path, rest = container(pattern)
+        always[path].append(rest)
+    return lines + [f"^ {path} {' '.join(names)}" for path, names in sorted(always.items())]
+
+
+def chosen(part, isChosen, cut):
+    """Of rows that begin with a path, or paths, or a dictionary by path, those that are chosen, without their start."""
+    if isinstance(part, dict):
+        return {path[cut:]: value for path, value in part.items() if isChosen(path)}
+    rows = [row if isinstance(row, tuple) else (row,) for row in part if isChosen(row if isinstance(row, str) else row[0])]
+    cut_rows = [(path[cut:], *rest) for path, *rest in rows]
+    return [path for path, *_ in cut_rows] if part and isinstance(part[0], str) else cut_rows
 
 
 def main():
@@ -225,26 +210,22 @@ def main():
         if isinstance(answer, str):
             failures[name] = answer
             continue
-        entries, stacks, choices, switched, defaults, prefix, base = answer
+        *parts, defaults, prefix, base = answer
         stated = [f"~ {member} {' '.join(texts)}" for member, texts in defaults]
         inner = lambda path: bool(prefix) and path.startswith(prefix + ".")
-        cut = lambda path: path[len(prefix) + 1 :]
-        inside = [(cut(path), *rest) for path, *rest in entries if inner(path)]
-        if not inside:
-            classes[name] = stated + lines_of(entries, stacks, choices, switched)
+        inside = [chosen(part, inner, len(prefix) + 1) for part in parts]
+        if not inside[0]:
+            classes[name] = stated + lines_of(*parts)
             continue
-        lines = lines_of(
-            inside, {cut(path): member for path, member in stacks.items() if inner(path)},
-            [(cut(path), *rest) for path, *rest in choices if inner(path)],
-            [(cut(path), *rest) for path, *rest in switched if inner(path)])
-        number = blocks.setdefault(tuple(lines), len(blocks) + 1)
-        outside = lines_of(
-            [entry for entry in entries if not inner(entry[0])],
-            {path: member for path, member in stacks.items() if not inner(path)},
-            [choice for choice in choices if not inner(choice[0])], [row for row in switched if not inner(row[0])])
-        classes[name] = [f"@ {number} {prefix}", *stated, *outside]
+        number = blocks.setdefault(tuple(lines_of(*inside)), len(blocks) + 1)
+        outside = [chosen(part, lambda path: not inner(path), 0) for part in parts]
+        classes[name] = [f"@ {number} {prefix}", *stated, *lines_of(*outside)]
         if base and base not in classes:
-            classes[base] = [f"@ {number} .", *stated]
+            # By itself it has a pooler or none.
+            inside[0] = [(path, "?" if OPTIONAL.search(path) else kind, shape) for path, kind, shape in inside[0]]
+            number = blocks.setdefault(tuple(lines_of(*inside)), len(blocks) + 1)
+            used = members_of(*inside[:2])
+            classes[base] = [f"@ {number} .", *(line for line in stated if line.split()[1] in used)]
     groups = collections.defaultdict(list)
     for name, lines in sorted(classes.items()):
         groups[tuple(lines)].append(name)

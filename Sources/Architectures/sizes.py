@@ -1,25 +1,37 @@
 """Dimensions of parameters as sums of products of a configuration's numbers."""
 
 import collections
+import functools
 import itertools
 import re
 
-from looks import LENGTH, numbers_of, parts
+from looks import FACTORS, LABELS, LENGTH, numbers_of, parts
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def factors_of(product):
+    """[(whether it divides what stands in front of it, number or member)]"""
+    return [(sign == "/", int(word) if word.isdigit() else word) for sign, word in re.findall(r"([*/]?)([^*/]+)", product)]
 
 
 def product_of(text, known):
     product = 1
-    for sign, word in re.findall(r"([*/]?)([^*/]+)", text):
-        factor = int(word) if word.isdigit() else known.get(word)
-        if type(factor) is not int or sign == "/" and factor == 0:
+    for divides, word in factors_of(text):
+        factor = known.get(word) if type(word) is str else word
+        if type(factor) is not int or divides and factor == 0:
             return None
-        product = product // factor if sign == "/" else product * factor
+        product = product // factor if divides else product * factor
     return product
 
 
 def value_of(expression, known):
-    products = [product_of(text, known) for text in expression.split("+")]
-    return None if None in products else sum(products)
+    total = 0
+    for text in expression.split("+"):
+        product = product_of(text, known)
+        if product is None:
+            return None
+        total += product
+    return total
 
 
 def complexity(expression):
@@ -41,17 +53,23 @@ def products(members):
         yield f"{a}/{b}*{c}"
 
 
-FACTORS = ("", "2*", "3*", "4*")
+# Rows in front of those of the positions.
+OFFSETS = (1, 2, 3, 4)
 
 
 def expressions(members, stuck):
     """Sums of one or two products, each up to four times, that use all members."""
-    factors = [factor for factor in FACTORS if not factor or int(factor[:-1]) not in stuck]
+    return made_of(frozenset(members), tuple(factor for factor in FACTORS if factor not in stuck))
+
+
+@functools.lru_cache(maxsize=32)
+def made_of(members, factors):
+    factors = ["", *(f"{factor}*" for factor in factors)]
     single = [factor + product for product in products(members) for factor in factors]
     both = [f"{first}+{second}" for first, second in itertools.combinations(single, 2)]
-    for text in [*single, *both]:
-        if set(re.findall(r"[A-Za-z_][\w.]*", text)) == set(members):
-            yield text
+    if len(members) == 1:
+        both += [f"{member}+{offset}" for member in members for offset in OFFSETS]
+    return [text for text in [*single, *both] if set(re.findall(r"[A-Za-z_][\w.]*", text)) == members]
 
 
 def shortest(candidates):
@@ -71,6 +89,7 @@ def defaults_of(config):
             found[prefix + name].append(prefix + alias)
         try:
             start = numbers_of(cls())
+            found[prefix + LABELS].append(str(cls().num_labels))
         except Exception:
             continue
         changes = []
@@ -82,6 +101,9 @@ def defaults_of(config):
                     pass
         for member, value in start.items():
             needs = {name for name, other in changes if name != member and other.get(member) != value}
+            # Releases that had no such member wrote configurations without it.
+            if not needs and not prefix and member.endswith("head_dim"):
+                found[member].append(str(value))
             if not 1 <= len(needs) <= 2:
                 continue
             lines = [other for name, other in changes if name != member] + [start]
@@ -96,13 +118,14 @@ def defaults_of(config):
 class Sizes:
     """Dimensions by the configuration."""
 
-    def __init__(self, looks):
+    def __init__(self, looks, before=None):
         self.looks = looks
-        self.defaults = {}
-        self.known = {id(look): look.values for look in looks.every}
-        self.found = {}
+        # What others have found already.
+        self.defaults = dict(before.defaults) if before else {}
+        self.known = dict(before.known) if before else {id(look): look.values for look in looks.every}
         for member in looks.lengths:
-            self.find_default(member)
+            if member not in self.defaults:
+                self.find_default(member)
 
     def dimension(self, look, pattern, axis):
         """Of all layers, None when it is not there, -1 when they differ."""
@@ -148,8 +171,8 @@ class Sizes:
         if self.looks.middle:
             # Not by the factors two and three when they leave no rest.
             middle = self.dimension(self.looks.middle, pattern, axis)
-            found |= {path for path, look in self.looks.nudged.items() if path in self.looks.varied
-                      and self.dimension(look, pattern, axis) not in (middle, None)}
+            found |= {path for path, look in self.looks.nudged.items()
+                      if self.dimension(look, pattern, axis) not in (middle, None)}
         return found
 
     def size(self, pattern, axis):

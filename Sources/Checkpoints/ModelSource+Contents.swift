@@ -83,7 +83,11 @@ package struct Contents {
   /// A whole number of the configuration, or whether it turns a bias on; negative for anything else but null.
   private func member(_ path: String) -> Int? {
     var value: JSONValue? = config
-    for name in path.split(separator: ".") { value = value?[String(name)] }
+    for name in path.split(separator: ".") {
+      // Releases of today state the labels, not how many there are.
+      if name == "num_labels", let labels = value?["id2label"], !labels.isNull { return labels.object?.count ?? -1 }
+      value = value?[String(name)]
+    }
     guard let value, !value.isNull else { return nil }
     if path.contains("bias"), let isOn = value.bool { return isOn ? 1 : 0 }
     return value.int ?? -1

@@ -297,7 +297,7 @@ private struct Headers {
     let t5 = Headers.t5
     let report = try t5.report()
     #expect(report.faults.isEmpty && report.warnings.isEmpty, "\(report)")
-    for (name, _) in t5.tensors where !name.contains("embed_tokens") {
+    for (name, _) in t5.tensors where name != "lm_head.weight" {
       let lacking = try t5.without(name).report()
       #expect(lacking.faults.map(\.tensor) == [name], "\(name): \(lacking)")
     }
@@ -323,6 +323,56 @@ private struct Headers {
     #expect(try classifier.report().faults.map(\.tensor) == ["score.weight"])
     classifier.tensors.append(("score.weight", [2, 31]))
     #expect(try classifier.report().faults.map(\.tensor) == ["score.weight"])
+    // Two labels unless the configuration names others.
+    classifier.set("score.weight", [3, 32])
+    #expect(try classifier.report().faults.map(\.tensor) == ["score.weight"])
+    classifier.members["num_labels"] = 3
+    #expect(try classifier.report() == ContentsReport())
+  }
+
+  /// Embeddings that the class ties whatever the configuration says.
+  @Test func alwaysTied() throws {
+    let report = try Headers.t5.without("lm_head.weight").report()
+    #expect(report.faults.isEmpty && report.warnings.count == 1, "\(report)")
+    #expect(report.warnings.first?.contains("transformers 5 ties it all the same") == true)
+  }
+
+  /// Of the two forms of T5's feed-forward, each layer has one.
+  @Test func oneOfTwoForms() throws {
+    let gates = ["wi_0", "wi_1"].map { "encoder.block.1.layer.1.DenseReluDense.\($0).weight" }
+    let faults = try Headers.t5.without(gates[0]).without(gates[1]).report().faults
+    #expect(faults.count == 1 && faults[0].problem.contains("and so is"), "\(faults)")
+    #expect(gates.contains(faults[0].tensor) || faults[0].tensor.hasSuffix(".wi.weight"), "\(faults)")
+    let narrow = try Headers.t5.with(gates[0], [95, 32]).report().faults
+    #expect(narrow.map(\.tensor) == [gates[0]], "\(narrow)")
+  }
+
+  /// Lists within layers are as long as the configuration says.
+  @Test func listsWithinLayers() throws {
+    var model = Headers.llama
+    model.architecture = "StableLmForCausalLM"
+    for layer in 0..<2 {
+      for part in ["q", "o"] { model.set("model.layers.\(layer).self_attn.\(part)_proj.weight", [32, 32]) }
+      model.set("model.layers.\(layer).self_attn.k_proj.weight", [8, 32])
+      model.set("model.layers.\(layer).self_attn.v_proj.weight", [8, 32])
+      for norm in ["input", "post_attention"] {
+        model.tensors.append(("model.layers.\(layer).\(norm)_layernorm.bias", [32]))
+      }
+      for (part, heads) in [("q", 8), ("k", 2)] {
+        model.tensors += (0..<heads).map {
+          ("model.layers.\(layer).self_attn.\(part)_layernorm.norms.\($0).weight", [4])
+        }
+      }
+    }
+    model.tensors.append(("model.norm.bias", [32]))
+    #expect(try model.report() == ContentsReport())
+    for name in ["q_layernorm.norms.7", "k_layernorm.norms.0"] {
+      let tensor = "model.layers.1.self_attn.\(name).weight"
+      #expect(try model.without(tensor).report().faults.map(\.tensor) == [tensor])
+      #expect(try model.with(tensor, [5]).report().faults.map(\.tensor) == [tensor])
+    }
+    model.members["num_attention_heads"] = .max
+    #expect(try !model.report().faults.isEmpty)
   }
 
   /// A bias that the configuration turns off is left out by loaders.
@@ -443,7 +493,7 @@ private struct Headers {
     let names = (0..<2).flatMap { layer in
       ["self_attn.q_proj", "self_attn.k_proj", "mlp.fc1"].map { "text_model.encoder.layers.\(layer).\($0).weight" }
     }
-    let model = Headers(architecture: "CLIPModel", tensors: names.map { ($0, [32, 32]) }, members: [:])
+    let model = Headers(architecture: "CLIPSegModel", tensors: names.map { ($0, [32, 32]) }, members: [:])
     #expect(try model.report() == ContentsReport())
     let lacking = try model.without(names[5]).report()
     #expect(lacking.faults.isEmpty && lacking.warnings.count == 1, "\(lacking)")

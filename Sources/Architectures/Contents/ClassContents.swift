@@ -4,6 +4,8 @@ struct ClassContents {
     case required
     /// In the numbers that these stand for; nil is any.
     case requiredAt([Int?])
+    /// In every number but the first.
+    case requiredAfterFirst
     /// All of one group are there or none, number by number.
     case group(Int)
     /// Wherever one of a group is.
@@ -15,6 +17,8 @@ struct ClassContents {
 
   struct Parameter {
     var presence: Presence
+    /// In no number at all, otherwise as `presence` says.
+    var mayBeNowhere = false
     var shape: [ConfiguredSize]
   }
 
@@ -23,6 +27,8 @@ struct ClassContents {
     /// The path up to its last number.
     var container: [UInt8]
     var groups: (Int, Int)
+    /// Just where this parameter is.
+    var beside: [UInt8]?
   }
 
   struct Switch {
@@ -40,6 +46,8 @@ struct ClassContents {
   private(set) var defaults: [String: [ConfiguredSize]] = [:]
   /// Biases that are there only where a member is true.
   private(set) var switches: [[UInt8]: Switch] = [:]
+  /// Tied, whatever the configuration says.
+  private(set) var alwaysTied: Set<[UInt8]> = []
   /// False where only the base model of the class is known, not its head.
   private(set) var isWhole = true
 
@@ -73,6 +81,9 @@ struct ClassContents {
       if word.elementsEqual(".".utf8) { return Array(base.dropLast()) }
       return base + word
     }
+    func whole(_ container: [UInt8], _ name: ArraySlice<UInt8>) -> [UInt8] {
+      container.isEmpty ? Array(name) : container + [dot] + name
+    }
     guard words.count > 2, let mark = words[0].first else { return }
     switch mark {
     case UInt8(ascii: "@"):
@@ -89,29 +100,34 @@ struct ClassContents {
       let parts = words[2].split(separator: UInt8(ascii: ":"))
       let member = String(decoding: parts[0], as: UTF8.self)
       for name in words.dropFirst(3) {
-        let whole = container.isEmpty ? Array(name) : container + [dot] + name
-        switches[whole] = Switch(member: member, isOnByDefault: parts.count > 1 ? false : nil)
+        switches[whole(container, name)] = Switch(member: member, isOnByDefault: parts.count > 1 ? false : nil)
       }
     case UInt8(ascii: "|"):
       guard words.count > 3, let first = words[2].number, let second = words[3].number else { return }
-      choices.append(Choice(container: path(words[1]), groups: (first, second)))
+      let container = path(words[1])
+      let beside = words.count > 4 ? whole(container, words[4]) : nil
+      choices.append(Choice(container: container, groups: (first, second), beside: beside))
+    case UInt8(ascii: "^"):
+      let container = path(words[1])
+      alwaysTied.formUnion(words.dropFirst(2).map { whole(container, $0) })
     default:
       let container = path(words[1])
+      let mayBeNowhere = words[0].last == UInt8(ascii: "?")
+      let places = mayBeNowhere ? words[0].dropFirst().dropLast() : words[0].dropFirst()
       let presence: Presence =
         switch mark {
-        case UInt8(ascii: "!") where words[0].count > 1:
-          .requiredAt(words[0].dropFirst().split(separator: dot).map(\.number))
+        case UInt8(ascii: "!") where places.elementsEqual("1+".utf8): .requiredAfterFirst
+        case UInt8(ascii: "!") where !places.isEmpty: .requiredAt(places.split(separator: dot).map(\.number))
         case UInt8(ascii: "!"): .required
         case UInt8(ascii: "+"): .even
-        case UInt8(ascii: "="): words[0].dropFirst().number.map(Presence.group) ?? .optional
-        case UInt8(ascii: ">"): words[0].dropFirst().number.map(Presence.follows) ?? .optional
+        case UInt8(ascii: "="): places.number.map(Presence.group) ?? .optional
+        case UInt8(ascii: ">"): places.number.map(Presence.follows) ?? .optional
         default: .optional
         }
       let shape =
         words[2].elementsEqual("-".utf8) ? [] : words[2].split(separator: UInt8(ascii: ",")).map(ConfiguredSize.init)
       for name in words.dropFirst(3) {
-        let whole = container.isEmpty ? Array(name) : container + [dot] + name
-        parameters[whole] = Parameter(presence: presence, shape: shape)
+        parameters[whole(container, name)] = Parameter(presence: presence, mayBeNowhere: mayBeNowhere, shape: shape)
       }
     }
   }

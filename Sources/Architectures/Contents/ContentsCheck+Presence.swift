@@ -17,7 +17,7 @@ extension ContentsCheck {
     for container in stacks.containers.keys.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
       guard let members = stacks.containers[container] else { continue }
       if container.isEmpty {
-        checkRoot(members, stacks, isSubset: isSubset, configuration)
+        checkRoot(members, stacks, isSubset: isSubset, configuration, member)
       } else {
         checkContainer(container, members, stacks, isSubset: isSubset, member)
       }
@@ -49,13 +49,19 @@ extension ContentsCheck {
           instances.insert([gap])
         }
       }
+    } else if let count = contents.counts[stack].flatMap(member) {
+      addGaps(&instances, count)
     }
     let ordered = instances.sorted { $0.lexicographicallyPrecedes($1) }
     var groups: [Int: [[UInt8]]] = [:]
     var followers: [Int: [[UInt8]]] = [:]
     for pattern in members.sorted(by: { $0.lexicographicallyPrecedes($1) }) {
-      switch contents.parameters[pattern]?.presence {
+      guard let parameter = contents.parameters[pattern] else { continue }
+      if parameter.mayBeNowhere, present[pattern]?.keys.contains(where: instances.contains) != true { continue }
+      switch parameter.presence {
       case .required: need(pattern, ordered, "\(architecture) has it in every layer")
+      case .requiredAfterFirst:
+        need(pattern, ordered.filter { $0.last != 0 }, "\(architecture) has it in every layer but the first")
       case .requiredAt(let places):
         let meant = Set(instances.map { zip($0, places).map { $1 ?? $0 } })
         need(pattern, meant.sorted { $0.lexicographicallyPrecedes($1) }, "every \(architecture) has it")
@@ -73,13 +79,7 @@ extension ContentsCheck {
       }
     }
     for choice in contents.choices where choice.container == container {
-      let (first, second) = (groups[choice.groups.0] ?? [], groups[choice.groups.1] ?? [])
-      guard let name = first.first, let other = second.first else { continue }
-      let there = Set((first + second).flatMap { present[$0].map { Array($0.keys) } ?? [] })
-      guard let missing = ordered.first(where: { !there.contains($0) }) else { continue }
-      add(
-        filled(name, missing),
-        "is missing, and so is '\(filled(other, missing))': \(architecture) has one of them in every layer")
+      checkChoice(choice, groups, ordered)
     }
   }
 
@@ -96,7 +96,8 @@ extension ContentsCheck {
   // MARK: - Outside of layers
 
   private mutating func checkRoot(
-    _ members: [[UInt8]], _ stacks: Stacks, isSubset: Bool, _ configuration: ModelConfiguration
+    _ members: [[UInt8]], _ stacks: Stacks, isSubset: Bool, _ configuration: ModelConfiguration,
+    _ member: (String) -> Int?
   ) {
     let dot = UInt8(ascii: ".")
     let base = rule.prefix + [dot]
@@ -109,11 +110,13 @@ extension ContentsCheck {
     for pattern in members.sorted(by: { $0.lexicographicallyPrecedes($1) }) where present[pattern] == nil {
       guard let parameter = contents.parameters[pattern], parameter.presence == .required else { continue }
       if lacksPrefix, !pattern.starts(with: base) { continue }
+      // A head for no labels.
+      if parameter.shape.contains(where: { $0.value(member) == 0 }) { continue }
       if isSubset, !parents.contains(where: pattern.starts) { continue }
       // A tied embedding may be stored as the output embedding.
-      if ties(configuration), heads.contains(where: { $0 == parameter.shape }) { continue }
+      if mayTieHead(configuration), heads.contains(where: { $0 == parameter.shape }) { continue }
       // Of an encoder and a decoder with one embedding, either may have it.
-      if ties(configuration), pattern.suffix(13).elementsEqual("shared.weight".utf8),
+      if ties(configuration) || !contents.alwaysTied.isEmpty, pattern.suffix(13).elementsEqual("shared.weight".utf8),
         tensors.contains(where: { $0.name.string.hasSuffix("embed_tokens.weight") })
       {
         continue
@@ -155,6 +158,10 @@ extension ContentsCheck {
     configuration.tiesWordEmbeddings ?? configuration.textTiesWordEmbeddings ?? rule.tiesByDefault
   }
 
+  private func mayTieHead(_ configuration: ModelConfiguration) -> Bool {
+    ties(configuration) || headWeights.contains(where: contents.alwaysTied.contains)
+  }
+
   private var headWeights: [[UInt8]] {
     rule.kinds.filter { $0.value == .outputEmbedding }.map { $0.key + Array(".weight".utf8) }
   }
@@ -176,7 +183,12 @@ extension ContentsCheck {
     }?.key
     guard let index = present[head]?[[]] else {
       // Of models made of several, either may have been meant.
-      let mayBeTied = ties(configuration) || configuration.textTiesWordEmbeddings == true
+      let mayBeTied = mayTieHead(configuration) || configuration.textTiesWordEmbeddings == true
+      if contents.alwaysTied.contains(head), configuration.tiesWordEmbeddings == false, !lacksPrefix {
+        report.warnings.append(
+          "'\(filled(head, []))' is not there, and tie_word_embeddings is false: transformers 5 ties it all the same, "
+            + "older releases begin with random values for it")
+      }
       if mayBeTied || lacksPrefix || embedding == nil { return }
       return add(filled(head, []), "is missing, and tie_word_embeddings is false: nothing else stands for it")
     }
@@ -191,7 +203,7 @@ extension ContentsCheck {
   }
 
   /// The pattern with numbers for its stars, spelled as the checkpoint spells its names.
-  private func filled(_ pattern: [UInt8], _ numbers: [Int]) -> String {
+  func filled(_ pattern: [UInt8], _ numbers: [Int]) -> String {
     var left = numbers[...]
     let parts = pattern.components.map { part -> String in
       let text = String(decoding: part, as: UTF8.self)
