@@ -24,17 +24,20 @@ public struct ModelSource: Sendable {
   let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
 
   /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
-  /// made from.
+  /// made from, and so is a directory in MLX's groups.
   public init(path: String) throws(Failure) { try self.init(path: path, blocksAs: .bf16) }
 
   /// - Parameter blocksAs: what the block types of GGUF become.
   init(path: String, blocksAs type: FloatType) throws(Failure) {
     guard try GGUFCheckpoint.isGGUF(path: path) else {
-      try self.init(StoredSafetensors(path: path))
+      try self.init(StoredSafetensors(path: path), readsMLX: true)
       return
     }
     self.init(try GGUFModel(path: path, blockType: type))
   }
+
+  /// Safetensors under the names and in the form that they have, which are those of MLX where it wrote them.
+  init(stored path: String) throws(Failure) { try self.init(StoredSafetensors(path: path), readsMLX: false) }
 
   private init(_ model: GGUFModel) {
     checkpoint = model
@@ -55,14 +58,14 @@ public struct ModelSource: Sendable {
     makeSideFiles = { ([], []) }
   }
 
-  private init(_ stored: StoredSafetensors) throws(Failure) {
+  private init(_ stored: StoredSafetensors, readsMLX: Bool) throws(Failure) {
     let hasConfig = stored.directory?.contains(Self.configName) == true
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored
-    self.checkpoint = checkpoint
     makeSideFiles = { ([], []) }
-    logical = try LogicalTensors(checkpoint)
+    let logical = try LogicalTensors(checkpoint)
     guard let directory = checkpoint.directory else {
+      (self.checkpoint, self.logical) = (checkpoint, logical)
       config = nil
       sideFiles = []
       leftBehind = []
@@ -86,7 +89,13 @@ public struct ModelSource: Sendable {
         side.append(name)
       }
     }
-    self.config = config
+    if readsMLX, let original = try MLXCheckpoint(checkpoint, config: config) {
+      (self.checkpoint, self.logical) = (original, LogicalTensors(plain: original))
+      self.config = original.config
+    } else {
+      (self.checkpoint, self.logical) = (checkpoint, logical)
+      self.config = config
+    }
     let documents = (side + [Self.configName]).filter { $0.hasSuffix(".json") && directory.contains($0) }
     let found = try ModelFolders(folders, of: directory, documents: documents)
     sideFiles = side + found.files

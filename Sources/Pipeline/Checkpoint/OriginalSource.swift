@@ -13,7 +13,7 @@ struct OriginalSource: Sendable {
 
   /// - Parameter isRaw: a GGUF model is meant under its own names.
   init(path: String, isRaw: Bool = false) throws(Failure) {
-    model = isRaw ? ModelSource(try GGUFValues(path: path)) : try ModelSource(path: path, blocksAs: .f32)
+    model = isRaw ? ModelSource(try GGUFValues(path: path)) : try ModelSource(comparing: path)
     values = DequantizedSource(model.logical)
     conv1D = model.transposedWeights
   }

@@ -94,7 +94,11 @@ struct CheckpointPair: Sendable {
     switch (itemA, itemB) {
     case (.plain(let left), .plain(let right)):
       let infos = (a.checkpoint.tensors[left], b.checkpoint.tensors[right])
-      return infos.0.type == infos.1.type && infos.0.shape == infos.1.shape ? [(left, right)] : nil
+      guard infos.0.type == infos.1.type, infos.0.shape == infos.1.shape else { return nil }
+      // What MLX has in groups is no copy of the values that it stands for.
+      let isMLX = (a.checkpoint is MLXCheckpoint) || (b.checkpoint is MLXCheckpoint)
+      let types = typeNames(position)
+      return isMLX && types.a != types.b ? nil : [(left, right)]
     case (.packed, .packed):
       guard let left = itemA.fourBit, let right = itemB.fourBit, left.state == right.state else { return nil }
       // The quant_map is not asked: what it says follows from the code.

@@ -8,10 +8,12 @@ struct GroupEncoder: TensorEncoder {
 
   /// The end of the names of weights, which codes keep and `.scales` and `.biases` stand in place of.
   static let suffix = ".weight"
+  static let scales = ".scales"
+  static let biases = ".biases"
   /// MLX stores codes as words of 32 bits.
-  private static let wordBits = 32
+  static let wordBits = 32
 
-  var schemeName: String? { format.mode == .affine ? "MLX-Q\(format.bits)" : "MLX-MXFP4" }
+  var schemeName: String? { format.typeName }
 
   func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
     guard let module = weight.name.dropping(suffix: Self.suffix), let columns = weight.shape.last,
@@ -27,8 +29,8 @@ struct GroupEncoder: TensorEncoder {
     }
     let groups = columns / format.groupSize
     var outputs = [try output(weight.name, .u32, columns / Self.wordBits * format.bits)]
-    outputs.append(try output(module + ".scales", format.mode == .affine ? type.elementType : .u8, groups))
-    if format.hasBiases { outputs.append(try output(module + ".biases", type.elementType, groups)) }
+    outputs.append(try output(module + Self.scales, format.mode == .affine ? type.elementType : .u8, groups))
+    if format.hasBiases { outputs.append(try output(module + Self.biases, type.elementType, groups)) }
     return outputs
   }
 

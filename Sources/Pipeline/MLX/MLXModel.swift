@@ -77,7 +77,7 @@ struct MLXModel {
 
   // MARK: - The class
 
-  private static func family(of configuration: ModelConfiguration) throws(Failure) -> MLXFamily {
+  static func family(of configuration: ModelConfiguration) throws(Failure) -> MLXFamily {
     let known = MLXFamily.all.map(\.modelType).joined(separator: ", ")
     guard let type = configuration.modelType, let family = MLXFamily.all.first(where: { $0.modelType == type }) else {
       throw Failure(
