@@ -3,11 +3,12 @@
 import json
 import pathlib
 import re
+import shutil
 
 import mlx.core as mx
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import checkpoint
 
@@ -84,3 +85,21 @@ def write(folder: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     (out / "config.json").write_text(json.dumps(plain_config(folder)))
     save_file(originals(folder), out / "model.safetensors", {"format": "pt"})
     return out
+
+
+def copied(folder: pathlib.Path, parent: pathlib.Path) -> pathlib.Path:
+    """Without the manifest, to be changed."""
+    out = shutil.copytree(folder, parent / "model")
+    for name in ("nibble-manifest.json", "checksums.xxh128"):
+        (out / name).unlink()
+    return out
+
+
+def change(folder: pathlib.Path, tensors=None, **config) -> None:
+    """`tensors` edits them in place."""
+    file = folder / "model.safetensors"
+    if tensors:
+        found = load_file(file)
+        tensors(found)
+        save_file(found, file, {"format": "mlx"})
+    (folder / "config.json").write_text(json.dumps(checkpoint.config(folder) | config))

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shutil
 
 import mlx_lm
 import pytest
@@ -52,24 +51,6 @@ def check_values(out, expected: dict, dtype: torch.dtype | None = None) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
         assert same(found[name], tensor if dtype is None else tensor.to(dtype)), name
-
-
-def copied(folder, tmp_path):
-    """Without the manifest, to be changed."""
-    out = shutil.copytree(folder, tmp_path / "model")
-    for name in ("nibble-manifest.json", "checksums.xxh128"):
-        (out / name).unlink()
-    return out
-
-
-def change(folder, tensors=None, **config) -> None:
-    """- tensors: edits them in place."""
-    file = folder / "model.safetensors"
-    if tensors:
-        found = load_file(file)
-        tensors(found)
-        save_file(found, file, {"format": "mlx"})
-    (folder / "config.json").write_text(json.dumps(checkpoint.config(folder) | config))
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -148,7 +129,7 @@ def test_made_by_mlx_lm(models, nibble: Nibble, tmp_path):
     own = checkpoint.config(mlx)["quantization"]
     for layer in range(2):
         own |= {f"model.layers.{layer}.self_attn.o_proj": False, f"model.layers.{layer}.self_attn.q_proj": True}
-    change(mlx, quantization=own)
+    mlx_originals.change(mlx, quantization=own)
     nibble.run("convert", mlx, "-o", tmp_path / "again")
     check_values(tmp_path / "again", checkpoint.tensors(tmp_path / "out"))
     rows = {row["name"]: row["dtype"] for row in nibble.json("inspect", mlx)["tensors"]}
@@ -256,9 +237,9 @@ def test_diff(models, mixtral, nibble: Nibble, tmp_path):
 
 def test_verify(models, mixtral, nibble: Nibble, tmp_path):
     nibble.verify(mixtral, "--against", models.directory(mlx_models.model("mixtral")))
-    broken = copied(mixtral, tmp_path)
+    broken = mlx_originals.copied(mixtral, tmp_path)
     nibble.verify(broken)
-    change(broken, lambda tensors: tensors.pop("lm_head.biases"))
+    mlx_originals.change(broken, lambda tensors: tensors.pop("lm_head.biases"))
     problems = nibble.json("verify", broken, expect=DIFFERENT)["problems"]
     assert [(problem["tensor"], "'.biases' is missing" in problem["problem"]) for problem in problems] == [
         ("lm_head.weight", True)]
@@ -296,125 +277,3 @@ def test_extract(llama, nibble: Nibble, tmp_path):
     save_file(tuned, tmp_path / "wide" / "model.safetensors", {"format": "pt"})
     report = nibble.json("extract-lora", llama, tmp_path / "wide", "--rank", "4", "-o", tmp_path / "lora")
     assert name in json.dumps(report) and "model.layers.1." not in json.dumps(report["modules"])
-
-
-# --- what is refused -------------------------------------------------------------------------------------------------
-
-def settings(**members) -> dict:
-    return {"quantization": {"group_size": 64, "bits": 4, "mode": "affine", **members}}
-
-
-def set_to(name: str, edit):
-    def apply(tensors: dict) -> None:
-        tensors[name] = edit(tensors[name]).contiguous()
-    return apply
-
-
-Q = "model.layers.0.self_attn.q_proj"
-HOSTILE = {
-    "bits-7": (UNSUPPORTED, "7 bits in groups of 64 are not known here", None, settings(bits=7)),
-    "bits-0": (REJECTED, "bits is 0", None, settings(bits=0)),
-    "bits-negative": (REJECTED, "bits is -4", None, settings(bits=-4)),
-    "bits-text": (REJECTED, "bits is a string", None, settings(bits="4")),
-    "bits-huge": (UNSUPPORTED, "9223372036854775807 bits", None, settings(bits=2**63 - 1)),
-    "bits-beyond": (REJECTED, "bits is 9223372036854775808", None, settings(bits=2**63)),
-    "bits-missing": (REJECTED, "has no 'bits'", None, {"quantization": {"group_size": 64}}),
-    "group-0": (REJECTED, "group_size is 0", None, settings(group_size=0)),
-    "group-16": (UNSUPPORTED, "in groups of 16 are not known here", None, settings(group_size=16)),
-    "group-huge": (UNSUPPORTED, "groups of 9223372036854775807", None, settings(group_size=2**63 - 1)),
-    "group-real": (REJECTED, "group_size is 64.5", None, settings(group_size=64.5)),
-    "group-other": (REJECTED, "config.json does not agree with: 4 bits in groups of 32", None, settings(group_size=32)),
-    "bits-other": (REJECTED, "config.json does not agree with: 8 bits in groups of 64", None, settings(bits=8)),
-    "mode-unknown": (UNSUPPORTED, "mode 'nvfp4' is not known here", None, settings(mode="nvfp4")),
-    "mode-number": (REJECTED, "mode is a number", None, settings(mode=4)),
-    "mode-mxfp4": (REJECTED, "'.scales' is BF16, allowed is U8", None, settings(mode="mxfp4", group_size=32)),
-    "own-number": (REJECTED, f"quantization, '{Q}': is a number", None, settings(**{Q: 4})),
-    "own-null": (REJECTED, f"quantization, '{Q}': is null", None, settings(**{Q: None})),
-    "own-list": (REJECTED, f"quantization, '{Q}': is an array", None, settings(**{Q: [4]})),
-    "own-bits": (REJECTED, "bits is true or false", None, settings(**{Q: {"bits": True}})),
-    "own-other": (REJECTED, "does not agree with: 2 bits", None, settings(**{Q: {"bits": 2, "group_size": 64}})),
-    "own-unknown": (UNSUPPORTED, "9 bits", None, settings(**{Q: {"bits": 9}})),
-    "own-false": (REJECTED, "is not quantized", None, settings(**{Q: False})),
-    "no-scales": (REJECTED, "'.scales' is missing", lambda tensors: tensors.pop(f"{Q}.scales"), {}),
-    "no-biases": (REJECTED, "'.biases' is missing", lambda tensors: tensors.pop(f"{Q}.biases"), {}),
-    "no-codes": (REJECTED, "are scales of a weight that is not there",
-                 lambda tensors: tensors.pop(f"{Q}.weight"), {}),
-    "scales-f64": (REJECTED, "'.scales' is F64", set_to(f"{Q}.scales", torch.Tensor.double), {}),
-    "scales-u8": (REJECTED, "'.scales' is U8", set_to(f"{Q}.scales", lambda t: t.to(torch.uint8)), {}),
-    "scales-wide": (REJECTED, "does not agree with", set_to(f"{Q}.scales", lambda t: torch.cat([t, t], 1)), {}),
-    "scales-flat": (REJECTED, "'.scales' has shape", set_to(f"{Q}.scales", torch.Tensor.flatten), {}),
-    "scales-scalar": (REJECTED, "'.scales' has shape", set_to(f"{Q}.scales", lambda t: t[0, 0]), {}),
-    "biases-f32": (REJECTED, "'.biases' is F32", set_to(f"{Q}.biases", torch.Tensor.float), {}),
-    "biases-rows": (REJECTED, "'.biases' is BF16 of shape", set_to(f"{Q}.biases", lambda t: t[1:]), {}),
-    "codes-i32": (REJECTED, "no U32 codes", set_to(f"{Q}.weight", lambda t: t.view(torch.int32)), {}),
-    "codes-flat": (REJECTED, "no U32 codes", set_to(f"{Q}.weight", torch.Tensor.flatten), {}),
-    "codes-narrow": (REJECTED, "does not agree with", set_to(f"{Q}.weight", lambda t: t[:, 1:]), {}),
-    "codes-rows": (REJECTED, "'.scales' has shape", set_to(f"{Q}.weight", lambda t: t[1:]), {}),
-    "class-unknown": (UNSUPPORTED, "model_type 'opt', whose form in mlx-lm is not known", None, {"model_type": "opt"}),
-    "class-none": (UNSUPPORTED, "model_type '', whose form", None, {"model_type": None}),
-    "class-of-another": (UNSUPPORTED, "mlx-lm loads LlamaForCausalLM only", None,
-                         {"architectures": ["LlamaForSequenceClassification"]}),
-    "other-name": (REJECTED, "is missing", lambda tensors: tensors.update(
-        {"model.layers.0.x.weight": tensors.pop("model.norm.weight")}), {}),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_refused(name, llama, nibble: Nibble, tmp_path):
-    code, message, tensors, config = HOSTILE[name]
-    folder = copied(llama, tmp_path)
-    change(folder, tensors, **config)
-    for verb in (["convert"], ["convert", "--dtype", "float32"], ["quantize", "--force-requantize"]):
-        result = nibble.run(*verb, folder, "-o", tmp_path / "out", expect=code)
-        assert message in result.stderr, result.stderr
-    result = nibble.run("convert", folder, "-o", tmp_path / "out.gguf", expect=code)
-    assert message in result.stderr, result.stderr
-    result = nibble.run("fit", folder, expect=code)
-    assert not (tmp_path / "out").exists() and not (tmp_path / "out.gguf").exists()
-    # It can be looked at, compared with itself and copied, whatever it is.
-    nibble.run("inspect", folder)
-    nibble.run("inspect", folder, "--raw")
-    nibble.run("verify", folder, expect=DIFFERENT if code == REJECTED and name != "other-name" else 0)
-    if code == UNSUPPORTED:
-        nibble.run("diff", folder, folder)
-    nibble.run("split", folder, "-o", tmp_path / "parts")
-
-
-@pytest.mark.parametrize(("code", "message", "config", "edit"), [
-    (REJECTED, "holds 4 experts, and 'num_local_experts' in config.json says otherwise", {"num_local_experts": 5}, None),
-    (REJECTED, "says otherwise", {"num_local_experts": "4"}, None),
-    (REJECTED, "which is no stack of experts", {}, lambda tensor: tensor[0]),
-    (REJECTED, "which is no stack of experts", {}, lambda tensor: tensor[:, :0]),
-    (REJECTED, "says otherwise", {}, lambda tensor: tensor[1:]),
-])
-def test_refused_experts(code, message, config, edit, mixtral, nibble: Nibble, tmp_path):
-    folder = copied(mixtral, tmp_path)
-    stack = "model.layers.0.block_sparse_moe.switch_mlp.up_proj"
-
-    def tensors(found: dict) -> None:
-        for part in ("weight", "scales", "biases"):
-            found[f"{stack}.{part}"] = edit(found[f"{stack}.{part}"]).contiguous()
-
-    change(folder, tensors if edit else None, **config)
-    result = nibble.run("convert", folder, "-o", tmp_path / "out", expect=code)
-    assert message in result.stderr, result.stderr
-
-
-def test_endless_experts(mixtral, nibble: Nibble, tmp_path):
-    """A stack of nothing is no reason to count to 2^40."""
-    folder = copied(mixtral, tmp_path)
-    found = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if "switch" not in name}
-    found["model.layers.0.block_sparse_moe.switch_mlp.up_proj.weight"] = torch.zeros(2**40, 0, 64, dtype=BF16)
-    save_file(found, folder / "model.safetensors", {"format": "mlx"})
-    change(folder, num_local_experts=2**40)
-    result = nibble.run("convert", folder, "-o", tmp_path / "out", expect=REJECTED)
-    assert "which is no stack of experts" in result.stderr
-
-
-def test_without_configuration(llama, nibble: Nibble, tmp_path):
-    """How wide codes are, config.json alone says."""
-    folder = copied(llama, tmp_path)
-    (folder / "config.json").unlink()
-    for source in (folder, llama / "model.safetensors"):
-        result = nibble.run("convert", source, "-o", tmp_path / "out", "--dtype", "float32", expect=UNSUPPORTED)
-        assert "(MLX)" in result.stderr

@@ -69,7 +69,8 @@ import Testing
         Tensor("b.scales", "U8", [1, 1], [128]),
       ], "{\"bits\": 3, \"group_size\": 32, \"b\": {\"mode\": \"mxfp4\"}}")
     let source = try ModelSource(path: path).checkpoint
-    #expect(source.tensors.map { "\($0.name) \($0.type.name) \($0.shape)" } == ["a.weight F32 [1, 32]", "b.weight BF16 [1, 32]"])
+    let found = source.tensors.map { "\($0.name) \($0.type.name) \($0.shape)" }
+    #expect(found == ["a.weight F32 [1, 32]", "b.weight BF16 [1, 32]"])
     let descending = (0..<32).map { Float(7 - $0 % 8) }
     #expect(try source.bytes(0) == TestModel.bytes(of: descending, as: "F32"))
     let doubled: [Float] = [0, 1, 2, 3, 4, 6, 8, 12]

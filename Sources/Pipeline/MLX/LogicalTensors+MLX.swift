@@ -12,7 +12,10 @@ extension LogicalTensors {
   /// - Returns: nil where no weight is in groups.
   /// - Throws: the first fault, unless lenient.
   init?(mlx checkpoint: any StoredCheckpoint, config: JSONValue?, isLenient: Bool = false) throws(Failure) {
-    guard Self.hasGroups(checkpoint), let settings = try MLXSettings(config) else { return nil }
+    // What is wrong with them is of no account where nothing is in groups.
+    guard MLXSettings.areStated(config), Self.hasGroups(checkpoint), let settings = try MLXSettings(config) else {
+      return nil
+    }
     let stored = checkpoint.tensors
     var weights: [Int: MLXWeight] = [:]
     var companions: Set<Int> = []
@@ -36,7 +39,7 @@ extension LogicalTensors {
 
   /// For looking at a checkpoint, whatever is wrong with it.
   init(lenient checkpoint: any StoredCheckpoint) throws(Failure) {
-    if let directory = checkpoint.directory, Self.hasGroups(checkpoint), directory.contains(ModelSource.configName) {
+    if let directory = checkpoint.directory, directory.contains(ModelSource.configName) {
       // A configuration that cannot be read says nothing here; who needs it refuses it.
       let config = try? JSONValue(
         parsing: directory.open(ModelSource.configName).contents(limit: ModelSource.configLimit), .python,

@@ -31,7 +31,8 @@ struct MLXCheckpoint: StoredCheckpoint {
     var positions: [TensorName: Int] = [:]
     for (index, info) in planned.tensors.enumerated() {
       if positions.updateValue(index, forKey: info.name) != nil {
-        throw Failure(.malformed, "and another tensor of MLX are one in transformers", file: base.path, tensor: info.name.string)
+        throw Failure(
+          .malformed, "and another tensor of MLX are one in transformers", file: base.path, tensor: info.name.string)
       }
     }
     for key in ["quantization", "quantization_config"] { config[key] = nil }

@@ -20,7 +20,8 @@ extension MLXFamily {
       if let (module, projection) = stack(name) {
         let count = try expertCount(info, config)
         guard count <= Self.largestCount - weights.count else {
-          throw Failure(.malformed, "and the stacks before it have more than \(Self.largestCount) experts", tensor: name)
+          throw Failure(
+            .malformed, "and the stacks before it have more than \(Self.largestCount) experts", tensor: name)
         }
         for number in 0..<count {
           weights.append(

@@ -17,6 +17,8 @@ struct MLXSettings {
     format = try Self.format(settings, "")
   }
 
+  static func areStated(_ config: JSONValue?) -> Bool { stated(config) != nil }
+
   /// mlx-lm reads `quantization`; `quantization_config` is there for others, and is that of another method where it
   /// names one.
   private static func stated(_ config: JSONValue?) -> JSONValue? {
@@ -67,7 +69,8 @@ struct MLXSettings {
         mode == .affine
         ? "\(list(GroupFormat.bits)) bits in groups of \(list(GroupFormat.groupSizes))" : "4 bits in groups of 32"
       throw failure(
-        .unsupported, module, "\(bits) bits in groups of \(groupSize) are not known here; known in mode "
+        .unsupported, module,
+        "\(bits) bits in groups of \(groupSize) are not known here; known in mode "
           + "'\(mode.rawValue)' are \(known)")
     }
     return format

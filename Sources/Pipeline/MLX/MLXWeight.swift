@@ -36,7 +36,8 @@ struct MLXWeight: PackedWeight {
       let isAffine = format.mode == .affine
       guard let type = isAffine ? FloatType(scaleInfo.type) : scaleInfo.type == .u8 ? .bf16 : nil else {
         throw Failure(
-          .malformed, "'\(GroupEncoder.scales)' is \(scaleInfo.type.name), allowed is "
+          .malformed,
+          "'\(GroupEncoder.scales)' is \(scaleInfo.type.name), allowed is "
             + (isAffine ? "BF16, F16, F32" : "U8"))
       }
       guard let groups = scaleInfo.shape.last, scaleInfo.shape.dropLast() == packed.shape.dropLast() else {
@@ -48,19 +49,22 @@ struct MLXWeight: PackedWeight {
       let (room, isTooGreat) = words.multipliedReportingOverflow(by: GroupEncoder.wordBits)
       guard !isTooLong, !isTooWide, !isTooGreat, bits == room else {
         throw Failure(
-          .malformed, "has rows of \(words) words of codes and \(groups) scales, which config.json does not agree with: "
+          .malformed,
+          "has rows of \(words) words of codes and \(groups) scales, which config.json does not agree with: "
             + "\(format.bits) bits in groups of \(format.groupSize)")
       }
       let biases = checkpoint.index(of: module + GroupEncoder.biases)
       if let biases, isAffine {
         guard stored[biases].type == scaleInfo.type, stored[biases].shape == scaleInfo.shape else {
           throw Failure(
-            .malformed, "'\(GroupEncoder.biases)' is \(stored[biases].type.name) of shape \(stored[biases].shape), "
+            .malformed,
+            "'\(GroupEncoder.biases)' is \(stored[biases].type.name) of shape \(stored[biases].shape), "
               + "needed is what '\(GroupEncoder.scales)' is: \(scaleInfo.type.name) of shape \(scaleInfo.shape)")
         }
       } else if isAffine != (biases != nil) {
         throw Failure(
-          .malformed, "is in groups, but '\(GroupEncoder.biases)' is "
+          .malformed,
+          "is in groups, but '\(GroupEncoder.biases)' is "
             + (isAffine ? "missing beside it" : "there, which MXFP4 does not have"))
       }
       info = try TensorInfo(name: packed.name, type: type.elementType, shape: packed.shape.dropLast() + [columns])
