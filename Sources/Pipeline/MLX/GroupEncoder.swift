@@ -7,11 +7,7 @@ struct GroupEncoder: TensorEncoder {
   let format: GroupFormat
 
   /// The end of the names of weights, which codes keep and `.scales` and `.biases` stand in place of.
-  static let suffix = ".weight"
-  static let scales = ".scales"
-  static let biases = ".biases"
-  /// MLX stores codes as words of 32 bits.
-  static let wordBits = 32
+  static let suffix = MLXWeight.suffix
 
   var schemeName: String? { format.typeName }
 
@@ -28,9 +24,9 @@ struct GroupEncoder: TensorEncoder {
       StoredTensor(try TensorInfo(name: name, type: type, shape: weight.shape.dropLast() + [columns]))
     }
     let groups = columns / format.groupSize
-    var outputs = [try output(weight.name, .u32, columns / Self.wordBits * format.bits)]
-    outputs.append(try output(module + Self.scales, format.mode == .affine ? type.elementType : .u8, groups))
-    if format.hasBiases { outputs.append(try output(module + Self.biases, type.elementType, groups)) }
+    var outputs = [try output(weight.name, .u32, columns / MLXWeight.wordBits * format.bits)]
+    outputs.append(try output(module + MLXWeight.scales, format.mode == .affine ? type.elementType : .u8, groups))
+    if format.hasBiases { outputs.append(try output(module + MLXWeight.biases, type.elementType, groups)) }
     return outputs
   }
 

@@ -63,8 +63,8 @@ extension LogicalTensors {
 
   private static func hasGroups(_ checkpoint: any StoredCheckpoint) -> Bool {
     checkpoint.tensors.contains { tensor in
-      guard let module = tensor.name.dropping(suffix: GroupEncoder.suffix) else { return false }
-      return tensor.type == .u32 || checkpoint.index(of: module + GroupEncoder.scales) != nil
+      guard let module = tensor.name.dropping(suffix: MLXWeight.suffix) else { return false }
+      return tensor.type == .u32 || checkpoint.index(of: module + MLXWeight.scales) != nil
     }
   }
 
@@ -76,13 +76,13 @@ extension LogicalTensors {
     func failure(_ text: String) -> Failure {
       Failure(.malformed, text, file: checkpoint.location(of: index).file, tensor: info.name.string)
     }
-    if let module = info.name.dropping(suffix: GroupEncoder.scales),
-      checkpoint.index(of: module + GroupEncoder.suffix) == nil
+    if let module = info.name.dropping(suffix: MLXWeight.scales),
+      checkpoint.index(of: module + MLXWeight.suffix) == nil
     {
       throw failure("are scales of a weight that is not there")
     }
-    guard let module = info.name.dropping(suffix: GroupEncoder.suffix) else { return nil }
-    let hasScales = checkpoint.index(of: module + GroupEncoder.scales) != nil
+    guard let module = info.name.dropping(suffix: MLXWeight.suffix) else { return nil }
+    let hasScales = checkpoint.index(of: module + MLXWeight.scales) != nil
     if !hasScales, info.type != .u32 { return nil }
     guard let format = try settings.format(of: module.string) else {
       throw failure("is in groups, but config.json says that '\(module)' is not quantized")

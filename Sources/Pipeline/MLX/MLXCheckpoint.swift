@@ -24,7 +24,7 @@ struct MLXCheckpoint: StoredCheckpoint {
     let values = DequantizedSource(logical)
     let weights: [PlannedWeight]
     do throws(Failure) {
-      let family = try MLXModel.family(of: ModelConfiguration(config))
+      let family = try MLXFamily(of: ModelConfiguration(config))
       weights = try family.originals(of: values.tensors, config: config)
     } catch { throw Self.located(error, in: base) }
     planned = try PlannedSource(values, weights)

@@ -26,7 +26,7 @@ extension MLXFamily {
         for number in 0..<count {
           weights.append(
             PlannedWeight(
-              name: TensorName(original("\(module).experts.\(number).\(projection)\(GroupEncoder.suffix)")),
+              name: TensorName(original("\(module).experts.\(number).\(projection)\(MLXWeight.suffix)")),
               shape: Array(info.shape.dropFirst()), source: .part(of: index, index: number)))
         }
       } else {
@@ -62,7 +62,7 @@ extension MLXFamily {
     guard info.shape.count == 3, info.elementCount > 0 else {
       throw Failure(.malformed, "has shape \(info.shape), which is no stack of experts", tensor: info.name.string)
     }
-    guard MLXModel.renamed(name, in: config)?.int == info.shape[0] else {
+    guard Self.member(name, in: config)?.int == info.shape[0] else {
       throw Failure(
         .malformed, "holds \(info.shape[0]) experts, and '\(name)' in \(ModelSource.configName) says otherwise",
         tensor: info.name.string)

@@ -4,6 +4,13 @@ import Tensors
 
 /// A weight in MLX's groups, its parts found and checked against each other.
 struct MLXWeight: PackedWeight {
+  /// Ends of the names of codes, and of what lies beside them.
+  static let suffix = ".weight"
+  static let scales = ".scales"
+  static let biases = ".biases"
+  /// Codes are stored in words of 32 bits.
+  static let wordBits = 32
+
   /// In the type of its scales, which MLX dequantizes it to; those of MXFP4 are no numbers, and it takes bfloat16.
   let info: TensorInfo
   let format: GroupFormat
@@ -16,7 +23,8 @@ struct MLXWeight: PackedWeight {
 
   var parts: [Int] { [codes, scales] + [biases].compactMap(\.self) }
   var typeName: String { format.typeName }
-  var scheme: String { MLXScheme.name(of: format) }
+  /// As the command line has it.
+  var scheme: String { typeName.lowercased() }
 
   /// - Parameter codes: position of the tensor that has the weight's name.
   /// - Throws: `malformed` when a part is missing or does not fit the others.
@@ -28,43 +36,43 @@ struct MLXWeight: PackedWeight {
         throw Failure(
           .malformed, "has scales beside it, but is \(packed.type.name) of shape \(packed.shape), no U32 codes of rows")
       }
-      let module = packed.name.dropping(suffix: GroupEncoder.suffix) ?? packed.name
-      guard let scales = checkpoint.index(of: module + GroupEncoder.scales) else {
-        throw Failure(.malformed, "is in groups, but '\(GroupEncoder.scales)' is missing beside it")
+      let module = packed.name.dropping(suffix: Self.suffix) ?? packed.name
+      guard let scales = checkpoint.index(of: module + Self.scales) else {
+        throw Failure(.malformed, "is in groups, but '\(Self.scales)' is missing beside it")
       }
       let scaleInfo = stored[scales]
       let isAffine = format.mode == .affine
       guard let type = isAffine ? FloatType(scaleInfo.type) : scaleInfo.type == .u8 ? .bf16 : nil else {
         throw Failure(
           .malformed,
-          "'\(GroupEncoder.scales)' is \(scaleInfo.type.name), allowed is "
+          "'\(Self.scales)' is \(scaleInfo.type.name), allowed is "
             + (isAffine ? "BF16, F16, F32" : "U8"))
       }
       guard let groups = scaleInfo.shape.last, scaleInfo.shape.dropLast() == packed.shape.dropLast() else {
         throw Failure(
-          .malformed, "'\(GroupEncoder.scales)' has shape \(scaleInfo.shape), its codes have \(packed.shape)")
+          .malformed, "'\(Self.scales)' has shape \(scaleInfo.shape), its codes have \(packed.shape)")
       }
       let (columns, isTooLong) = groups.multipliedReportingOverflow(by: format.groupSize)
       let (bits, isTooWide) = columns.multipliedReportingOverflow(by: format.bits)
-      let (room, isTooGreat) = words.multipliedReportingOverflow(by: GroupEncoder.wordBits)
+      let (room, isTooGreat) = words.multipliedReportingOverflow(by: Self.wordBits)
       guard !isTooLong, !isTooWide, !isTooGreat, bits == room else {
         throw Failure(
           .malformed,
           "has rows of \(words) words of codes and \(groups) scales, which config.json does not agree with: "
             + "\(format.bits) bits in groups of \(format.groupSize)")
       }
-      let biases = checkpoint.index(of: module + GroupEncoder.biases)
+      let biases = checkpoint.index(of: module + Self.biases)
       if let biases, isAffine {
         guard stored[biases].type == scaleInfo.type, stored[biases].shape == scaleInfo.shape else {
           throw Failure(
             .malformed,
-            "'\(GroupEncoder.biases)' is \(stored[biases].type.name) of shape \(stored[biases].shape), "
-              + "needed is what '\(GroupEncoder.scales)' is: \(scaleInfo.type.name) of shape \(scaleInfo.shape)")
+            "'\(Self.biases)' is \(stored[biases].type.name) of shape \(stored[biases].shape), "
+              + "needed is what '\(Self.scales)' is: \(scaleInfo.type.name) of shape \(scaleInfo.shape)")
         }
       } else if isAffine != (biases != nil) {
         throw Failure(
           .malformed,
-          "is in groups, but '\(GroupEncoder.biases)' is "
+          "is in groups, but '\(Self.biases)' is "
             + (isAffine ? "missing beside it" : "there, which MXFP4 does not have"))
       }
       info = try TensorInfo(name: packed.name, type: type.elementType, shape: packed.shape.dropLast() + [columns])
