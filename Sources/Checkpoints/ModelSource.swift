@@ -27,14 +27,22 @@ public struct ModelSource: Sendable {
   let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
 
   /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
-  /// made from.
+  /// made from, and so is a directory in MLX's groups.
   public init(path: String) throws(Failure) { try self.init(CheckpointFiles(path: path)) }
 
   /// - Parameter blocksAs: what the block types of GGUF become.
   package init(_ files: CheckpointFiles, blocksAs type: FloatType = .bf16) throws(Failure) {
     switch files {
-    case .safetensors(let stored): try self.init(stored)
+    case .safetensors(let stored): try self.init(stored, readsMLX: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
+    }
+  }
+
+  /// Safetensors under the names and in the form that they have, which are those of MLX where it wrote them.
+  package init(stored files: CheckpointFiles) throws(Failure) {
+    switch files {
+    case .safetensors(let stored): try self.init(stored, readsMLX: false)
+    case .gguf: try self.init(files)
     }
   }
 
@@ -59,15 +67,15 @@ public struct ModelSource: Sendable {
     makeSideFiles = { ([], []) }
   }
 
-  private init(_ stored: StoredSafetensors) throws(Failure) {
+  private init(_ stored: StoredSafetensors, readsMLX: Bool) throws(Failure) {
     let hasConfig = stored.directory?.contains(Self.configName) == true
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored
-    self.checkpoint = checkpoint
     gguf = nil
     makeSideFiles = { ([], []) }
-    logical = try LogicalTensors(checkpoint)
+    let logical = try LogicalTensors(checkpoint)
     guard let directory = checkpoint.directory else {
+      (self.checkpoint, self.logical) = (checkpoint, logical)
       config = nil
       sideFiles = []
       leftBehind = []
@@ -91,7 +99,13 @@ public struct ModelSource: Sendable {
         side.append(name)
       }
     }
-    self.config = config
+    if readsMLX, let original = try MLXCheckpoint(checkpoint, config: config) {
+      (self.checkpoint, self.logical) = (original, LogicalTensors(plain: original))
+      self.config = original.config
+    } else {
+      (self.checkpoint, self.logical) = (checkpoint, logical)
+      self.config = config
+    }
     let documents = (side + [Self.configName]).filter { $0.hasSuffix(".json") && directory.contains($0) }
     let found = try ModelFolders(folders, of: directory, documents: documents)
     sideFiles = side + found.files

@@ -15,7 +15,7 @@ package struct OriginalSource: Sendable {
     if isRaw, case .gguf(let values) = files {
       model = ModelSource(raw: values)
     } else {
-      model = try ModelSource(files, blocksAs: .f32)
+      model = try ModelSource(comparing: files)
     }
     values = DequantizedSource(model.logical)
     conv1D = model.transposedWeights

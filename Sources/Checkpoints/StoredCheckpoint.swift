@@ -10,6 +10,8 @@ package protocol StoredCheckpoint: TensorSource {
   var files: CheckpointFiles { get }
   /// `safetensors` or `gguf`.
   var container: String { get }
+  /// Who quantized weights that are read here as the values that they stand for, such as `MLX`; nil for none.
+  var dequantizes: String? { get }
   /// As the user named it.
   var path: String { get }
   /// The directory that holds the files; nil when a file was named.
@@ -48,6 +50,8 @@ package struct MetadataEntry: Sendable {
 }
 
 extension StoredCheckpoint {
+  package var dequantizes: String? { nil }
+
   /// All bytes of a small tensor.
   package func bytes(of index: Int) throws(Failure) -> [UInt8] {
     let count = tensors[index].byteCount

@@ -93,7 +93,11 @@ package struct CheckpointPair: Sendable {
     switch (itemA, itemB) {
     case (.plain(let left), .plain(let right)):
       let infos = (a.checkpoint.tensors[left], b.checkpoint.tensors[right])
-      return infos.0.type == infos.1.type && infos.0.shape == infos.1.shape ? [(left, right)] : nil
+      guard infos.0.type == infos.1.type, infos.0.shape == infos.1.shape else { return nil }
+      // What is quantized is no copy of the values that it stands for.
+      let isDequantized = a.checkpoint.dequantizes != nil || b.checkpoint.dequantizes != nil
+      let types = typeNames(position)
+      return isDequantized && types.a != types.b ? nil : [(left, right)]
     case (.packed, .packed):
       guard let left = itemA.fourBit, let right = itemB.fourBit, left.state == right.state else { return nil }
       // The quant_map is not asked: what it says follows from the code.

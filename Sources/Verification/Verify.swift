@@ -132,7 +132,7 @@ public struct Verify: Sendable {
       result.warnings += checkpoint.warnings
     }
     if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
-    let logical = try LogicalTensors(checkpoint, isLenient: true)
+    let logical = try LogicalTensors(lenient: checkpoint)
     for problem in logical.problems { result.add(problem) }
     let contract = ContractCheck(checkpoint: checkpoint, logical: logical)
     try contract.run(&result)
@@ -147,7 +147,7 @@ public struct Verify: Sendable {
     if let values = logical.checkpoint.files.gguf {
       return try GGUFSourceCheck(values: values, against: source, jobs: jobs, style: progress).run(&result)
     }
-    if let model = try? ModelSource(logical.checkpoint.files), model.quantizationMethod == .other("MLX") {
+    if let model = try? ModelSource(stored: logical.checkpoint.files), model.quantizationMethod == .other("MLX") {
       guard let quantize = QuantizeToMLX(of: model) else {
         result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
         return

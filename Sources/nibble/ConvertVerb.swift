@@ -9,8 +9,9 @@ enum ConvertVerb: Verb {
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes the same weights in new shards, in another dtype if asked. A 4-bit",
-    "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, without a GPU, and",
-    "loses its quantization_config.",
+    "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, one of MLX as MLX",
+    "would, without a GPU, and loses its quantization_config; experts that MLX",
+    "stacks become those of transformers.",
     "",
     "An OUT that ends in .gguf is a file for llama.cpp: names, order of rows,",
     "hyper-parameters and tokenizer as its own converter writes them; vectors",

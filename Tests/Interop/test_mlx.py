@@ -149,8 +149,9 @@ def test_what_is_said_of_it(models, nibble: Nibble, tmp_path):
     assert "quantized: 16 tensors to MLX-Q3, 2 to MLX-Q8" in text
     manifest = json.loads((out / "nibble-manifest.json").read_text())
     assert manifest["options"]["scheme"] == "mlx-q3" and manifest["options"]["groupSize"] == 64
-    rows = {row["name"]: row for row in nibble.json("inspect", out)["tensors"]}
-    assert rows["model.layers.0.mlp.switch_mlp.up_proj.weight"]["shape"] == [4, 64, 6]
+    for options, shape in (((), [4, 64, 64]), (("--raw",), [4, 64, 6])):
+        rows = {row["name"]: row for row in nibble.json("inspect", out, *options)["tensors"]}
+        assert rows["model.layers.0.mlp.switch_mlp.up_proj.weight"]["shape"] == shape
     nibble.verify(out)
     damaged = bytearray((out / "model.safetensors").read_bytes())
     damaged[-1] ^= 1

@@ -1,4 +1,5 @@
 import Bytes
+import Checkpoints
 import JSON
 import Quantization
 import Tensors

@@ -24,8 +24,9 @@ package struct GGUFInput {
   package let path: String
   package let identities: [FileIdentity]
   package let checkUnchanged: () throws(Failure) -> Void
-  /// Whether its 4-bit weights stand here as the values that they are for.
-  package let isQuantized: Bool
+  /// How the model is quantized whose weights stand here as the values that they are for; nil for one whose tensors'
+  /// types tell.
+  package let quantization: String?
   /// The failure with the file that holds its tensor, where it named none.
   package let located: (Failure) -> Failure
 
@@ -56,8 +57,7 @@ extension GGUFInput {
     path = values.path
     identities = values.identities
     checkUnchanged = { () throws(Failure) in try values.checkUnchanged() }
-    // The types of its tensors tell.
-    isQuantized = false
+    quantization = nil
     located = { failure in
       guard failure.file == nil, let tensor = failure.tensor, let index = values.index(of: TensorName(tensor)) else {
         return failure
@@ -125,7 +125,9 @@ extension GGUFInput {
     path = model.checkpoint.path
     identities = model.checkpoint.identities
     checkUnchanged = { () throws(Failure) in try model.checkpoint.checkUnchanged() }
-    isQuantized = model.quantizationMethod == .fourBit
+    quantization =
+      model.checkpoint.dequantizes.map { "quantized (\($0))" }
+      ?? (model.quantizationMethod == .fourBit ? "in 4 bits (bitsandbytes)" : nil)
     located = { model.located($0) }
   }
 

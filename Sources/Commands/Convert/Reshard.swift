@@ -33,7 +33,7 @@ public struct Reshard: Sendable {
     guard !output.hasSuffix(".gguf") else {
       throw Failure(.usage, "'\(source)' is no GGUF model; 'nibble convert' makes one of it")
     }
-    let model = try ModelSource(files)
+    let model = try ModelSource(stored: files)
     try model.refuseAdapter("PEFT reads it from one file, which it is in")
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)

@@ -25,7 +25,7 @@ public struct Inspect: Sendable {
 
   public struct Row: Sendable {
     public var name: TensorName
-    /// As safetensors names it, or `NF4`, `FP4`.
+    /// As safetensors names it, or `NF4`, `FP4`, `MLX-Q4`.
     public var type: String
     public var shape: [Int]
     public var file: String
@@ -33,7 +33,7 @@ public struct Inspect: Sendable {
     public var offset: Int
     public var byteCount: Int
     public var elementCount: Int
-    /// `bitsandbytes-nf4`, nil for plain tensors.
+    /// `bitsandbytes-nf4`, `mlx-q4`, nil for plain tensors.
     public var scheme: String?
     public var statistics: TensorStatistics?
   }
@@ -57,7 +57,7 @@ public struct Inspect: Sendable {
   public func callAsFunction(_ path: String) throws(Failure) -> Result {
     let checkpoint = try CheckpointFiles(path: path).checkpoint
     var warnings = checkpoint.warnings
-    let logical = isRaw ? LogicalTensors(plain: checkpoint) : try LogicalTensors(checkpoint, isLenient: true)
+    let logical = isRaw ? LogicalTensors(plain: checkpoint) : try LogicalTensors(lenient: checkpoint)
     warnings += Warning.grouped(logical.problems.map(Warning.init))
     let pattern = tensor.map(Glob.init)
     var rows: [Row] = []

@@ -96,14 +96,9 @@ public struct Merge: Sendable {
       throw Failure(.malformed, "is an adapter; the first path is that of the model that it was trained on", file: path)
     }
     switch model.quantizationMethod {
-    case .none: break
-    case .fourBit:
-      if trainedAs != nil {
-        throw Failure(
-          .usage,
-          "option '--base-as-trained' is for a 16-bit base; this one is in 4 bits, and adapters are merged "
-            + "onto the weights that it stands for in any case", file: path)
-      }
+    case .none:
+      if let method = model.checkpoint.dequantizes { try refuseAsTrained("quantized (\(method))", path) }
+    case .fourBit: try refuseAsTrained("in 4 bits", path)
     case .other(let method):
       throw Failure(
         .unsupported,
@@ -113,6 +108,14 @@ public struct Merge: Sendable {
     if scheme != nil || ggufScheme != nil, type != .keep {
       throw Failure(.usage, "options '--scheme' and '--dtype' exclude each other")
     }
+  }
+
+  private func refuseAsTrained(_ kind: String, _ path: String) throws(Failure) {
+    if trainedAs == nil { return }
+    throw Failure(
+      .usage,
+      "option '--base-as-trained' is for a 16-bit base; this one is \(kind), and adapters are merged "
+        + "onto the weights that it stands for in any case", file: path)
   }
 
   package func config(

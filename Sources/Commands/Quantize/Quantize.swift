@@ -166,18 +166,20 @@ extension FourBitCode {
 }
 
 extension ModelSource {
-  /// - Parameter forced: one in 4 bits is dequantized first.
+  /// - Parameter forced: one in 4 bits, or in MLX's groups, is dequantized first.
   /// - Throws: `unsupported` for a source that is already quantized.
   func checkQuantizable(forced: Bool) throws(Failure) {
-    switch quantizationMethod {
-    case .none: break
-    case .fourBit:
+    func checkForced(_ method: String) throws(Failure) {
       guard forced else {
         throw Failure(
           .unsupported,
-          "is already quantized (bitsandbytes 4-bit); --force-requantize dequantizes it and quantizes again, "
+          "is already quantized (\(method)); --force-requantize dequantizes it and quantizes again, "
             + "'nibble convert' turns it back into 16 bits", file: checkpoint.path)
       }
+    }
+    switch quantizationMethod {
+    case .none: if let method = checkpoint.dequantizes { try checkForced(method) }
+    case .fourBit: try checkForced("bitsandbytes 4-bit")
     case .other(let method):
       throw Failure(
         .unsupported, "is already quantized (\(method)); start from the original 16-bit checkpoint",

@@ -57,10 +57,10 @@ public struct QuantizeToGGUF: Sendable {
     let order = input.tensors.quantizationOrder
     let tensors = order.map { input.tensors[$0] }
     var (types, warnings) = try choice(tensors, metadata: input.metadata)
-    if input.isQuantized, choice.scheme.defaultType.isQuantized {
+    if let quantization = input.quantization, choice.scheme.defaultType.isQuantized {
       // It has been read as F32: nothing in its tensors' types tells.
       warnings.append(
-        "the source is in 4 bits (bitsandbytes): what that lost and what \(choice.scheme.rawValue) loses add up; the "
+        "the source is \(quantization): what that lost and what \(choice.scheme.rawValue) loses add up; the "
           + "16-bit original gives a better file")
     }
     try TypeChoice.checkSource(tensors, types: types, allowsRequantization: forcesRequantization)

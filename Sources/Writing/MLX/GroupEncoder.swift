@@ -12,11 +12,9 @@ package struct GroupEncoder: TensorEncoder {
   }
 
   /// The end of the names of weights, which codes keep and `.scales` and `.biases` stand in place of.
-  package static let suffix = ".weight"
-  /// MLX stores codes as words of 32 bits.
-  private static let wordBits = 32
+  package static let suffix = MLXWeight.suffix
 
-  package var schemeName: String? { format.mode == .affine ? "MLX-Q\(format.bits)" : "MLX-MXFP4" }
+  package var schemeName: String? { format.typeName }
 
   package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
     guard let module = weight.name.dropping(suffix: Self.suffix), let columns = weight.shape.last,
@@ -31,9 +29,9 @@ package struct GroupEncoder: TensorEncoder {
       StoredTensor(try TensorInfo(name: name, type: type, shape: weight.shape.dropLast() + [columns]))
     }
     let groups = columns / format.groupSize
-    var outputs = [try output(weight.name, .u32, columns / Self.wordBits * format.bits)]
-    outputs.append(try output(module + ".scales", format.mode == .affine ? type.elementType : .u8, groups))
-    if format.hasBiases { outputs.append(try output(module + ".biases", type.elementType, groups)) }
+    var outputs = [try output(weight.name, .u32, columns / MLXWeight.wordBits * format.bits)]
+    outputs.append(try output(module + MLXWeight.scales, format.mode == .affine ? type.elementType : .u8, groups))
+    if format.hasBiases { outputs.append(try output(module + MLXWeight.biases, type.elementType, groups)) }
     return outputs
   }
 

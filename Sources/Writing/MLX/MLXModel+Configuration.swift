@@ -1,4 +1,5 @@
 package import Bytes
+import Checkpoints
 package import JSON
 package import Quantization
 
@@ -12,7 +13,7 @@ extension MLXModel {
     config["_name_or_path"] = nil
     config["vision_config"] = nil
     if let tie = statedTie { config["tie_word_embeddings"] = .bool(tie) }
-    for name in family.needed where config[name] == nil { config[name] = Self.renamed(name, in: config) }
+    for name in family.needed where config[name] == nil { config[name] = MLXFamily.member(name, in: config) }
     if let end = generation?["eos_token_id"], !end.isNull, end.int != 0, end.array?.isEmpty != true {
       config["eos_token_id"] = end
     }
@@ -25,18 +26,6 @@ extension MLXModel {
     config["quantization"] = quantization
     config["quantization_config"] = quantization
     return config
-  }
-
-  /// A member that mlx-lm has under its old name only; nil where there is none of either name.
-  static func renamed(_ name: String, in config: JSONValue) -> JSONValue? {
-    if let value = config[name] { return value }
-    let rope = config["rope_parameters"]
-    switch name {
-    case "num_experts": return config["num_local_experts"]
-    case "rope_theta": return rope?["rope_theta"] ?? rope?["full_attention"]?["rope_theta"]
-    case "rope_scaling": return rope.map { $0["rope_type"]?.string == "default" ? .null : $0 }
-    default: return rope?[name]
-    }
   }
 
   /// mlx-lm's classes do not read the member in which transformers 5 has what concerns rotary embeddings. Its converter

@@ -34,7 +34,7 @@ package struct MLXModel {
     _ tensors: [TensorInfo], config: JSONValue, configuration: ModelConfiguration, format: GroupFormat,
     unused: Set<String>, isOriented: (Int) -> Bool
   ) throws(Failure) {
-    family = try Self.family(of: configuration)
+    family = try MLXFamily(of: configuration)
     let hasHead = try hasHead(tensors, configuration)
     var stacks: [String: [Int: Int]] = [:]
     var names: Set<String> = []
@@ -75,24 +75,6 @@ package struct MLXModel {
 
   private static func module(_ name: TensorName) -> String {
     (name.dropping(suffix: GroupEncoder.suffix) ?? name).string
-  }
-
-  // MARK: - The class
-
-  private static func family(of configuration: ModelConfiguration) throws(Failure) -> MLXFamily {
-    let known = MLXFamily.all.map(\.modelType).joined(separator: ", ")
-    guard let type = configuration.modelType, let family = MLXFamily.all.first(where: { $0.modelType == type }) else {
-      throw Failure(
-        .unsupported,
-        "has the model_type '\(configuration.modelType ?? "")', whose form in mlx-lm is not known here; known are \(known)",
-        file: ModelSource.configName)
-    }
-    if let architecture = configuration.architecture, architecture != family.architecture {
-      throw Failure(
-        .unsupported, "is \(architecture); of model_type '\(type)' mlx-lm loads \(family.architecture) only",
-        file: ModelSource.configName)
-    }
-    return family
   }
 
   // MARK: - The head
@@ -139,7 +121,7 @@ package struct MLXModel {
     _ stacks: [String: [Int: Int]], _ tensors: [TensorInfo], _ config: JSONValue
   ) throws(Failure) {
     guard let experts = family.experts, !stacks.isEmpty else { return }
-    guard let count = Self.renamed(experts.count, in: config)?.int, count > 0, count <= tensors.count else {
+    guard let count = MLXFamily.member(experts.count, in: config)?.int, count > 0, count <= tensors.count else {
       throw Failure(.malformed, "has no '\(experts.count)' that its tensors agree with", file: ModelSource.configName)
     }
     for position in weights.indices {

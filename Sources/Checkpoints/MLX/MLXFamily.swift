@@ -2,9 +2,9 @@
 ///
 /// The rules are those of `Model.sanitize`, `Model.quant_predicate` and `ModelArgs` in `mlx_lm/models`, mlx-lm 0.32.2.
 /// A class whose `sanitize` does more than a row can say has no row.
-struct MLXFamily: Sendable {
+package struct MLXFamily: Sendable {
   /// Whether the class has an output matrix besides its embeddings.
-  enum Head: Sendable {
+  package enum Head: Sendable {
     /// `tie_word_embeddings` says so.
     ///
     /// - Parameter byDefault: whether embeddings are tied where config.json does not say; nil where it must.
@@ -13,10 +13,10 @@ struct MLXFamily: Sendable {
   }
 
   /// Experts that are stored one by one and are stacked, with what their projections are called then.
-  struct Experts: Sendable {
+  package struct Experts: Sendable {
     /// The member of config.json that counts them.
-    var count: String
-    var projections: [String: String]
+    package var count: String
+    package var projections: [String: String]
 
     static func gated(_ count: String) -> Experts {
       Experts(count: count, projections: ["gate_proj": "gate_proj", "up_proj": "up_proj", "down_proj": "down_proj"])
@@ -28,34 +28,34 @@ struct MLXFamily: Sendable {
   }
 
   /// `model_type` in config.json, by which mlx-lm finds its class.
-  var modelType: String
+  package var modelType: String
   /// The class of transformers.
-  var architecture: String
-  var head: Head
+  package var architecture: String
+  package var head: Head
   /// Ends of the paths of modules that have always a bias.
-  var biased: [String] = []
+  package var biased: [String] = []
   /// Of those that have one where the configuration says so.
-  var maybeBiased: [String] = []
+  package var maybeBiased: [String] = []
   /// Of those that get 8 bits in groups of 64 whatever the others get.
-  var eightBit: [String] = []
-  var experts: Experts?
+  package var eightBit: [String] = []
+  package var experts: Experts?
   /// Members of config.json that mlx-lm cannot do without and transformers 5 writes under other names.
-  var needed: [String] = []
+  package var needed: [String] = []
   /// Whether it reads `rope_parameters`, as transformers 5 writes it.
-  var readsRopeParameters = false
+  package var readsRopeParameters = false
   /// Beginnings of names and what takes their place; the first that fits.
   var prefixes: [(old: String, new: String)] = []
   /// Ends of the names of matrices that lie transposed in a checkpoint of transformers.
-  var transposed: [String] = []
+  package var transposed: [String] = []
   /// Ends of the names of buffers that are left out.
-  var buffers: [String] = ["rotary_emb.inv_freq"]
+  package var buffers: [String] = ["rotary_emb.inv_freq"]
 
-  static func isPath(_ path: String, _ ends: [String]) -> Bool {
+  package static func isPath(_ path: String, _ ends: [String]) -> Bool {
     ends.contains { path == $0 || path.hasSuffix("." + $0) }
   }
 
   /// The name of a tensor in mlx-lm.
-  func name(_ name: String) -> String {
+  package func name(_ name: String) -> String {
     for (old, new) in prefixes where name.hasPrefix(old) { return new + name.dropFirst(old.count) }
     return name
   }
@@ -69,7 +69,7 @@ extension MLXFamily {
   private static let untied = Head.unlessTied(byDefault: false)
   private static let stated = Head.unlessTied(byDefault: nil)
 
-  static let all: [MLXFamily] = [
+  package static let all: [MLXFamily] = [
     MLXFamily(modelType: "llama", architecture: "LlamaForCausalLM", head: tied, maybeBiased: linear),
     MLXFamily(modelType: "mistral", architecture: "MistralForCausalLM", head: tied, maybeBiased: linear),
     MLXFamily(
