@@ -10,6 +10,8 @@ package struct SourceRecord {
   package let name: String?
   /// Of the model's manifest: nearest first.
   package let origins: [String]
+  /// What made the model, by its manifest, such as `quantize`.
+  package let operation: String?
   /// `options` of the model's manifest; nil when it has none or it cannot be read.
   package let options: JSONValue?
 
@@ -18,7 +20,7 @@ package struct SourceRecord {
 
   package init(path: String) throws(Failure) {
     name = Self.name(of: path)
-    options = try Self.options(path)
+    (operation, options) = try Self.manifest(path)
     let recorded = [options?["source"]?.string] + (options?["lineage"]?.array ?? []).map(\.string)
     origins = Array(
       recorded.compactMap(\.self).filter { !$0.isEmpty && $0.utf8.count <= Self.nameLimit }.prefix(Self.originLimit))
@@ -68,26 +70,27 @@ package struct SourceRecord {
 
   // MARK: - The manifest
 
-  private static func options(_ path: String) throws(Failure) -> JSONValue? {
+  private static func manifest(_ path: String) throws(Failure) -> (operation: String?, options: JSONValue?) {
     let place: (directory: InputDirectory, name: String)?
     if let sidecar = try GGUFSidecar(path: path, .detect(path)) {
       place = (sidecar.directory, sidecar.name)
     } else {
       place = InputDirectory.exists(at: path) ? (try InputDirectory(path: path), Manifest.fileName) : nil
     }
-    guard let place, place.directory.contains(place.name) else { return nil }
+    guard let place, place.directory.contains(place.name) else { return (nil, nil) }
+    var operation: String?
     do throws(Failure) {
       var reader = JSONReader(try place.directory.open(place.name).contents(limit: Manifest.sizeLimit))
       try reader.enterObject()
       while let (key, _) = try reader.nextMember() {
         // The lists of files and tensors, which may be long, come after it.
-        if key == "options" { return try reader.value() }
-        try reader.skipValue()
+        if key == "options" { return (operation, try reader.value()) }
+        if key == "operation" { operation = try reader.value().string } else { try reader.skipValue() }
       }
     } catch {
       if error.code == .io { throw error }
       // What the manifest is worth is for `verify` to say.
     }
-    return nil
+    return (nil, nil)
   }
 }

@@ -10,6 +10,8 @@ import Writing
 /// Makes a GGUF model's tensors again from those they came from, each in the type that it has, and compares.
 struct GGUFSourceCheck {
   let values: GGUFValues
+  let files: CheckpointFiles
+  /// As the user named it, for messages.
   let against: String
   let jobs: Int
   let style: Progress.Style
@@ -20,7 +22,7 @@ struct GGUFSourceCheck {
       result.notChecked.append("the comparison with \(against): an importance matrix shaped the blocks")
       return
     }
-    let input = try GGUFInput(CheckpointFiles(path: against), isExact: true)
+    let input = try GGUFInput(files, isExact: true)
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in input.source.tensors.enumerated() { positions[tensor.name] = index }
     var order: [Int] = []

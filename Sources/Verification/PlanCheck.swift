@@ -43,7 +43,9 @@ struct PlanCheck {
       }
     }
     result.bytesChecked += comparison.byteCount
-    for (name, problem) in problems { result.add(tensor: name, problem) }
+    for (name, problem) in problems {
+      result.add(file: checkpoint.index(of: name).map { checkpoint.location(of: $0).file }, tensor: name, problem)
+    }
     for name in left.sorted() { result.add(tensor: name, "is nothing that \(against) gives") }
   }
 

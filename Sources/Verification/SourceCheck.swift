@@ -8,12 +8,14 @@ import Writing
 /// Makes a checkpoint's tensors again from those it came from, and compares.
 struct SourceCheck {
   let logical: LogicalTensors
+  let files: CheckpointFiles
+  /// As the user named it, for messages.
   let against: String
   let jobs: Int
   let style: Progress.Style
 
   func run(_ result: inout Verify.Result) throws(Failure) {
-    let original = try OriginalSource(CheckpointFiles(path: against))
+    let original = try OriginalSource(files)
     let source = original.values
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in source.tensors.enumerated() { positions[tensor.name] = index }

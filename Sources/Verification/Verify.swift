@@ -144,20 +144,57 @@ public struct Verify: Sendable {
       result.notChecked.append("the comparison with \(source): the checkpoint is damaged")
       return
     }
-    if let values = logical.checkpoint.files.gguf {
-      return try GGUFSourceCheck(values: values, against: source, jobs: jobs, style: progress).run(&result)
-    }
-    if let model = try? ModelSource(stored: logical.checkpoint.files), model.quantizationMethod == .other("MLX") {
-      guard let quantize = QuantizeToMLX(of: model) else {
-        result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
-        return
-      }
-      let plan = try quantize.prepare(try ModelSource(path: source)).plan
+    let checkpoint = logical.checkpoint
+    let files = try CheckpointFiles(path: source)
+    // A manifest from elsewhere may be that of other options.
+    let recorded = manifest == nil ? (try? SourceRecord(path: checkpoint.path)).flatMap(RecordedRun.init) : nil
+    if let values = checkpoint.files.gguf {
+      try GGUFSourceCheck(values: values, files: files, against: source, jobs: jobs, style: progress).run(&result)
+    } else if let run = try wholeRun(recorded, checkpoint, files) {
       return try PlanCheck(
-        plan: plan, checkpoint: logical.checkpoint, against: source, jobs: jobs, style: progress
+        plan: run.plan(from: files, isGGUF: false), checkpoint: checkpoint, against: source, jobs: jobs, style: progress
       ).run(&result)
+    } else if try ModelSource(stored: checkpoint.files).quantizationMethod == .other("MLX") {
+      result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
+      return
+    } else {
+      try SourceCheck(logical: logical, files: files, against: source, jobs: jobs, style: progress).run(&result)
     }
-    try SourceCheck(logical: logical, against: source, jobs: jobs, style: progress).run(&result)
+    if let recorded { try compareLayout(recorded, checkpoint, with: files, source, &result) }
+  }
+
+  /// A run that is made again whole; nil for a checkpoint in 4 bits of 16 or 32, whose statistics bitsandbytes may have
+  /// rounded otherwise, and for one that says of no run.
+  private func wholeRun(
+    _ recorded: RecordedRun?, _ checkpoint: any StoredCheckpoint, _ files: CheckpointFiles
+  ) throws(Failure) -> RecordedRun? {
+    switch recorded {
+    case .convert, .quantizeToMLX: return recorded
+    case .quantize:
+      let source = try ModelSource(files)
+      return source.gguf != nil || source.quantizationMethod != .none || source.checkpoint.dequantizes != nil
+        ? recorded : nil
+    case .quantizeToGGUF: return nil
+    case nil:
+      guard let model = try? ModelSource(stored: checkpoint.files), model.quantizationMethod == .other("MLX") else {
+        return nil
+      }
+      return QuantizeToMLX(of: model).map(RecordedRun.quantizeToMLX)
+    }
+  }
+
+  /// Holds the checkpoint to the options in its own manifest: values alone do not tell what should have been quantized.
+  private func compareLayout(
+    _ recorded: RecordedRun, _ checkpoint: any StoredCheckpoint, with files: CheckpointFiles, _ source: String,
+    _ result: inout Result
+  ) throws(Failure) {
+    do throws(Failure) {
+      let plan = try recorded.plan(from: files, isGGUF: checkpoint.files.gguf != nil)
+      try LayoutCheck(plan: plan, checkpoint: checkpoint, against: source).run(&result)
+    } catch {
+      if error.code == .io { throw error }
+      result.notChecked.append("the options of the manifest against \(source): \(error)")
+    }
   }
 }
 

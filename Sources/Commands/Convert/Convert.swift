@@ -2,7 +2,7 @@ import Adapters
 public import Bytes
 package import Checkpoints
 import GGUF
-import JSON
+package import JSON
 import Quantization
 import Tensors
 public import Writing
@@ -85,5 +85,27 @@ public struct Convert: Sendable {
       for key in keys.isEmpty ? ["dtype"] : keys { config[key] = .string(target.torchName) }
     }
     return config
+  }
+}
+
+extension Convert {
+  /// The run that a manifest tells of.
+  ///
+  /// - Returns: nil for options that are not those of this verb.
+  package init?(recorded options: JSONValue) {
+    guard let type = options["dtype"]?.string.flatMap(ElementTypeChoice.init) else { return nil }
+    self.init()
+    self.type = type
+    run.maxShardBytes = .max
+  }
+
+  /// What the run would write: a directory, or GGUF.
+  package func plan(from files: CheckpointFiles, asGGUF: Bool) throws(Failure) -> WritePlan {
+    guard asGGUF else {
+      let model = try ModelSource(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+      return try (model.isAdapter ? prepareAdapter(model) : prepare(model)).plan
+    }
+    let target = FloatType(torchName: type.rawValue)
+    return try GGUFInput(files, isExact: target != nil).plan(as: target, name: "again.gguf", maxShardBytes: .max)
   }
 }

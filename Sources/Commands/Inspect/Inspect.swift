@@ -46,6 +46,8 @@ public struct Inspect: Sendable {
     public var warnings: [Warning]
     /// Of an adapter's directory.
     package var adapter: AdapterSummary?
+    /// Of a checkpoint that has a manifest.
+    package var provenance: Provenance?
 
     public var parameters: Int { rows.reduce(0) { $0.addingReportingOverflow($1.elementCount).partialValue } }
     public var byteCount: Int { rows.reduce(0) { $0 + $1.byteCount } }
@@ -82,6 +84,7 @@ public struct Inspect: Sendable {
       // Its tensors can be looked at whether it can be merged or not.
       result.warnings.append(Warning(error))
     }
+    if let record = try? SourceRecord(path: path) { result.provenance = Provenance(record) }
     return result
   }
 
@@ -161,6 +164,7 @@ extension Inspect.Result {
       "bitsPerParameter", JSONNumber((bitsPerParameter * 1e6).rounded() / 1e6).map(JSONValue.number) ?? .number(0))
     json.end()
     if let adapter { json.member("adapter", adapter.json, .line) }
+    if let provenance { json.member("provenance", provenance.json, .line) }
     json.end()
     try flush(above: 0)
     try write([UInt8(ascii: "\n")])
@@ -182,6 +186,7 @@ extension Inspect.Result {
     text +=
       "\(counted(rows.count, "tensor")), \(counted(parameters, "parameter")), \(byteText(byteCount)), \(bits) bits per parameter\n"
     if let adapter { text += adapter.text }
+    if let provenance { text += provenance.text + "\n" }
     return text
   }
 

@@ -2,7 +2,7 @@ import Architectures
 public import Bytes
 package import Checkpoints
 import Console
-import JSON
+package import JSON
 import Quantization
 package import Tensors
 public import Writing
@@ -153,6 +153,29 @@ public struct Quantize: Sendable {
       ("computeDtype", .string(computeType.rawValue)), ("target", .string(target.rawValue)),
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
     ]
+  }
+}
+
+extension Quantize {
+  /// The run that a manifest tells of.
+  ///
+  /// - Returns: nil for options that are not those of this verb.
+  package init?(recorded options: JSONValue) {
+    guard let code = options["scheme"]?.string.flatMap(Code.init), let blockSize = options["blockSize"]?.int,
+      let usesDoubleQuantization = options["doubleQuantization"]?.bool,
+      let storage = options["quantStorage"]?.string.flatMap(Storage.init),
+      let computeType = options["computeDtype"]?.string.flatMap(ComputeType.init),
+      let target = options["target"]?.string.flatMap(Target.init), let keep = options["keep"]?.array
+    else { return nil }
+    self.init()
+    self.code = code
+    self.blockSize = blockSize
+    self.usesDoubleQuantization = usesDoubleQuantization
+    self.storage = storage
+    self.computeType = computeType
+    self.target = target
+    self.keep = keep.compactMap(\.string)
+    forcesRequantization = true
   }
 }
 

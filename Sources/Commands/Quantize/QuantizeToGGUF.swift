@@ -1,7 +1,7 @@
 public import Bytes
 import Checkpoints
 import GGUF
-import JSON
+package import JSON
 import Tensors
 public import TypeMixtures
 public import Writing
@@ -116,5 +116,27 @@ public struct QuantizeToGGUF: Sendable {
       ("importance", importance.map { .string(FileName.last(of: $0)) } ?? .null),
       ("maxShardSize", .number(run.maxShardBytes)),
     ]
+  }
+}
+
+extension QuantizeToGGUF {
+  /// The run that a manifest tells of.
+  ///
+  /// - Returns: nil for options that are not those of this verb, and where an importance matrix decided too.
+  package init?(recorded options: JSONValue) {
+    guard let scheme = options["scheme"]?.string.flatMap(GGUFScheme.init(named:)),
+      options["importance"]?.isNull == true,
+      let overrides = options["tensorTypes"]?.array, let isPure = options["pure"]?.bool
+    else { return nil }
+    self.init(scheme)
+    for override in overrides {
+      guard let text = override.string, let override = try? TypeChoice.override(text) else { return nil }
+      choice.overrides.append(override)
+    }
+    choice.outputType = options["outputType"]?.string.flatMap(GGMLType.init(name:))
+    choice.embeddingType = options["embeddingType"]?.string.flatMap(GGMLType.init(name:))
+    choice.isPure = isPure
+    forcesRequantization = true
+    run.maxShardBytes = .max
   }
 }

@@ -1,7 +1,7 @@
 import Architectures
 public import Bytes
 package import Checkpoints
-import JSON
+package import JSON
 import ModelFamilies
 public import Quantization
 import Tensors
@@ -21,6 +21,15 @@ public struct QuantizeToMLX: Sendable {
   private static let finer = 2
 
   public init(_ format: GroupFormat) { self.format = format }
+
+  /// The run that a manifest tells of; nil for options that are not those of this verb.
+  package init?(recorded options: JSONValue) {
+    guard let scheme = options["scheme"]?.string.flatMap(MLXScheme.init), let groupSize = options["groupSize"]?.int,
+      let format = scheme.format(groupSize: groupSize)
+    else { return nil }
+    self.format = format
+    forcesRequantization = true
+  }
 
   /// What makes the weights of a model again; nil for groups that are not known here.
   package init?(of model: ModelSource) {

@@ -1,0 +1,47 @@
+package import Bytes
+package import Checkpoints
+import JSON
+package import Writing
+
+/// The run that the manifest of a checkpoint tells of, to be planned again from the same source.
+package enum RecordedRun: Sendable {
+  case quantize(Quantize)
+  case quantizeToMLX(QuantizeToMLX)
+  case quantizeToGGUF(QuantizeToGGUF)
+  case convert(Convert)
+
+  /// - Returns: nil for a checkpoint without a manifest, and for one that was made from more than one source.
+  package init?(_ record: SourceRecord) {
+    guard let options = record.options else { return nil }
+    switch record.operation {
+    case "quantize":
+      if let run = Quantize(recorded: options) {
+        self = .quantize(run)
+      } else if let run = QuantizeToMLX(recorded: options) {
+        self = .quantizeToMLX(run)
+      } else if let run = QuantizeToGGUF(recorded: options) {
+        self = .quantizeToGGUF(run)
+      } else {
+        return nil
+      }
+    case "convert":
+      guard let run = Convert(recorded: options) else { return nil }
+      self = .convert(run)
+    default: return nil
+    }
+  }
+
+  /// Every tensor that the run would write, from headers alone.
+  ///
+  /// - Parameter isGGUF: whether the checkpoint is in GGUF.
+  /// - Throws: what the verb throws for such a source.
+  package func plan(from files: CheckpointFiles, isGGUF: Bool) throws(Failure) -> WritePlan {
+    switch self {
+    case .quantize(let run): try run.prepare(ModelSource(files)).plan
+    case .quantizeToMLX(let run): try run.prepare(ModelSource(files)).plan
+    case .quantizeToGGUF(let run):
+      try run.prepare(GGUFInput(files, isExact: true), nil, name: "again.gguf").plan
+    case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)
+    }
+  }
+}
