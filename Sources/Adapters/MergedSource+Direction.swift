@@ -8,29 +8,21 @@ extension MergedSource {
   /// the inputs of each output.
   func addDirection(
     _ index: Int, _ position: Int, _ delta: LowRankDelta, _ magnitude: LowRankDelta.Magnitude, _ item: MergedTensor,
-    _ rows: Range<Int>, to total: UnsafeMutableBufferPointer<Float>
+    _ rows: Range<Int>, to total: inout MutableSpan<Float>
   ) throws(Failure) {
     let length = item.rowLength
-    let (values, sum) = try directed(delta, item, rows)
-    defer {
-      extendLifetime(values)
-      extendLifetime(sum)
-    }
-    guard let total = total.baseAddress, let old = unsafe values.floats.baseAddress,
-      let new = unsafe sum.floats.baseAddress
-    else { return }
+    let direction = try directed(delta, item, rows)
+    let (old, new) = (direction.values.floats, direction.sum.floats)
     let weight = magnitude.weight
     if delta.place.isTransposed {
       let factors = try columns.factors(of: index, position) { () throws(Failure) in
         try columnFactors(delta, magnitude, item)
       }
-      unsafe factors.withUnsafeBufferPointer { factors in
-        for row in 0..<rows.count {
-          let start = row * length
-          for column in 0..<length {
-            let at = start + column
-            unsafe total[at] += weight * (factors[column] * new[at] - old[at])
-          }
+      for row in 0..<rows.count {
+        let start = row * length
+        for column in 0..<length {
+          let at = start + column
+          total[at] += weight * (factors[column] * new[at] - old[at])
         }
       }
       return
@@ -38,39 +30,47 @@ extension MergedSource {
     let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
     for (place, row) in rows.enumerated() {
       let start = place * length
-      let norm = unsafe Self.squares(UnsafeBufferPointer(rebasing: sum.floats[start..<start + length])).squareRoot()
+      let norm = Self.squares(new.extracting(start..<start + length)).squareRoot()
       let factor = lengths[delta.place.rowOffset + row] / Float(norm)
-      for at in start..<start + length { unsafe total[at] += weight * (factor * new[at] - old[at]) }
+      for at in start..<start + length { total[at] += weight * (factor * new[at] - old[at]) }
     }
   }
 
   /// W and W + Δ of some rows, in 32 bits.
+  private struct Direction: ~Copyable {
+    var values: ScratchBuffer
+    var sum: ScratchBuffer
+  }
+
   private func directed(
     _ delta: LowRankDelta, _ item: MergedTensor, _ rows: Range<Int>
-  ) throws(Failure) -> (values: ScratchBuffer, sum: ScratchBuffer) {
+  ) throws(Failure) -> Direction {
     let length = item.rowLength
     let (source, position) = origin(of: item)
     let values = try floats(source, position, rows.lowerBound * length..<rows.upperBound * length)
-    let sum = ScratchBuffer(byteCount: 4 * rows.count * length)
-    defer {
-      extendLifetime(values)
-      extendLifetime(sum)
-    }
-    guard let new = unsafe sum.mutableFloats.baseAddress, let old = unsafe values.floats.baseAddress else {
-      return (values, sum)
-    }
+    var sum = ScratchBuffer(byteCount: 4 * rows.count * length)
     let factors = try cache.factors(delta.factors)
-    unsafe delta.multiply(factors, rows: rows, rowLength: length, adding: false, into: new)
-    for at in 0..<rows.count * length { unsafe new[at] += old[at] }
-    return (values, sum)
+    Self.add(values, delta, factors, rows, rowLength: length, into: &sum)
+    return Direction(values: values, sum: sum)
+  }
+
+  private static func add(
+    _ values: borrowing ScratchBuffer, _ delta: LowRankDelta, _ factors: LowRankFactors, _ rows: Range<Int>,
+    rowLength: Int,
+    into sum: inout ScratchBuffer
+  ) {
+    var new = sum.mutableFloats
+    delta.multiply(factors, rows: rows, rowLength: rowLength, adding: false, into: &new)
+    let old = values.floats
+    for at in old.indices { new[at] += old[at] }
   }
 
   /// The sum of squares in double precision; value i goes to partial sum i % 8, so that the sums can be vectors.
-  private static func squares(_ values: UnsafeBufferPointer<Float>) -> Double {
+  private static func squares(_ values: Span<Float>) -> Double {
     var sums = SIMD8<Double>()
     let whole = values.count & ~7
     for at in stride(from: 0, to: whole, by: 8) {
-      let wide = unsafe SIMD8<Double>(
+      let wide = SIMD8<Double>(
         SIMD8<Float>(
           values[at], values[at + 1], values[at + 2], values[at + 3], values[at + 4], values[at + 5], values[at + 6],
           values[at + 7]))
@@ -78,7 +78,7 @@ extension MergedSource {
     }
     var total = sums.sum()
     for at in whole..<values.count {
-      let value = unsafe Double(values[at])
+      let value = Double(values[at])
       total += value * value
     }
     return total
@@ -96,16 +96,13 @@ extension MergedSource {
     while row < count {
       try Interruption.check()
       let rows = row..<min(row + step, count)
-      let (_, sum) = try directed(delta, item, rows)
-      defer { extendLifetime(sum) }
-      guard let new = unsafe sum.floats.baseAddress else { break }
-      unsafe squares.withUnsafeMutableBufferPointer { squares in
-        for place in 0..<rows.count {
-          let start = place * length
-          for column in 0..<length {
-            let value = unsafe Double(new[start + column])
-            unsafe squares[column] += value * value
-          }
+      let direction = try directed(delta, item, rows)
+      let new = direction.sum.floats
+      for place in 0..<rows.count {
+        let start = place * length
+        for column in 0..<length {
+          let value = Double(new[start + column])
+          squares[column] += value * value
         }
       }
       row = rows.upperBound

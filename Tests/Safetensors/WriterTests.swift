@@ -25,10 +25,8 @@ import Testing
     for index in infos.indices.shuffled(using: &generator) {
       let bytes = data[index]
       let middle = bytes.count / 3
-      try bytes.withUnsafeBytes { buffer in
-        try writer.write(index, at: middle, UnsafeRawBufferPointer(rebasing: buffer[middle...]))
-        try writer.write(index, at: 0, UnsafeRawBufferPointer(rebasing: buffer[..<middle]))
-      }
+      try writer.write(index, at: middle, bytes.span.bytes.extracting(droppingFirst: middle))
+      try writer.write(index, at: 0, bytes.span.bytes.extracting(first: middle))
     }
     #expect(try temporary.names.allSatisfy { $0 != "out.safetensors" })
     try writer.commit()
