@@ -2,6 +2,7 @@
 
 extension RawSpan {
   /// A number at any alignment, in the byte order of the machine.
+  @inlinable
   package func load<T: FixedWidthInteger & BitwiseCopyable>(at offset: Int, as type: T.Type) -> T {
     // Any bits are a number, and the standard library checks the bounds.
     unsafe unsafeLoadUnaligned(fromByteOffset: offset, as: type)

@@ -19,21 +19,41 @@ extension MergedSource {
         try columnFactors(delta, magnitude, item)
       }
       for row in 0..<rows.count {
-        let start = row * length
-        for column in 0..<length {
-          let at = start + column
-          total[at] += weight * (factors[column] * new[at] - old[at])
-        }
+        let part = row * length..<(row + 1) * length
+        var sums = total.part(part)
+        Self.add(weight, factors.span, new.extracting(part), old.extracting(part), to: &sums)
       }
       return
     }
     let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
     for (place, row) in rows.enumerated() {
-      let start = place * length
-      let norm = Self.squares(new.extracting(start..<start + length)).squareRoot()
+      let part = place * length..<(place + 1) * length
+      let norm = Self.squares(new.extracting(part)).squareRoot()
       let factor = lengths[delta.place.rowOffset + row] / Float(norm)
-      for at in start..<start + length { total[at] += weight * (factor * new[at] - old[at]) }
+      var sums = total.part(part)
+      Self.add(weight, factor, new.extracting(part), old.extracting(part), to: &sums)
     }
+  }
+
+  // That all are of one length is told before the loops, which are vectors then.
+
+  private static func add(
+    _ weight: Float, _ factor: Float, _ new: Span<Float>, _ old: Span<Float>, to total: inout MutableSpan<Float>
+  ) {
+    precondition(new.count == old.count && total.count == old.count)
+    for at in 0..<old.count { total[at] += weight * (factor * new[at] - old[at]) }
+  }
+
+  private static func add(
+    _ weight: Float, _ factors: Span<Float>, _ new: Span<Float>, _ old: Span<Float>, to total: inout MutableSpan<Float>
+  ) {
+    precondition(factors.count == old.count && new.count == old.count && total.count == old.count)
+    for at in 0..<old.count { total[at] += weight * (factors[at] * new[at] - old[at]) }
+  }
+
+  private static func addSquares(of values: Span<Float>, to squares: inout MutableSpan<Double>) {
+    precondition(squares.count == values.count)
+    for at in 0..<values.count { squares[at] += Double(values[at]) * Double(values[at]) }
   }
 
   /// W and W + Δ of some rows, in 32 bits.
@@ -62,7 +82,8 @@ extension MergedSource {
     var new = sum.mutableFloats
     delta.multiply(factors, rows: rows, rowLength: rowLength, adding: false, into: &new)
     let old = values.floats
-    for at in old.indices { new[at] += old[at] }
+    precondition(new.count == old.count)
+    for at in 0..<old.count { new[at] += old[at] }
   }
 
   /// The sum of squares in double precision; value i goes to partial sum i % 8, so that the sums can be vectors.
@@ -70,10 +91,8 @@ extension MergedSource {
     var sums = SIMD8<Double>()
     let whole = values.count & ~7
     for at in stride(from: 0, to: whole, by: 8) {
-      let wide = SIMD8<Double>(
-        SIMD8<Float>(
-          values[at], values[at + 1], values[at + 2], values[at + 3], values[at + 4], values[at + 5], values[at + 6],
-          values[at + 7]))
+      let part = values.extracting(at..<at + 8)
+      let wide = SIMD8<Double>(SIMD8<Float>(part[0], part[1], part[2], part[3], part[4], part[5], part[6], part[7]))
       sums += wide * wide
     }
     var total = sums.sum()
@@ -99,11 +118,8 @@ extension MergedSource {
       let direction = try directed(delta, item, rows)
       let new = direction.sum.floats
       for place in 0..<rows.count {
-        let start = place * length
-        for column in 0..<length {
-          let value = Double(new[start + column])
-          squares[column] += value * value
-        }
+        var sums = squares.mutableSpan
+        Self.addSquares(of: new.extracting(place * length..<(place + 1) * length), to: &sums)
       }
       row = rows.upperBound
     }

@@ -239,6 +239,7 @@ package struct StatisticsScan {
   private static func difference(
     _ values: Span<Float>, _ reference: Span<Float>
   ) -> TensorStatistics.Difference {
+    precondition(values.count == reference.count, "not as many values on both sides")
     var result = TensorStatistics.Difference()
     for index in 0..<values.count {
       let expected = Double(reference[index])

@@ -42,6 +42,8 @@ struct DifferenceReader {
     let tuned = try values(pair.b, b, range)
     let (from, to) = (base.floats, tuned.floats)
     var difference = matrix.part(range)
+    // That all are of one length is told before the loop, which is vectors then.
+    precondition(from.count == range.count && to.count == range.count && difference.count == range.count)
     for index in 0..<range.count { difference[index] = to[index] - from[index] }
     var baseSums = ValueStatistics()
     baseSums.add(base.bytes, as: .f32)
