@@ -49,7 +49,11 @@ public struct AtomicFile: ~Copyable {
   }
 
   /// Writes at any position; pieces may come in any order.
-  public func write(at offset: Int, _ bytes: UnsafeRawBufferPointer) throws(Failure) {
+  public func write(at offset: Int, _ bytes: RawSpan) throws(Failure) {
+    try unsafe bytes.withUnsafeBytes { (bytes) throws(Failure) in try unsafe write(at: offset, bytes) }
+  }
+
+  private func write(at offset: Int, _ bytes: UnsafeRawBufferPointer) throws(Failure) {
     var done = 0
     while done < bytes.count {
       let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[done...])

@@ -76,10 +76,6 @@ extension XXH128Digest: CustomStringConvertible {
 
   deinit { unsafe nibble_xxh3_destroy(state) }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
-    unsafe nibble_xxh3_update(state, bytes.baseAddress, bytes.count)
-  }
-
   public mutating func update(_ bytes: RawSpan) {
     unsafe bytes.withUnsafeBytes { pointer in unsafe nibble_xxh3_update(state, pointer.baseAddress, pointer.count) }
   }

@@ -50,7 +50,13 @@ public final class InputFile: Sendable {
   /// Fills `destination` from `offset` on.
   ///
   /// - Throws: `io` when the medium fails or the file has become shorter.
-  public func read(at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  public func read(at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try unsafe destination.withUnsafeMutableBytes { (pointer) throws(Failure) in
+      try unsafe read(at: offset, into: pointer)
+    }
+  }
+
+  private func read(at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
     var done = 0
     while done < destination.count {
       let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done...])

@@ -18,8 +18,8 @@ import CXXHash
 
   deinit { unsafe nibble_xxh64_destroy(state) }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
-    unsafe nibble_xxh64_update(state, bytes.baseAddress, bytes.count)
+  public mutating func update(_ bytes: RawSpan) {
+    unsafe bytes.withUnsafeBytes { pointer in unsafe nibble_xxh64_update(state, pointer.baseAddress, pointer.count) }
   }
 
   /// 16 lower-case hexadecimal digits. The hasher starts anew afterwards.
@@ -50,7 +50,11 @@ import CXXHash
 
   deinit { unsafe context.deallocate() }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+  public mutating func update(_ bytes: RawSpan) {
+    unsafe bytes.withUnsafeBytes { unsafe update($0) }
+  }
+
+  private mutating func update(_ bytes: UnsafeRawBufferPointer) {
     #if canImport(CommonCrypto)
       var rest = bytes
       while let start = rest.baseAddress, rest.count > 0 {

@@ -33,7 +33,11 @@ public final class OutputFile {
   }
 
   /// - Throws: `io` when the disk is full or the device fails.
-  public func append(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
+  public func append(_ bytes: RawSpan) throws(Failure) {
+    try unsafe bytes.withUnsafeBytes { (bytes) throws(Failure) in try unsafe append(bytes) }
+  }
+
+  private func append(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
     var done = 0
     while done < bytes.count {
       let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[done...])
@@ -59,11 +63,11 @@ public final class OutputFile {
   ///   - bytes: the same, as they were read; written where the kernel cannot copy.
   ///   - offset: where they stand in `source`.
   /// - Throws: `io` when the disk is full or the device fails.
-  public func append(_ bytes: UnsafeRawBufferPointer, copiedFrom source: InputFile, at offset: Int) throws(Failure) {
+  public func append(_ bytes: RawSpan, copiedFrom source: InputFile, at offset: Int) throws(Failure) {
     var done = 0
     var position = Int64(offset)
-    while copiesInKernel, done < bytes.count {
-      let rest = UInt(bytes.count - done)
+    while copiesInKernel, done < bytes.byteCount {
+      let rest = UInt(bytes.byteCount - done)
       let count = SystemCall.value {
         unsafe Int(nibble_copy_range(source.descriptorNumber, &position, descriptor.number, rest))
       }
@@ -81,15 +85,11 @@ public final class OutputFile {
       size += count
     }
     startWriting()
-    if done < bytes.count { try unsafe append(UnsafeRawBufferPointer(rebasing: bytes[done...])) }
+    if done < bytes.byteCount { try append(bytes.extracting(droppingFirst: done)) }
   }
 
   public func append(_ bytes: [UInt8]) throws(Failure) {
-    var failure: Failure?
-    unsafe bytes.withUnsafeBytes { buffer in
-      do throws(Failure) { try unsafe append(buffer) } catch { failure = error }
-    }
-    if let failure { throw failure }
+    try append(bytes.span.rawBytes)
   }
 
   /// Gives the file the permissions of another, which it is to replace. Where that is not allowed it keeps its own.

@@ -16,16 +16,16 @@ public struct PieceHasher: ~Copyable {
     hasher.reset()
   }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+  public mutating func update(_ bytes: RawSpan) {
     guard let layout else { return }
-    var rest = unsafe bytes
-    while rest.count >= missing {
-      unsafe hasher.update(UnsafeRawBufferPointer(rebasing: rest[..<missing]))
-      unsafe rest = UnsafeRawBufferPointer(rebasing: rest[missing...])
+    var rest = bytes
+    while rest.byteCount >= missing {
+      hasher.update(rest.extracting(first: missing))
+      rest = rest.extracting(droppingFirst: missing)
       closePiece(of: layout)
     }
-    unsafe hasher.update(rest)
-    missing -= rest.count
+    hasher.update(rest)
+    missing -= rest.byteCount
   }
 
   /// - Returns: nil for a tensor that is not divided.

@@ -26,7 +26,11 @@
 
   deinit { unsafe context.deallocate() }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
+  public mutating func update(_ bytes: RawSpan) {
+    unsafe bytes.withUnsafeBytes { unsafe update($0) }
+  }
+
+  private mutating func update(_ bytes: UnsafeRawBufferPointer) {
     guard let start = bytes.baseAddress else { return }
     #if canImport(CommonCrypto)
       var rest = bytes

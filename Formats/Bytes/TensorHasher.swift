@@ -20,9 +20,9 @@ public struct TensorHasher: ~Copyable {
     pieces.begin(PieceLayout(byteCount: byteCount))
   }
 
-  public mutating func update(_ bytes: UnsafeRawBufferPointer) {
-    unsafe whole.update(bytes)
-    unsafe pieces.update(bytes)
+  public mutating func update(_ bytes: RawSpan) {
+    whole.update(bytes)
+    pieces.update(bytes)
   }
 
   /// - Precondition: as many bytes have come as were announced.

@@ -102,19 +102,19 @@ public final class GGUFCheckpoint: Sendable {
   /// - Parameters:
   ///   - index: position in `tensors`.
   ///   - offset: first byte wanted, counted from the tensor's own start.
-  ///   - destination: filled completely; `offset + destination.count` must not pass the tensor's end.
+  ///   - destination: filled completely; `offset + destination.byteCount` must not pass the tensor's end.
   /// - Throws: `io` when reading fails or the file has changed.
   public func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     let tensor = tensors[index]
-    guard offset >= 0, destination.count <= tensor.byteCount - offset else {
+    guard offset >= 0, destination.byteCount <= tensor.byteCount - offset else {
       throw Failure(
-        .internal, "\(destination.count) bytes at \(offset) are outside the tensor's \(tensor.byteCount)",
+        .internal, "\(destination.byteCount) bytes at \(offset) are outside the tensor's \(tensor.byteCount)",
         tensor: tensor.name.string)
     }
     do throws(Failure) {
-      try unsafe pool.file(fileIndex(of: index)).read(at: offsets[index] + offset, into: destination)
+      try pool.file(fileIndex(of: index)).read(at: offsets[index] + offset, into: &destination)
     } catch { throw error.located(tensor: tensor.name.string) }
   }
 

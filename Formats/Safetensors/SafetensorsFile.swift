@@ -18,15 +18,16 @@ public struct SafetensorsFile: TensorSource {
   public var tensors: [TensorInfo] { header.tensors }
 
   public func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     let range = header.range(of: index)
-    guard offset >= 0, destination.count <= range.count - offset else {
+    guard offset >= 0, destination.byteCount <= range.count - offset else {
       throw Failure(
-        .internal, "\(destination.count) bytes at \(offset) are outside the tensor's \(range.count)", file: file.name,
+        .internal, "\(destination.byteCount) bytes at \(offset) are outside the tensor's \(range.count)",
+        file: file.name,
         tensor: tensors[index].name.string)
     }
-    try unsafe file.read(at: range.lowerBound + offset, into: destination)
+    try file.read(at: range.lowerBound + offset, into: &destination)
   }
 
   /// A copy of one tensor's bytes.

@@ -21,11 +21,7 @@ public struct SafetensorsFileWriter: ~Copyable {
     let layout = try ShardLayout(layers: [[tensors]], maxShardSize: Int.max, metadata: metadata)
     let shard = layout.shards[0]
     let file = try AtomicFile(path: path, size: shard.size)
-    var failure: Failure?
-    unsafe shard.header.withUnsafeBytes { bytes in
-      do throws(Failure) { try unsafe file.write(at: 0, bytes) } catch { failure = error }
-    }
-    if let failure { throw failure }
+    try file.write(at: 0, shard.header.span.rawBytes)
     self.shard = shard
     self.file = file
     missing = tensors.map(\.byteCount)
@@ -36,16 +32,16 @@ public struct SafetensorsFileWriter: ~Copyable {
   /// - Parameters:
   ///   - index: position in the tensors given to `init`.
   ///   - offset: first byte, counted from the tensor's own start.
-  public mutating func write(_ index: Int, at offset: Int = 0, _ bytes: UnsafeRawBufferPointer) throws(Failure) {
+  public mutating func write(_ index: Int, at offset: Int = 0, _ bytes: RawSpan) throws(Failure) {
     let tensor = shard.tensors[index]
-    guard offset >= 0, bytes.count <= tensor.byteCount - offset, bytes.count <= missing[index] else {
+    guard offset >= 0, bytes.byteCount <= tensor.byteCount - offset, bytes.byteCount <= missing[index] else {
       throw Failure(
         .internal,
-        "\(bytes.count) bytes at \(offset) are more than the tensor's \(tensor.byteCount) bytes, "
+        "\(bytes.byteCount) bytes at \(offset) are more than the tensor's \(tensor.byteCount) bytes, "
           + "\(missing[index]) of them to come", file: file.path, tensor: tensor.name.string)
     }
-    try unsafe file.write(at: shard.offsets[index] + offset, bytes)
-    missing[index] -= bytes.count
+    try file.write(at: shard.offsets[index] + offset, bytes)
+    missing[index] -= bytes.byteCount
   }
 
   /// Writes a whole tensor.
@@ -55,11 +51,7 @@ public struct SafetensorsFileWriter: ~Copyable {
         .internal, "\(bytes.count) bytes for a tensor of \(shard.tensors[index].byteCount)", file: file.path,
         tensor: shard.tensors[index].name.string)
     }
-    var failure: Failure?
-    unsafe bytes.withUnsafeBytes { bytes in
-      do throws(Failure) { try unsafe write(index, at: 0, bytes) } catch { failure = error }
-    }
-    if let failure { throw failure }
+    try write(index, at: 0, bytes.span.rawBytes)
   }
 
   /// Makes the file durable and visible.

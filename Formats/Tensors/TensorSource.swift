@@ -12,10 +12,10 @@ public protocol TensorSource: Sendable {
   /// - Parameters:
   ///   - index: position in `tensors`.
   ///   - offset: first byte wanted, counted from the tensor's own start.
-  ///   - destination: filled completely; `offset + destination.count` must not pass the tensor's end.
+  ///   - destination: filled completely; `offset + destination.byteCount` must not pass the tensor's end.
   /// - Throws: `io` when reading fails or the file has changed.
   func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure)
 
   /// Bytes that lie in files of what a tensor is made of: fewer or more than its values have where they are computed.

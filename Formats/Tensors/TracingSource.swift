@@ -7,7 +7,7 @@ package protocol TracingSource: TensorSource {
   /// - Parameter original: is given the bytes, as stored, that the piece was made of, when they are those of the
   ///   same elements of one tensor.
   func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, original: ScratchBytes?
   ) throws(Failure)
 }
 
@@ -20,13 +20,16 @@ package protocol TracingSource: TensorSource {
 
   deinit { unsafe memory.deallocate() }
 
-  package var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: memory[..<count]) }
+  package var bytes: RawSpan {
+    @_lifetime(borrow self)
+    get { unsafe _overrideLifetime(RawSpan(_unsafeBytes: memory[..<count]), borrowing: self) }
+  }
 
   package func clear() { count = 0 }
 
-  package func set(_ bytes: UnsafeRawBufferPointer) {
-    unsafe precondition(bytes.count <= memory.count, "more than there is room for")
-    unsafe memory.copyMemory(from: bytes)
-    count = bytes.count
+  package func set(_ bytes: RawSpan) {
+    unsafe precondition(bytes.byteCount <= memory.count, "more than there is room for")
+    unsafe bytes.withUnsafeBytes { unsafe memory.copyMemory(from: $0) }
+    count = bytes.byteCount
   }
 }

@@ -12,7 +12,7 @@ extension Adapter {
         try Interruption.check()
         let end = min(position + (1 << 20), file.size)
         let bytes = try file.bytes(in: position..<end)
-        unsafe bytes.withUnsafeBytes { unsafe hasher.update($0) }
+        hasher.update(bytes.span.rawBytes)
         position = end
       }
     }
@@ -30,11 +30,7 @@ extension Adapter {
       let count = min(1 << 20, tensors[one].byteCount - position)
       let left = try ScratchBuffer(source, one, at: position, count: count)
       let right = try ScratchBuffer(adapter.source, other, at: position, count: count)
-      defer {
-        extendLifetime(left)
-        extendLifetime(right)
-      }
-      guard unsafe left.bytes.hasSameBytes(as: right.bytes) else { return false }
+      guard left.bytes.hasSameBytes(as: right.bytes) else { return false }
       position += count
     }
     return true
@@ -51,17 +47,14 @@ extension Adapter {
       let count = min(1 << 18, own.elementCount - position)
       let left = try ScratchBuffer(self.source, one, at: position * from.byteCount, count: count * from.byteCount)
       let right = try ScratchBuffer(source, other, at: position * to.byteCount, count: count * to.byteCount)
-      let (leftFloats, rightFloats) = (ScratchBuffer(byteCount: 4 * count), ScratchBuffer(byteCount: 4 * count))
-      defer {
-        extendLifetime(left)
-        extendLifetime(right)
-        extendLifetime(leftFloats)
-        extendLifetime(rightFloats)
-      }
+      var leftFloats = ScratchBuffer(byteCount: 4 * count)
+      var rightFloats = ScratchBuffer(byteCount: 4 * count)
+      var leftRoom = leftFloats.mutableBytes
+      var rightRoom = rightFloats.mutableBytes
       // Nothing is too large for 32 bits.
-      try? unsafe convert(left.bytes, from: from, to: .f32, into: leftFloats.mutableBytes)
-      try? unsafe convert(right.bytes, from: to, to: .f32, into: rightFloats.mutableBytes)
-      guard unsafe leftFloats.bytes.hasSameBytes(as: rightFloats.bytes) else { return false }
+      try? convert(left.bytes, from: from, to: .f32, into: &leftRoom)
+      try? convert(right.bytes, from: to, to: .f32, into: &rightRoom)
+      guard leftFloats.bytes.hasSameBytes(as: rightFloats.bytes) else { return false }
       position += count
     }
     return true

@@ -35,11 +35,10 @@ extension Adapter {
       try Interruption.check()
       let count = min(step, info.byteCount - position)
       let values = try ScratchBuffer(source, index, at: position, count: count)
-      defer { extendLifetime(values) }
       // The sign may be set.
       let top = type.byteCount - 1
       for at in 0..<count {
-        let byte = unsafe values.bytes[at]
+        let byte = values.bytes.load(at: at, as: UInt8.self)
         if byte & (at % type.byteCount == top ? 0x7F : 0xFF) != 0 { return false }
       }
       position += count

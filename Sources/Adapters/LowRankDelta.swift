@@ -32,17 +32,19 @@ struct LowRankDelta: Sendable {
   /// Writes the product's rows that belong to `rows` of the tensor, or adds them.
   func multiply(
     _ factors: LowRankFactors, rows: Range<Int>, rowLength: Int, adding: Bool,
-    into delta: UnsafeMutablePointer<Float>
+    into delta: inout MutableSpan<Float>
   ) {
     var row = rows.lowerBound
     while row < rows.upperBound {
       let inExpert = row % place.rowsPerExpert
       let count = min(rows.upperBound - row, place.rowsPerExpert - inExpert)
       let first = place.rowOffset + inExpert
-      unsafe factors.multiply(
+      let start = (row - rows.lowerBound) * rowLength
+      var part = delta.part(start..<start + count * rowLength)
+      factors.multiply(
         expert: place.firstExpert + row / place.rowsPerExpert, rows: first..<first + count,
         isTransposed: place.isTransposed, scale: scale, adding: adding,
-        into: delta + (row - rows.lowerBound) * rowLength)
+        into: &part)
       row += count
     }
   }

@@ -38,25 +38,29 @@ final class LowRankFactors: Sendable {
   ///   - delta: `rows.count` rows, one after the other.
   func multiply(
     expert: Int, rows: Range<Int>, isTransposed: Bool, scale: Float, adding: Bool,
-    into delta: UnsafeMutablePointer<Float>
+    into delta: inout MutableSpan<Float>
   ) {
     let (rank, inputs, outputs) = (shape.rank, shape.inputs, shape.outputs)
     precondition(expert < shape.experts && rows.upperBound <= (isTransposed ? inputs : outputs), "no such rows")
+    let columns = isTransposed ? outputs : inputs
+    precondition(delta.count >= rows.count * columns, "no room for the rows")
     unsafe a.withUnsafeBufferPointer { a in
       unsafe b.withUnsafeBufferPointer { b in
-        guard let a = a.baseAddress, let b = b.baseAddress else { return }
-        let ownA = unsafe a + expert * rank * inputs
-        let ownB = unsafe b + expert * outputs * rank
-        let beta: Float = adding ? 1 : 0
-        if isTransposed {
-          // Aᵀ Bᵀ: the rows wanted are columns of A.
-          unsafe nibble_sgemm(
-            1, 1, Int32(rows.count), Int32(outputs), Int32(rank), scale, ownA + rows.lowerBound, Int32(inputs), ownB,
-            Int32(rank), beta, delta, Int32(outputs))
-        } else {
-          unsafe nibble_sgemm(
-            0, 0, Int32(rows.count), Int32(inputs), Int32(rank), scale, ownB + rows.lowerBound * rank, Int32(rank),
-            ownA, Int32(inputs), beta, delta, Int32(inputs))
+        unsafe delta.withUnsafeMutableBufferPointer { delta in
+          guard let a = a.baseAddress, let b = b.baseAddress, let delta = delta.baseAddress else { return }
+          let ownA = unsafe a + expert * rank * inputs
+          let ownB = unsafe b + expert * outputs * rank
+          let beta: Float = adding ? 1 : 0
+          if isTransposed {
+            // Aᵀ Bᵀ: the rows wanted are columns of A.
+            unsafe nibble_sgemm(
+              1, 1, Int32(rows.count), Int32(outputs), Int32(rank), scale, ownA + rows.lowerBound, Int32(inputs),
+              ownB, Int32(rank), beta, delta, Int32(outputs))
+          } else {
+            unsafe nibble_sgemm(
+              0, 0, Int32(rows.count), Int32(inputs), Int32(rank), scale, ownB + rows.lowerBound * rank, Int32(rank),
+              ownA, Int32(inputs), beta, delta, Int32(inputs))
+          }
         }
       }
     }
@@ -157,12 +161,11 @@ extension Adapter {
       throw failure("is \(info.type.name), expected F32, BF16 or F16", tensor: index)
     }
     let stored = try ScratchBuffer(source, index, at: 0, count: info.byteCount)
-    defer { extendLifetime(stored) }
-    let values = unsafe [Float](unsafeUninitializedCapacity: info.elementCount) { room, count in
-      // Nothing is too large for 32 bits.
-      try? unsafe convert(stored.bytes, from: type, to: .f32, into: UnsafeMutableRawBufferPointer(room))
-      count = info.elementCount
-    }
+    var values = [Float](repeating: 0, count: info.elementCount)
+    var room = values.mutableSpan
+    var bytes = room.mutableRawBytes
+    // Nothing is too large for 32 bits.
+    try? convert(stored.bytes, from: type, to: .f32, into: &bytes)
     if let position = values.firstIndex(where: { !$0.isFinite }) {
       throw failure("element \(position) is \(values[position]), an adapter to be merged must be finite", tensor: index)
     }

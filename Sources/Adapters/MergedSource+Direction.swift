@@ -8,77 +8,96 @@ extension MergedSource {
   /// the inputs of each output.
   func addDirection(
     _ index: Int, _ position: Int, _ delta: LowRankDelta, _ magnitude: LowRankDelta.Magnitude, _ item: MergedTensor,
-    _ rows: Range<Int>, to total: UnsafeMutableBufferPointer<Float>
+    _ rows: Range<Int>, to total: inout MutableSpan<Float>
   ) throws(Failure) {
     let length = item.rowLength
-    let (values, sum) = try directed(delta, item, rows)
-    defer {
-      extendLifetime(values)
-      extendLifetime(sum)
-    }
-    guard let total = total.baseAddress, let old = unsafe values.floats.baseAddress,
-      let new = unsafe sum.floats.baseAddress
-    else { return }
+    let direction = try directed(delta, item, rows)
+    let (old, new) = (direction.values.floats, direction.sum.floats)
     let weight = magnitude.weight
     if delta.place.isTransposed {
       let factors = try columns.factors(of: index, position) { () throws(Failure) in
         try columnFactors(delta, magnitude, item)
       }
-      unsafe factors.withUnsafeBufferPointer { factors in
-        for row in 0..<rows.count {
-          let start = row * length
-          for column in 0..<length {
-            let at = start + column
-            unsafe total[at] += weight * (factors[column] * new[at] - old[at])
-          }
-        }
+      for row in 0..<rows.count {
+        let part = row * length..<(row + 1) * length
+        var sums = total.part(part)
+        Self.add(weight, factors.span, new.extracting(part), old.extracting(part), to: &sums)
       }
       return
     }
     let lengths = try magnitude.adapter.floats(of: magnitude.tensor)
     for (place, row) in rows.enumerated() {
-      let start = place * length
-      let norm = unsafe Self.squares(UnsafeBufferPointer(rebasing: sum.floats[start..<start + length])).squareRoot()
+      let part = place * length..<(place + 1) * length
+      let norm = Self.squares(new.extracting(part)).squareRoot()
       let factor = lengths[delta.place.rowOffset + row] / Float(norm)
-      for at in start..<start + length { unsafe total[at] += weight * (factor * new[at] - old[at]) }
+      var sums = total.part(part)
+      Self.add(weight, factor, new.extracting(part), old.extracting(part), to: &sums)
     }
+  }
+
+  // That all are of one length is told before the loops, which are vectors then.
+
+  private static func add(
+    _ weight: Float, _ factor: Float, _ new: Span<Float>, _ old: Span<Float>, to total: inout MutableSpan<Float>
+  ) {
+    precondition(new.count == old.count && total.count == old.count)
+    for at in 0..<old.count { total[at] += weight * (factor * new[at] - old[at]) }
+  }
+
+  private static func add(
+    _ weight: Float, _ factors: Span<Float>, _ new: Span<Float>, _ old: Span<Float>, to total: inout MutableSpan<Float>
+  ) {
+    precondition(factors.count == old.count && new.count == old.count && total.count == old.count)
+    for at in 0..<old.count { total[at] += weight * (factors[at] * new[at] - old[at]) }
+  }
+
+  private static func addSquares(of values: Span<Float>, to squares: inout MutableSpan<Double>) {
+    precondition(squares.count == values.count)
+    for at in 0..<values.count { squares[at] += Double(values[at]) * Double(values[at]) }
   }
 
   /// W and W + Δ of some rows, in 32 bits.
+  private struct Direction: ~Copyable {
+    var values: ScratchBuffer
+    var sum: ScratchBuffer
+  }
+
   private func directed(
     _ delta: LowRankDelta, _ item: MergedTensor, _ rows: Range<Int>
-  ) throws(Failure) -> (values: ScratchBuffer, sum: ScratchBuffer) {
+  ) throws(Failure) -> Direction {
     let length = item.rowLength
     let (source, position) = origin(of: item)
     let values = try floats(source, position, rows.lowerBound * length..<rows.upperBound * length)
-    let sum = ScratchBuffer(byteCount: 4 * rows.count * length)
-    defer {
-      extendLifetime(values)
-      extendLifetime(sum)
-    }
-    guard let new = unsafe sum.mutableFloats.baseAddress, let old = unsafe values.floats.baseAddress else {
-      return (values, sum)
-    }
+    var sum = ScratchBuffer(byteCount: 4 * rows.count * length)
     let factors = try cache.factors(delta.factors)
-    unsafe delta.multiply(factors, rows: rows, rowLength: length, adding: false, into: new)
-    for at in 0..<rows.count * length { unsafe new[at] += old[at] }
-    return (values, sum)
+    Self.add(values, delta, factors, rows, rowLength: length, into: &sum)
+    return Direction(values: values, sum: sum)
+  }
+
+  private static func add(
+    _ values: borrowing ScratchBuffer, _ delta: LowRankDelta, _ factors: LowRankFactors, _ rows: Range<Int>,
+    rowLength: Int,
+    into sum: inout ScratchBuffer
+  ) {
+    var new = sum.mutableFloats
+    delta.multiply(factors, rows: rows, rowLength: rowLength, adding: false, into: &new)
+    let old = values.floats
+    precondition(new.count == old.count)
+    for at in 0..<old.count { new[at] += old[at] }
   }
 
   /// The sum of squares in double precision; value i goes to partial sum i % 8, so that the sums can be vectors.
-  private static func squares(_ values: UnsafeBufferPointer<Float>) -> Double {
+  private static func squares(_ values: Span<Float>) -> Double {
     var sums = SIMD8<Double>()
     let whole = values.count & ~7
     for at in stride(from: 0, to: whole, by: 8) {
-      let wide = unsafe SIMD8<Double>(
-        SIMD8<Float>(
-          values[at], values[at + 1], values[at + 2], values[at + 3], values[at + 4], values[at + 5], values[at + 6],
-          values[at + 7]))
+      let part = values.extracting(at..<at + 8)
+      let wide = SIMD8<Double>(SIMD8<Float>(part[0], part[1], part[2], part[3], part[4], part[5], part[6], part[7]))
       sums += wide * wide
     }
     var total = sums.sum()
     for at in whole..<values.count {
-      let value = unsafe Double(values[at])
+      let value = Double(values[at])
       total += value * value
     }
     return total
@@ -96,17 +115,11 @@ extension MergedSource {
     while row < count {
       try Interruption.check()
       let rows = row..<min(row + step, count)
-      let (_, sum) = try directed(delta, item, rows)
-      defer { extendLifetime(sum) }
-      guard let new = unsafe sum.floats.baseAddress else { break }
-      unsafe squares.withUnsafeMutableBufferPointer { squares in
-        for place in 0..<rows.count {
-          let start = place * length
-          for column in 0..<length {
-            let value = unsafe Double(new[start + column])
-            unsafe squares[column] += value * value
-          }
-        }
+      let direction = try directed(delta, item, rows)
+      let new = direction.sum.floats
+      for place in 0..<rows.count {
+        var sums = squares.mutableSpan
+        Self.addSquares(of: new.extracting(place * length..<(place + 1) * length), to: &sums)
       }
       row = rows.upperBound
     }

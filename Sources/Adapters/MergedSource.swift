@@ -33,29 +33,29 @@ public struct MergedSource: TracingSource {
   }
 
   public func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
-    try unsafe read(index, at: offset, into: destination, original: nil)
+    try read(index, at: offset, into: &destination, original: nil)
   }
 
   package func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, original: ScratchBytes?
   ) throws(Failure) {
     let item = items[index]
     let width = max(1, item.info.type.bitWidth / 8)
-    guard offset % width == 0, destination.count % width == 0 else {
+    guard offset % width == 0, destination.byteCount % width == 0 else {
       throw Failure(.internal, "a piece cuts an element in two", tensor: item.info.name.string)
     }
-    let elements = offset / width..<(offset + destination.count) / width
+    let elements = offset / width..<(offset + destination.byteCount) / width
     if elements.isEmpty { return }
     do throws(Failure) {
       if item.hasSums {
-        try unsafe merge(index, item, elements, into: destination, original)
+        try merge(index, item, elements, into: &destination, original)
       } else {
-        try unsafe pass(index, item, elements, into: destination, original)
+        try pass(index, item, elements, into: &destination, original)
       }
       if !item.rows.isEmpty, !item.rowsComeFirst, let type = FloatType(elementType: item.info.type) {
-        try unsafe replaceRows(index, item, elements, in: destination, as: type)
+        try replaceRows(index, item, elements, in: &destination, as: type)
       }
     } catch { throw error.located(tensor: item.info.name.string) }
   }
@@ -89,20 +89,19 @@ public struct MergedSource: TracingSource {
   // MARK: - Unchanged, converted or replaced
 
   private func pass(
-    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: UnsafeMutableRawBufferPointer,
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: inout MutableRawSpan,
     _ original: ScratchBytes?
   ) throws(Failure) {
     let (source, position) = origin(of: item)
     if source.tensors[position].type == item.info.type {
-      let width = destination.count / elements.count
-      try unsafe source.read(position, at: elements.lowerBound * width, into: destination)
-      unsafe original?.set(UnsafeRawBufferPointer(destination))
+      let width = destination.byteCount / elements.count
+      try source.read(position, at: elements.lowerBound * width, into: &destination)
+      original?.set(destination.bytes)
     } else {
       let (from, to) = try type(of: item)
       let values = try stored(item, elements, from)
-      defer { extendLifetime(values) }
-      unsafe original?.set(values.bytes)
-      do throws(Overflow) { try unsafe convert(values.bytes, from: from, to: to, into: destination) } catch {
+      original?.set(values.bytes)
+      do throws(Overflow) { try convert(values.bytes, from: from, to: to, into: &destination) } catch {
         throw Failure(
           .malformed,
           "element \(elements.lowerBound + error.index) is \(error.value), beyond the range of \(to.torchName)")
@@ -112,14 +111,11 @@ public struct MergedSource: TracingSource {
     guard let replaced = item.replaced else { return }
     let old = try floats(base, replaced, elements)
     let new = try floats(source, position, elements)
-    defer {
-      extendLifetime(old)
-      extendLifetime(new)
-    }
+    let (before, after) = (old.floats, new.floats)
     var sums = ChangeSums()
     for at in 0..<elements.count {
-      let value = unsafe Double(old.floats[at])
-      let change = unsafe Double(new.floats[at]) - value
+      let value = Double(before[at])
+      let change = Double(after[at]) - value
       sums.add(ChangeSums(values: value * value, changes: change * change))
     }
     meter.add(sums, tensor: index, at: elements.lowerBound)
@@ -134,34 +130,36 @@ public struct MergedSource: TracingSource {
     }
     let values = try ScratchBuffer(
       source, index, at: elements.lowerBound * type.byteCount, count: elements.count * type.byteCount)
-    defer { extendLifetime(values) }
-    let result = ScratchBuffer(byteCount: 4 * elements.count)
+    var result = ScratchBuffer(byteCount: 4 * elements.count)
+    var room = result.mutableBytes
     // Nothing is too large for 32 bits.
-    try? unsafe convert(values.bytes, from: type, to: .f32, into: result.mutableBytes)
+    try? convert(values.bytes, from: type, to: .f32, into: &room)
     return result
   }
 
   // MARK: - Sums
 
   private func merge(
-    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: UnsafeMutableRawBufferPointer,
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: inout MutableRawSpan,
     _ original: ScratchBytes?
   ) throws(Failure) {
     let (from, to) = try type(of: item)
     let length = item.rowLength
     let rows = elements.lowerBound / length..<(elements.upperBound - 1) / length + 1
-    let delta = ScratchBuffer(byteCount: 4 * rows.count * length)
-    defer { extendLifetime(delta) }
-    try unsafe sum(index, item, rows, into: delta.mutableFloats)
-    let values = try stored(item, elements, from)
-    defer { extendLifetime(values) }
-    unsafe original?.set(values.bytes)
-    if item.rowsComeFirst { try unsafe replaceRows(index, item, elements, in: values.mutableBytes, as: from) }
+    var delta = ScratchBuffer(byteCount: 4 * rows.count * length)
+    var total = delta.mutableFloats
+    try sum(index, item, rows, into: &total)
+    var values = try stored(item, elements, from)
+    original?.set(values.bytes)
+    if item.rowsComeFirst {
+      var room = values.mutableBytes
+      try replaceRows(index, item, elements, in: &room, as: from)
+    }
     let first = elements.lowerBound - rows.lowerBound * length
-    let own = unsafe UnsafeBufferPointer(rebasing: delta.floats[first..<first + elements.count])
+    let own = delta.floats.extracting(first..<first + elements.count)
     do throws(NonFinite) {
-      let sums = try unsafe addDelta(
-        values.bytes, as: from, delta: own, roundedTo: item.deltaType, into: destination, as: to)
+      let sums = try addDelta(
+        values.bytes, as: from, delta: own, roundedTo: item.deltaType, into: &destination, as: to)
       meter.add(sums, tensor: index, at: elements.lowerBound)
     } catch {
       let position = elements.lowerBound + error.index
@@ -175,30 +173,30 @@ public struct MergedSource: TracingSource {
 
   /// All deltas of some whole rows, added up; the same whatever order the adapters came in.
   private func sum(
-    _ index: Int, _ item: MergedTensor, _ rows: Range<Int>, into total: UnsafeMutableBufferPointer<Float>
+    _ index: Int, _ item: MergedTensor, _ rows: Range<Int>, into total: inout MutableSpan<Float>
   ) throws(Failure) {
-    guard let start = total.baseAddress else { return }
+    if total.isEmpty { return }
     let length = item.rowLength
     let terms = try orderedTerms(of: item)
     var isEmpty = true
     for term in terms where term.delta.magnitude == nil {
-      unsafe term.delta.multiply(term.factors, rows: rows, rowLength: length, adding: !isEmpty, into: start)
+      term.delta.multiply(term.factors, rows: rows, rowLength: length, adding: !isEmpty, into: &total)
       isEmpty = false
     }
-    if isEmpty { unsafe total.update(repeating: 0) }
+    if isEmpty { total.update(repeating: 0) }
     for vector in try orderedVectors(of: item) {
-      for row in rows { unsafe total[row - rows.lowerBound] += vector.scale * vector.values[row] }
+      for row in rows { total[row - rows.lowerBound] += vector.scale * vector.values[row] }
     }
     for term in terms {
       guard let magnitude = term.delta.magnitude else { continue }
-      try unsafe addDirection(index, term.position, term.delta, magnitude, item, rows, to: total)
+      try addDirection(index, term.position, term.delta, magnitude, item, rows, to: &total)
     }
   }
 
   // MARK: - Rows
 
   private func replaceRows(
-    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, in destination: UnsafeMutableRawBufferPointer,
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, in destination: inout MutableRawSpan,
     as to: FloatType
   ) throws(Failure) {
     let length = item.rowLength
@@ -210,11 +208,10 @@ public struct MergedSource: TracingSource {
         let part = (row * length..<(row + 1) * length).clamped(to: elements)
         let from = own * length + part.lowerBound - row * length
         let values = try floats(source, replacement.tensor, from..<from + part.count)
-        defer { extendLifetime(values) }
         let start = (part.lowerBound - elements.lowerBound) * width
-        let room = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[start..<start + part.count * width])
-        try measure(index, item, part, values)
-        do throws(Overflow) { try unsafe convert(values.bytes, from: .f32, to: to, into: room) } catch {
+        var room = destination.part(start..<start + part.count * width)
+        try measure(index, item, part, values.floats)
+        do throws(Overflow) { try convert(values.bytes, from: .f32, to: to, into: &room) } catch {
           throw Failure(
             .malformed,
             "element \(part.lowerBound + error.index) becomes \(error.value), beyond the range of \(to.torchName)")
@@ -225,16 +222,16 @@ public struct MergedSource: TracingSource {
 
   /// Counts the origin's values, or the change to what an adapter has for them.
   private func measure(
-    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, _ new: ScratchBuffer?
+    _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, _ new: Span<Float>?
   ) throws(Failure) {
     let (source, position) = origin(of: item)
     let old = try floats(source, position, elements)
-    defer { extendLifetime(old) }
+    let before = old.floats
     var sums = ChangeSums()
     for at in 0..<elements.count {
-      let value = unsafe Double(old.floats[at])
+      let value = Double(before[at])
       if let new {
-        let change = unsafe Double(new.floats[at]) - value
+        let change = Double(new[at]) - value
         sums.changes += change * change
       } else {
         sums.values += value * value

@@ -30,34 +30,33 @@ package struct ConvertedSource: TracingSource {
   package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
 
   package func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer, original: ScratchBytes?
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, original: ScratchBytes?
   ) throws(Failure) {
     guard conversions[index] == nil, let base = base as? any TracingSource else {
       throw Failure(.internal, "a converted tensor cannot be traced", tensor: tensors[index].name.string)
     }
-    try unsafe base.read(index, at: offset, into: destination, original: original)
+    try base.read(index, at: offset, into: &destination, original: original)
   }
 
   /// - Throws: `malformed` for a finite value that the new type can only hold as an infinity.
   package func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     guard let (from, to) = conversions[index] else {
-      return try unsafe base.read(index, at: offset, into: destination)
+      return try base.read(index, at: offset, into: &destination)
     }
-    guard offset % to.byteCount == 0, destination.count % to.byteCount == 0 else {
+    guard offset % to.byteCount == 0, destination.byteCount % to.byteCount == 0 else {
       throw Failure(.internal, "a piece cuts an element in two", tensor: tensors[index].name.string)
     }
     let start = offset / to.byteCount
-    let count = destination.count / to.byteCount
+    let count = destination.byteCount / to.byteCount
     let width = from.bitWidth / 8
     let values = try ScratchBuffer(base, index, at: start * width, count: count * width)
-    defer { extendLifetime(values) }
     do throws(Overflow) {
       if let from = FloatType(from) {
-        try unsafe convert(values.bytes, from: from, to: to, into: destination)
+        try convert(values.bytes, from: from, to: to, into: &destination)
       } else {
-        try unsafe narrow(values.bytes, to: to, into: destination)
+        try narrow(values.bytes, to: to, into: &destination)
       }
     } catch {
       throw Failure(

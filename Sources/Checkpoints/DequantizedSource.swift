@@ -40,20 +40,20 @@ package struct DequantizedSource: TensorSource {
   package func storedByteCount(of index: Int) -> Int { logical.byteCount(logical.items[index]) }
 
   package func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     switch logical.items[index] {
-    case .plain(let stored): try unsafe logical.checkpoint.read(stored, at: offset, into: destination)
+    case .plain(let stored): try logical.checkpoint.read(stored, at: offset, into: &destination)
     case .packed(let weight):
       let type = FloatType(tensors[index].type) ?? .f32
       let width = type.byteCount
       // Runs cut at multiples of every element's size.
-      guard offset % width == 0, destination.count % width == 0 else {
+      guard offset % width == 0, destination.byteCount % width == 0 else {
         throw Failure(.internal, "a piece cuts an element in two", tensor: weight.info.name.string)
       }
-      if unsafe destination.isEmpty { return }
-      let elements = offset / width..<(offset + destination.count) / width
-      try unsafe weight.decode(elements, of: logical.checkpoint, as: type, into: destination)
+      if destination.isEmpty { return }
+      let elements = offset / width..<(offset + destination.byteCount) / width
+      try weight.decode(elements, of: logical.checkpoint, as: type, into: &destination)
     }
   }
 }

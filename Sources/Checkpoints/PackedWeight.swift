@@ -23,7 +23,7 @@ package protocol PackedWeight: Sendable {
   ///   - destination: of their size.
   func decode(
     _ elements: Range<Int>, of checkpoint: any StoredCheckpoint, as type: FloatType,
-    into destination: UnsafeMutableRawBufferPointer
+    into destination: inout MutableRawSpan
   ) throws(Failure)
 }
 

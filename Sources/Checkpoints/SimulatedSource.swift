@@ -25,46 +25,38 @@ package struct SimulatedSource: TensorSource {
 
   /// - Throws: `malformed` for a value that is not finite.
   package func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     let info = tensors[index]
-    guard weights.contains(index), let type = FloatType(info.type), destination.count > 0 else {
-      return try unsafe base.read(index, at: offset, into: destination)
+    guard weights.contains(index), let type = FloatType(info.type), destination.byteCount > 0 else {
+      return try base.read(index, at: offset, into: &destination)
     }
     let width = type.byteCount
-    guard offset % width == 0, destination.count % width == 0 else {
+    guard offset % width == 0, destination.byteCount % width == 0 else {
       throw Failure(.internal, "a piece cuts an element in two", tensor: info.name.string)
     }
     let restored = try statistics.absmax(of: index) { () throws(Failure) in try restoredAbsmax(index, info, type) }
-    let elements = offset / width..<(offset + destination.count) / width
+    let elements = offset / width..<(offset + destination.byteCount) / width
     let blocks = elements.lowerBound / format.blockSize..<format.blockCount(elements.upperBound)
     let start = blocks.lowerBound * format.blockSize
     let end = min(blocks.upperBound * format.blockSize, info.elementCount)
     let values = try ScratchBuffer(base, index, at: start * width, count: (end - start) * width)
-    let codes = ScratchBuffer(byteCount: format.packedByteCount(end - start))
-    let absmax = ScratchBuffer(byteCount: 4 * blocks.count)
-    defer {
-      extendLifetime(values)
-      extendLifetime(codes)
-      extendLifetime(absmax)
-    }
-    try quantize(values, type, start, info, codes: codes, absmax: absmax)
-    unsafe restored.withUnsafeBufferPointer { restored in
-      let own = unsafe UnsafeBufferPointer(rebasing: restored[blocks])
-      unsafe format.dequantize(
-        codes: codes.bytes, absmax: own, elements: elements.lowerBound - start..<elements.upperBound - start,
-        into: destination, as: type)
-    }
+    var codes = ScratchBuffer(byteCount: format.packedByteCount(end - start))
+    var absmax = ScratchBuffer(byteCount: 4 * blocks.count)
+    try quantize(values.bytes, type, start, info, codes: &codes, absmax: &absmax)
+    format.dequantize(
+      codes: codes.bytes, absmax: restored.span.extracting(blocks),
+      elements: elements.lowerBound - start..<elements.upperBound - start, into: &destination, as: type)
   }
 
   private func quantize(
-    _ values: ScratchBuffer, _ type: FloatType, _ start: Int, _ info: TensorInfo, codes: ScratchBuffer,
-    absmax: ScratchBuffer
+    _ values: RawSpan, _ type: FloatType, _ start: Int, _ info: TensorInfo, codes: inout ScratchBuffer,
+    absmax: inout ScratchBuffer
   ) throws(Failure) {
-    defer { extendLifetime(values) }
+    var codeBytes = codes.mutableBytes
+    var maxima = absmax.mutableFloats
     do throws(NonFinite) {
-      try unsafe format.quantize(
-        values.bytes, as: type, codes: codes.mutableBytes, absmax: absmax.mutableFloats)
+      try format.quantize(values, as: type, codes: &codeBytes, absmax: &maxima)
     } catch {
       throw Failure(
         .malformed, "element \(start + error.index) is \(error.value), a model to be merged must be finite",
@@ -75,33 +67,29 @@ package struct SimulatedSource: TensorSource {
   /// The block maxima of the whole tensor, as double quantization leaves them: their mean must be known first.
   private func restoredAbsmax(_ index: Int, _ info: TensorInfo, _ type: FloatType) throws(Failure) -> [Float] {
     let count = format.blockCount(info.elementCount)
-    let all = ScratchBuffer(byteCount: 4 * count)
+    var all = ScratchBuffer(byteCount: 4 * count)
     let step = Self.pieceByteCount / type.byteCount
-    let codes = ScratchBuffer(byteCount: format.packedByteCount(step))
-    defer {
-      extendLifetime(all)
-      extendLifetime(codes)
-    }
+    var codes = ScratchBuffer(byteCount: format.packedByteCount(step))
     var start = 0
     while start < info.elementCount {
       try Interruption.check()
       let end = min(start + step, info.elementCount)
       let values = try ScratchBuffer(base, index, at: start * type.byteCount, count: (end - start) * type.byteCount)
-      let absmax = ScratchBuffer(byteCount: 4 * format.blockCount(end - start))
-      try quantize(values, type, start, info, codes: codes, absmax: absmax)
+      var absmax = ScratchBuffer(byteCount: 4 * format.blockCount(end - start))
+      try quantize(values.bytes, type, start, info, codes: &codes, absmax: &absmax)
       let at = 4 * (start / format.blockSize)
-      unsafe UnsafeMutableRawBufferPointer(rebasing: all.mutableBytes[at...]).copyMemory(from: absmax.bytes)
+      var room = all.mutableBytes
+      var part = room.part(at..<at + absmax.bytes.byteCount)
+      part.copy(from: absmax.bytes)
       start = end
     }
-    let nested = unsafe NestedAbsmax(all.floats)
-    defer { extendLifetime(nested) }
-    return unsafe [Float](unsafeUninitializedCapacity: count) { room, written in
-      unsafe DoubleQuantization.dequantize(
-        codes: UnsafeBufferPointer(nested.codes), nestedAbsmax: UnsafeBufferPointer(nested.absmax),
-        offset: nested.offset,
-        blocks: 0..<count, into: room)
-      written = count
-    }
+    let nested = NestedAbsmax(all.floats)
+    var restored = [Float](repeating: 0, count: count)
+    var room = restored.mutableSpan
+    DoubleQuantization.dequantize(
+      codes: nested.codes.span.rawBytes, nestedAbsmax: nested.absmax.span, offset: nested.offset, blocks: 0..<count,
+      into: &room)
+    return restored
   }
 
   /// Of the tensors under way: computed once, by whoever needs them first.

@@ -54,15 +54,10 @@ extension StoredCheckpoint {
 
   /// All bytes of a small tensor.
   package func bytes(of index: Int) throws(Failure) -> [UInt8] {
-    let count = tensors[index].byteCount
-    var failure: Failure?
-    let bytes = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, written in
-      do throws(Failure) {
-        try unsafe read(index, at: 0, into: UnsafeMutableRawBufferPointer(buffer))
-        written = count
-      } catch { failure = error }
-    }
-    if let failure { throw failure }
+    var bytes = [UInt8](repeating: 0, count: tensors[index].byteCount)
+    var span = bytes.mutableSpan
+    var room = span.mutableRawBytes
+    try read(index, at: 0, into: &room)
     return bytes
   }
 }
@@ -95,7 +90,7 @@ package struct StoredSafetensors: StoredCheckpoint {
   }
   package func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
 
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    try unsafe checkpoint.read(index, at: offset, into: destination)
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try checkpoint.read(index, at: offset, into: &destination)
   }
 }

@@ -24,33 +24,31 @@ package struct TransposedSource: TensorSource {
   package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
 
   package func read(
-    _ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
-    guard transposed.contains(index) else { return try unsafe base.read(index, at: offset, into: destination) }
+    guard transposed.contains(index) else { return try base.read(index, at: offset, into: &destination) }
     let info = tensors[index]
     let width = info.type.alignment
-    guard info.shape.count == 2, offset % width == 0, destination.count % width == 0 else {
+    guard info.shape.count == 2, offset % width == 0, destination.byteCount % width == 0 else {
       throw Failure(.internal, "a piece cuts an element in two", tensor: info.name.string)
     }
-    if destination.count == 0 { return }
+    if destination.byteCount == 0 { return }
     // Output rows that the piece touches are columns of the stored matrix.
     let rowLength = info.shape[1]
     let storedRowLength = info.shape[0]
     let start = offset / width
-    let end = start + destination.count / width
+    let end = start + destination.byteCount / width
     let rows = start / rowLength..<(end - 1) / rowLength + 1
-    let panel = ScratchBuffer(byteCount: rowLength * rows.count * width)
-    defer { extendLifetime(panel) }
+    var panel = ScratchBuffer(byteCount: rowLength * rows.count * width)
+    var room = panel.mutableBytes
     for column in 0..<rowLength {
-      let row = unsafe UnsafeMutableRawBufferPointer(
-        rebasing: panel.mutableBytes[column * rows.count * width..<(column + 1) * rows.count * width])
-      try unsafe base.read(index, at: (column * storedRowLength + rows.lowerBound) * width, into: row)
+      var row = room.part(column * rows.count * width..<(column + 1) * rows.count * width)
+      try base.read(index, at: (column * storedRowLength + rows.lowerBound) * width, into: &row)
     }
-    let turned = unsafe ScratchBuffer(byteCount: panel.bytes.count)
-    defer { extendLifetime(turned) }
-    unsafe transpose(panel.bytes, rows: rowLength, columns: rows.count, elementBytes: width, into: turned.mutableBytes)
+    var turned = ScratchBuffer(byteCount: panel.bytes.byteCount)
+    var output = turned.mutableBytes
+    transpose(panel.bytes, rows: rowLength, columns: rows.count, elementBytes: width, into: &output)
     let first = (start - rows.lowerBound * rowLength) * width
-    unsafe destination.copyMemory(
-      from: UnsafeRawBufferPointer(rebasing: turned.bytes[first..<first + destination.count]))
+    destination.copy(from: turned.bytes.extracting(first..<first + destination.byteCount))
   }
 }

@@ -97,7 +97,7 @@ package struct UnwrappedCheckpoint: StoredCheckpoint {
   package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
   package func checkUnchanged() throws(Failure) { try base.checkUnchanged() }
 
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    try unsafe base.read(index, at: offset, into: destination)
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try base.read(index, at: offset, into: &destination)
   }
 }

@@ -94,11 +94,12 @@ package struct ByteComparison {
   private func compare(_ piece: Piece, _ buffer: PairBuffer, _ found: Found) throws(Failure) {
     // One difference settles it; the values are read again to measure it.
     if found.contains(piece.part.position) { return }
-    let a = unsafe buffer.a(piece.range.count)
-    let b = unsafe buffer.b(piece.range.count)
-    try unsafe pair.a.readStored(piece.part.a, at: piece.range.lowerBound, into: a)
-    try unsafe pair.b.readStored(piece.part.b, at: piece.range.lowerBound, into: b)
-    if unsafe !UnsafeRawBufferPointer(a).hasSameBytes(as: UnsafeRawBufferPointer(b)) {
+    let (memoryA, memoryB) = (buffer.a, buffer.b)
+    var a = memoryA.part(0..<piece.range.count)
+    var b = memoryB.part(0..<piece.range.count)
+    try pair.a.readStored(piece.part.a, at: piece.range.lowerBound, into: &a)
+    try pair.b.readStored(piece.part.b, at: piece.range.lowerBound, into: &b)
+    if !a.bytes.hasSameBytes(as: b.bytes) {
       found.insert(piece.part.position)
     }
   }

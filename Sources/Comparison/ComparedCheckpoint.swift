@@ -41,16 +41,16 @@ package struct ComparedCheckpoint: Sendable {
   }
 
   /// Reads values of a logical tensor.
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     do throws(Failure) {
-      try unsafe source.read(index, at: offset, into: destination)
+      try source.read(index, at: offset, into: &destination)
     } catch { throw Self.located(error, path) }
   }
 
   /// Reads what is physically there.
-  func readStored(_ stored: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  func readStored(_ stored: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     do throws(Failure) {
-      try unsafe checkpoint.read(stored, at: offset, into: destination)
+      try checkpoint.read(stored, at: offset, into: &destination)
     } catch { throw Self.located(error, path) }
   }
 

@@ -156,9 +156,8 @@ package struct StatisticsScan {
       let values = try ScratchBuffer(
         source, piece.item, at: piece.elements.lowerBound * width, count: piece.elements.count * width)
       let floats = try Self.floats(values, info)
-      defer { extendLifetime(floats) }
       var statistics = ValueStatistics()
-      unsafe statistics.add(floats.bytes, as: .f32)
+      statistics.add(floats.bytes, as: .f32)
       slot.values = statistics
       slot.error = nil
       if let (other, index) = counterparts[piece.position] {
@@ -167,8 +166,7 @@ package struct StatisticsScan {
         let raw = try ScratchBuffer(
           other, index, at: piece.elements.lowerBound * otherWidth, count: piece.elements.count * otherWidth)
         let expected = try Self.floats(raw, otherInfo)
-        defer { extendLifetime(expected) }
-        slot.error = unsafe Self.difference(floats.floats, expected.floats)
+        slot.error = Self.difference(floats.floats, expected.floats)
       }
     } drain: { piece, slot throws(Failure) in
       if let values = slot.values {
@@ -220,16 +218,16 @@ package struct StatisticsScan {
     return index
   }
 
-  private static func floats(_ values: ScratchBuffer, _ info: TensorInfo) throws(Failure) -> ScratchBuffer {
+  private static func floats(_ values: consuming ScratchBuffer, _ info: TensorInfo) throws(Failure) -> ScratchBuffer {
     if info.type == .f32 { return values }
-    let count = unsafe values.bytes.count / (info.type.bitWidth / 8)
-    let result = ScratchBuffer(byteCount: 4 * count)
-    defer { extendLifetime(values) }
+    let count = values.bytes.byteCount / (info.type.bitWidth / 8)
+    var result = ScratchBuffer(byteCount: 4 * count)
+    var room = result.mutableBytes
     do throws(Overflow) {
       if let type = FloatType(info.type) {
-        try unsafe convert(values.bytes, from: type, to: .f32, into: result.mutableBytes)
+        try convert(values.bytes, from: type, to: .f32, into: &room)
       } else {
-        try unsafe narrow(values.bytes, to: .f32, into: result.mutableBytes)
+        try narrow(values.bytes, to: .f32, into: &room)
       }
     } catch {
       throw Failure(
@@ -239,12 +237,13 @@ package struct StatisticsScan {
   }
 
   private static func difference(
-    _ values: UnsafeBufferPointer<Float>, _ reference: UnsafeBufferPointer<Float>
+    _ values: Span<Float>, _ reference: Span<Float>
   ) -> TensorStatistics.Difference {
+    precondition(values.count == reference.count, "not as many values on both sides")
     var result = TensorStatistics.Difference()
     for index in 0..<values.count {
-      let expected = unsafe Double(reference[index])
-      let error = unsafe abs(Double(values[index]) - expected)
+      let expected = Double(reference[index])
+      let error = abs(Double(values[index]) - expected)
       result.largest = max(result.largest, error)
       result.sumOfSquares += error * error
       result.referenceSumOfSquares += expected * expected

@@ -111,16 +111,17 @@ package struct ValueComparison {
 
   private func compare(_ piece: Piece, _ buffer: PairBuffer) throws(Failure) {
     let work = piece.work
-    let a = unsafe buffer.a(Self.bytes(piece.elements.count, work.bits.a))
-    let b = unsafe buffer.b(Self.bytes(piece.elements.count, work.bits.b))
-    try unsafe pair.a.read(work.a, at: Self.bytes(piece.elements.lowerBound, work.bits.a), into: a)
-    try unsafe pair.b.read(work.b, at: Self.bytes(piece.elements.lowerBound, work.bits.b), into: b)
+    let (memoryA, memoryB) = (buffer.a, buffer.b)
+    var a = memoryA.part(0..<Self.bytes(piece.elements.count, work.bits.a))
+    var b = memoryB.part(0..<Self.bytes(piece.elements.count, work.bits.b))
+    try pair.a.read(work.a, at: Self.bytes(piece.elements.lowerBound, work.bits.a), into: &a)
+    try pair.b.read(work.b, at: Self.bytes(piece.elements.lowerBound, work.bits.b), into: &b)
     var difference = ValueDifference()
     switch work.method {
     case .real(let left, let right):
-      unsafe difference.add(UnsafeRawBufferPointer(a), as: left, UnsafeRawBufferPointer(b), as: right)
+      difference.add(a.bytes, as: left, b.bytes, as: right)
     case .stored(let type):
-      unsafe difference.add(UnsafeRawBufferPointer(a), UnsafeRawBufferPointer(b), as: type)
+      difference.add(a.bytes, b.bytes, as: type)
     }
     buffer.difference = difference
   }

@@ -40,18 +40,16 @@ struct DifferenceReader {
     let (a, b) = pair.common[position]
     let base = try values(pair.a, a, range)
     let tuned = try values(pair.b, b, range)
-    defer {
-      extendLifetime(base)
-      extendLifetime(tuned)
-    }
-    let (from, to) = unsafe (base.floats, tuned.floats)
-    let difference = unsafe UnsafeMutableBufferPointer(rebasing: matrix.values[range])
-    for index in 0..<range.count { unsafe difference[index] = to[index] - from[index] }
+    let (from, to) = (base.floats, tuned.floats)
+    var difference = matrix.part(range)
+    // That all are of one length is told before the loop, which is vectors then.
+    precondition(from.count == range.count && to.count == range.count && difference.count == range.count)
+    for index in 0..<range.count { difference[index] = to[index] - from[index] }
     var baseSums = ValueStatistics()
-    unsafe baseSums.add(base.bytes, as: .f32)
+    baseSums.add(base.bytes, as: .f32)
     var sums = ValueStatistics()
-    unsafe sums.add(UnsafeRawBufferPointer(difference), as: .f32)
-    if sums.finite != sums.count { throw try refusal(position, range, base, tuned) }
+    sums.add(difference.span.rawBytes, as: .f32)
+    if sums.finite != sums.count { throw refusal(position, range, from, to) }
     return ChangeSums(values: baseSums.sumOfSquares, changes: sums.sumOfSquares)
   }
 
@@ -59,15 +57,16 @@ struct DifferenceReader {
   private func values(_ side: ComparedCheckpoint, _ index: Int, _ range: Range<Int>) throws(Failure) -> ScratchBuffer {
     let info = side.source.tensors[index]
     let width = info.type.bitWidth / 8
-    let stored = ScratchBuffer(byteCount: range.count * width)
-    let result = ScratchBuffer(byteCount: range.count * 4)
-    defer { extendLifetime(stored) }
-    try unsafe side.read(index, at: range.lowerBound * width, into: stored.mutableBytes)
+    var stored = ScratchBuffer(byteCount: range.count * width)
+    var room = stored.mutableBytes
+    try side.read(index, at: range.lowerBound * width, into: &room)
+    var result = ScratchBuffer(byteCount: range.count * 4)
+    var floats = result.mutableBytes
     do throws(Overflow) {
       if let type = FloatType(info.type) {
-        try unsafe convert(stored.bytes, from: type, to: .f32, into: result.mutableBytes)
+        try convert(stored.bytes, from: type, to: .f32, into: &floats)
       } else if info.type == .f64 {
-        try unsafe narrow(stored.bytes, to: .f32, into: result.mutableBytes)
+        try narrow(stored.bytes, to: .f32, into: &floats)
       } else {
         throw Overflow(index: 0, value: .nan)
       }
@@ -81,16 +80,19 @@ struct DifferenceReader {
 
   /// Why a difference is not finite.
   private func refusal(
-    _ position: Int, _ range: Range<Int>, _ base: ScratchBuffer, _ tuned: ScratchBuffer
-  ) throws(Failure) -> Failure {
+    _ position: Int, _ range: Range<Int>, _ base: Span<Float>, _ tuned: Span<Float>
+  ) -> Failure {
     let (a, b) = pair.infos(position)
-    for (side, info, values) in [(pair.a, a, base), (pair.b, b, tuned)] {
-      guard let index = unsafe values.floats.firstIndex(where: { !$0.isFinite }) else { continue }
-      return unsafe Failure(
-        .malformed, "element \(range.lowerBound + index) is \(values.floats[index]), weights must be finite",
-        file: side.path, tensor: info.name.string)
-    }
+    return refusal(pair.a, a, range, base) ?? refusal(pair.b, b, range, tuned)
+      ?? Failure(.malformed, "differs by more than float32 can hold", file: pair.b.path, tensor: b.name.string)
+  }
+
+  private func refusal(
+    _ side: ComparedCheckpoint, _ info: TensorInfo, _ range: Range<Int>, _ values: Span<Float>
+  ) -> Failure? {
+    guard let index = values.indices.first(where: { !values[$0].isFinite }) else { return nil }
     return Failure(
-      .malformed, "differs by more than float32 can hold", file: pair.b.path, tensor: b.name.string)
+      .malformed, "element \(range.lowerBound + index) is \(values[index]), weights must be finite",
+      file: side.path, tensor: info.name.string)
   }
 }

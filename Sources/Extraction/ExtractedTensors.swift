@@ -82,21 +82,21 @@ struct ExtractedTensors: TensorSource {
     if case .a(let number) = contents[index] { pair.storedByteCount(modules[number].position) } else { 0 }
   }
 
-  func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     switch contents[index] {
-    case .a(let number): try unsafe readFactor(of: number, { $0.a }, at: offset, into: destination)
-    case .b(let number): try unsafe readFactor(of: number, { $0.b }, at: offset, into: destination)
+    case .a(let number): try readFactor(of: number, { $0.a }, at: offset, into: &destination)
+    case .b(let number): try readFactor(of: number, { $0.b }, at: offset, into: &destination)
     case .whole(let position):
       let tuned = pair.b
       let stored = pair.common[position].b
-      try unsafe tuned.read(stored, at: offset, into: destination)
-      try unsafe checkFinite(UnsafeRawBufferPointer(destination), tuned.source.tensors[stored], at: offset)
+      try tuned.read(stored, at: offset, into: &destination)
+      try checkFinite(destination.bytes, tuned.source.tensors[stored], at: offset)
     }
   }
 
   private func readFactor(
     of number: Int, _ factor: (Made.State) -> [UInt8], at offset: Int,
-    into destination: UnsafeMutableRawBufferPointer
+    into destination: inout MutableRawSpan
   ) throws(Failure) {
     try made.state.withLock { (state) throws(Failure) in
       if state.module != number {
@@ -107,28 +107,21 @@ struct ExtractedTensors: TensorSource {
         state.reports.append(report)
       }
       let bytes = factor(state)
-      guard offset >= 0, offset + destination.count <= bytes.count else {
+      guard offset >= 0, offset + destination.byteCount <= bytes.count else {
         throw Failure(.internal, "a factor is smaller than was planned")
       }
-      unsafe bytes.withUnsafeBytes { bytes in
-        unsafe destination.copyMemory(
-          from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + destination.count]))
-      }
+      destination.copy(from: bytes.span.rawBytes.extracting(offset..<offset + destination.byteCount))
     }
   }
 
   /// A matrix as the file has it.
   private func stored(_ matrix: FloatMatrix) throws(Failure) -> [UInt8] {
-    var failure: Failure?
-    let bytes = unsafe [UInt8](unsafeUninitializedCapacity: matrix.count * type.byteCount) { room, count in
-      do throws(Overflow) {
-        try unsafe convert(matrix.bytes, from: .f32, to: type, into: UnsafeMutableRawBufferPointer(room))
-        count = matrix.count * type.byteCount
-      } catch {
-        failure = Failure(.internal, "a factor that was rounded is beyond the range of its dtype")
-      }
+    var bytes = [UInt8](repeating: 0, count: matrix.count * type.byteCount)
+    var span = bytes.mutableSpan
+    var room = span.mutableRawBytes
+    do throws(Overflow) { try convert(matrix.bytes, from: .f32, to: type, into: &room) } catch {
+      throw Failure(.internal, "a factor that was rounded is beyond the range of its dtype")
     }
-    if let failure { throw failure }
     return bytes
   }
 
@@ -157,10 +150,10 @@ struct ExtractedTensors: TensorSource {
     }
   }
 
-  private func checkFinite(_ values: UnsafeRawBufferPointer, _ info: TensorInfo, at offset: Int) throws(Failure) {
+  private func checkFinite(_ values: RawSpan, _ info: TensorInfo, at offset: Int) throws(Failure) {
     guard let type = FloatType(info.type) else { return }
     var statistics = ValueStatistics()
-    unsafe statistics.add(values, as: type)
+    statistics.add(values, as: type)
     guard statistics.finite == statistics.count else {
       throw Failure(
         .malformed, "has a value that is not finite in its elements from \(offset / type.byteCount) on",

@@ -48,7 +48,7 @@ package struct HeaderJournal {
 
   private static func digest(of bytes: [UInt8]) -> XXH128Digest {
     var hasher = XXH3Hasher()
-    unsafe hasher.update(bytes.span.bytes)
+    hasher.update(bytes.span.rawBytes)
     return hasher.digest128
   }
 

@@ -1,6 +1,7 @@
 import Bytes
 import Checkpoints
 import Console
+import Tensors
 import Writing
 
 /// Gives a file its new header: where it is when the data may stay, else as a new file that takes the old one's place.
@@ -79,16 +80,21 @@ struct HeaderRewrite {
     var old = XXH3Hasher()
     var new = XXH3Hasher()
     var sha256 = manifest?.entry.sha256 == nil ? nil : SHA256Hasher()
-    unsafe old.update(header.old.span.bytes)
-    unsafe new.update(header.new.span.bytes)
-    unsafe header.new.withUnsafeBytes { bytes in unsafe sha256?.update(bytes) }
+    old.update(header.old.span.rawBytes)
+    new.update(header.new.span.rawBytes)
+    sha256?.update(header.new.span.rawBytes)
     let progress = Progress("reading", total: file.size, style: progress)
     defer { progress.finish() }
-    try unsafe forEachPiece { bytes, _ throws(Failure) in
-      unsafe old.update(bytes)
-      unsafe new.update(bytes)
-      unsafe sha256?.update(bytes)
-      progress.advance(by: bytes.count)
+    var buffer = ScratchBuffer(byteCount: Self.pieceBytes)
+    var position = header.old.count
+    while position < file.size {
+      let count = try read(at: position, into: &buffer)
+      let piece = buffer.bytes.extracting(first: count)
+      old.update(piece)
+      new.update(piece)
+      sha256?.update(piece)
+      progress.advance(by: count)
+      position += count
     }
     return (
       old.digest128, FileDigests(name: file.name, size: file.size, xxh128: new.digest128, sha256: sha256?.finish())
@@ -111,18 +117,17 @@ struct HeaderRewrite {
     created.takePermissions(of: file)
     var output = HashedFile(created, sha256: manifest?.entry.sha256 != nil)
     var old = XXH3Hasher()
-    unsafe old.update(header.old.span.bytes)
+    old.update(header.old.span.rawBytes)
     try output.append(header.new)
-    // Not inside the closure: the file has one owner.
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.pieceBytes, alignment: 64)
-    defer { unsafe buffer.deallocate() }
+    var buffer = ScratchBuffer(byteCount: Self.pieceBytes)
     var position = header.old.count
     while position < file.size {
-      let piece = try unsafe read(at: position, into: buffer)
-      unsafe old.update(piece)
-      try unsafe output.append(piece, copiedFrom: file, at: position)
-      progress.advance(by: piece.count)
-      position += piece.count
+      let count = try read(at: position, into: &buffer)
+      let piece = buffer.bytes.extracting(first: count)
+      old.update(piece)
+      try output.append(piece, copiedFrom: file, at: position)
+      progress.advance(by: count)
+      position += count
     }
     let digests = try output.finish()
     if let manifest {
@@ -146,26 +151,13 @@ struct HeaderRewrite {
 
   // MARK: - The data
 
-  private func read(
-    at position: Int, into buffer: UnsafeMutableRawBufferPointer
-  ) throws(Failure) -> UnsafeRawBufferPointer {
+  /// - Returns: bytes read, to the front of the buffer.
+  private func read(at position: Int, into buffer: inout ScratchBuffer) throws(Failure) -> Int {
     try Interruption.check()
-    let count = min(buffer.count, file.size - position)
-    let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
-    try unsafe file.read(at: position, into: piece)
-    return UnsafeRawBufferPointer(piece)
-  }
-
-  private func forEachPiece(
-    _ body: (UnsafeRawBufferPointer, Int) throws(Failure) -> Void
-  ) throws(Failure) {
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.pieceBytes, alignment: 64)
-    defer { unsafe buffer.deallocate() }
-    var position = header.old.count
-    while position < file.size {
-      let piece = try unsafe read(at: position, into: buffer)
-      try unsafe body(piece, position)
-      position += piece.count
-    }
+    let count = min(Self.pieceBytes, file.size - position)
+    var room = buffer.mutableBytes
+    var piece = room.part(0..<count)
+    try file.read(at: position, into: &piece)
+    return count
   }
 }

@@ -57,7 +57,7 @@ struct ManifestEdit {
   func writeChecksums(into files: StagedDirectory.Files) throws(Failure) {
     var hasher = XXH3Hasher()
     let text = Self.text(of: json)
-    unsafe hasher.update(text.span.bytes)
+    hasher.update(text.span.rawBytes)
     try writeChecksums(json, hasher.digest128, into: files)
   }
 

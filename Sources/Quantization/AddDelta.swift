@@ -18,18 +18,8 @@ public struct ChangeSums: Sendable, Equatable {
   }
 }
 
-/// `output = values + delta`, added in 32 bits and rounded once, to nearest even.
-///
-/// - Parameters:
-///   - values: a whole number of `type`.
-///   - delta: one for each value.
-///   - deltaType: what the delta is rounded to before it is added; f32 leaves it as it is.
-///   - output: room for as many of `outputType`; must not overlap `values`.
-/// - Returns: what the values and the (rounded) delta add up to; the sums depend on how a tensor is cut, in
-///   their last bits, but not on the machine.
-/// - Throws: the first result that `outputType` can only hold as an infinity, or that is NaN; with the sum in
-///   32 bits. The output is then unspecified.
-public func addDelta(
+/// As with spans; what is read and what is written must not overlap.
+package func addDelta(
   _ values: UnsafeRawBufferPointer, as type: FloatType, delta: UnsafeBufferPointer<Float>,
   roundedTo deltaType: FloatType, into output: UnsafeMutableRawBufferPointer, as outputType: FloatType
 ) throws(NonFinite) -> ChangeSums {

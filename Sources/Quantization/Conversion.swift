@@ -12,16 +12,8 @@ public struct Overflow: Error, Equatable {
   }
 }
 
-/// Converts values, rounding to nearest even.
-///
-/// NaN and infinities are kept (a NaN becomes quiet and keeps the upper bits of its payload); values
-/// are copied unchanged when the types are equal.
-///
-/// - Parameters:
-///   - values: a whole number of `source`.
-///   - output: room for as many of `target`; must not overlap `values`.
-/// - Throws: the first finite value that `target` cannot hold; the output is then unspecified.
-public func convert(
+/// As with spans; what is read and what is written must not overlap.
+package func convert(
   _ values: UnsafeRawBufferPointer, from source: FloatType, to target: FloatType,
   into output: UnsafeMutableRawBufferPointer
 ) throws(Overflow) {
@@ -35,13 +27,8 @@ public func convert(
   }
 }
 
-/// Narrows 64-bit values in one rounding to nearest even, otherwise as `convert`.
-///
-/// - Parameters:
-///   - values: a whole number of little-endian doubles, at any alignment.
-///   - output: room for as many of `target`; must not overlap `values`.
-/// - Throws: the first finite value that `target` cannot hold; the output is then unspecified.
-public func narrow(
+/// As with spans; what is read and what is written must not overlap.
+package func narrow(
   _ values: UnsafeRawBufferPointer, to target: FloatType, into output: UnsafeMutableRawBufferPointer
 ) throws(Overflow) {
   precondition(values.count % 8 == 0, "half a value")

@@ -33,9 +33,8 @@ public enum DoubleQuantization {
     return values.sorted()
   }
 
-  /// The mean of `absmax`, as 32-bit value nearest to the sum in double precision, which does not
-  /// depend on who computes it. 0 when there are none.
-  public static func offset(_ absmax: UnsafeBufferPointer<Float>) -> Float {
+  /// As with spans.
+  package static func offset(_ absmax: UnsafeBufferPointer<Float>) -> Float {
     guard !absmax.isEmpty else { return 0 }
     // Four partial sums hide the latency of addition; which value goes where is fixed.
     var sums = SIMD4<Double>(repeating: 0)
@@ -49,12 +48,8 @@ public enum DoubleQuantization {
     return Float(sum / Double(absmax.count))
   }
 
-  /// Quantizes `absmax - offset`, given the offset bit-identical to bitsandbytes 0.50 on x86.
-  ///
-  /// - Parameters:
-  ///   - codes: room for one byte per absmax value.
-  ///   - nestedAbsmax: room for `blockCount(absmax.count)`.
-  public static func quantize(
+  /// As with spans; what is read and what is written must not overlap.
+  package static func quantize(
     _ absmax: UnsafeBufferPointer<Float>, offset: Float, codes: UnsafeMutableBufferPointer<UInt8>,
     nestedAbsmax: UnsafeMutableBufferPointer<Float>
   ) {
@@ -68,13 +63,8 @@ public enum DoubleQuantization {
     }
   }
 
-  /// The absmax values that double-quantized ones stand for: `map[code] * nestedAbsmax + offset`.
-  ///
-  /// - Parameters:
-  ///   - map: the file's `nested_quant_map`, 256 values; normally equal to `DoubleQuantization.map`.
-  ///   - blocks: which absmax values; `codes` and `nestedAbsmax` start at absmax value 0.
-  ///   - absmax: room for `blocks.count` values.
-  public static func dequantize(
+  /// As with spans; what is read and what is written must not overlap.
+  package static func dequantize(
     codes: UnsafeBufferPointer<UInt8>, nestedAbsmax: UnsafeBufferPointer<Float>, map: [Float] = map,
     offset: Float, blocks: Range<Int>, into absmax: UnsafeMutableBufferPointer<Float>
   ) {

@@ -46,19 +46,8 @@ public struct NonFinite: Error, Equatable {
 }
 
 extension FourBitFormat {
-  /// Quantizes a piece of a tensor, bit-identical to bitsandbytes 0.50 on the CPU.
-  ///
-  /// A piece starts on a block boundary, and only the tensor's last piece may end off one, so that the
-  /// result does not depend on how a tensor is cut. bitsandbytes treats a last, partial block in its
-  /// own way: it divides by absmax where other blocks multiply by its reciprocal, and stores at least
-  /// 1e-38 for absmax.
-  ///
-  /// - Parameters:
-  ///   - values: a whole number of `type`.
-  ///   - codes: room for `packedByteCount`; the low nibble after an odd number of values is `zeroCode`.
-  ///   - absmax: room for `blockCount`.
-  /// - Throws: the first value that is NaN or infinite; the outputs are then unspecified.
-  public func quantize(
+  /// As with spans; what is read and what is written must not overlap.
+  package func quantize(
     _ values: UnsafeRawBufferPointer, as type: FloatType, codes: UnsafeMutableRawBufferPointer,
     absmax: UnsafeMutableBufferPointer<Float>
   ) throws(NonFinite) {
@@ -77,17 +66,8 @@ extension FourBitFormat {
     }
   }
 
-  /// Dequantizes a range of values, bit-identical to bitsandbytes 0.50 on the CPU.
-  ///
-  /// Products that are subnormal in `type` are rounded to nearest even like all others; bitsandbytes
-  /// does so too, except for bf16 on processors with AVX512-BF16, where it flushes them to zero. FP4's
-  /// second zero, code 8, is 0 as in `levels` (bitsandbytes: 0 in its vector path, else -0).
-  ///
-  /// - Parameters:
-  ///   - codes, absmax: start at element 0 and reach at least to `elements.upperBound`. They are those
-  ///     of a tensor, or of a piece of one that starts on a block boundary.
-  ///   - output: room for `elements.count` values of `type`.
-  public func dequantize(
+  /// As with spans; what is read and what is written must not overlap.
+  package func dequantize(
     codes: UnsafeRawBufferPointer, absmax: UnsafeBufferPointer<Float>, elements: Range<Int>,
     into output: UnsafeMutableRawBufferPointer, as type: FloatType
   ) {

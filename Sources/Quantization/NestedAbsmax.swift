@@ -1,20 +1,18 @@
 /// The second level of quantization of one tensor's absmax.
-@safe package final class NestedAbsmax {
+package struct NestedAbsmax {
   package let offset: Float
-  package let codes: UnsafeMutableBufferPointer<UInt8>
-  package let absmax: UnsafeMutableBufferPointer<Float>
+  package let codes: [UInt8]
+  package let absmax: [Float]
 
   /// - Parameter offset: what is subtracted first; the mean, unless another is given.
-  package init(_ values: UnsafeBufferPointer<Float>, offset given: Float? = nil) {
-    unsafe codes = .allocate(capacity: values.count)
-    let blocks = (values.count + DoubleQuantization.blockSize - 1) / DoubleQuantization.blockSize
-    unsafe absmax = .allocate(capacity: blocks)
-    offset = unsafe given ?? DoubleQuantization.offset(values)
-    unsafe DoubleQuantization.quantize(values, offset: offset, codes: codes, nestedAbsmax: absmax)
-  }
-
-  deinit {
-    unsafe codes.deallocate()
-    unsafe absmax.deallocate()
+  package init(_ values: Span<Float>, offset given: Float? = nil) {
+    var codes = [UInt8](repeating: 0, count: values.count)
+    var absmax = [Float](repeating: 0, count: DoubleQuantization.blockCount(values.count))
+    var codeSpan = codes.mutableSpan
+    var absmaxSpan = absmax.mutableSpan
+    offset = given ?? DoubleQuantization.offset(values)
+    DoubleQuantization.quantize(values, offset: offset, codes: &codeSpan, nestedAbsmax: &absmaxSpan)
+    self.codes = codes
+    self.absmax = absmax
   }
 }

@@ -1,11 +1,7 @@
 import Kernels
 
-/// Transposes a row-major matrix: output `[columns, rows]`.
-///
-/// - Parameters:
-///   - matrix: `rows * columns` elements of `elementBytes` bytes (2, 4 or 8).
-///   - output: room for as many; must not overlap `matrix`.
-public func transpose(
+/// As with spans; what is read and what is written must not overlap.
+package func transpose(
   _ matrix: UnsafeRawBufferPointer, rows: Int, columns: Int, elementBytes: Int,
   into output: UnsafeMutableRawBufferPointer
 ) {

@@ -31,12 +31,8 @@ public struct ValueDifference: Sendable, Equatable {
     return sumOfSquares.squareRoot() / referenceSumOfSquares.squareRoot()
   }
 
-  /// Adds a piece of both tensors. The sums depend on how a tensor is cut, in their last bits, but not
-  /// on the machine.
-  ///
-  /// - Parameters:
-  ///   - a, b: as many values of `aType` as of `bType`, at any alignment.
-  public mutating func add(
+  /// As with spans.
+  package mutating func add(
     _ a: UnsafeRawBufferPointer, as aType: RealType, _ b: UnsafeRawBufferPointer, as bType: RealType
   ) {
     var piece = ValueDifference()

@@ -28,11 +28,8 @@ public struct ValueStatistics: Sendable, Equatable {
     return max(variance, 0).squareRoot()
   }
 
-  /// Adds a piece of the tensor. The sums depend on how a tensor is cut, in their last bits, but not
-  /// on the machine.
-  ///
-  /// - Parameter values: a whole number of `type`.
-  public mutating func add(_ values: UnsafeRawBufferPointer, as type: FloatType) {
+  /// As with spans.
+  package mutating func add(_ values: UnsafeRawBufferPointer, as type: FloatType) {
     precondition(values.count % type.byteCount == 0, "half a value")
     var result = nibble_statistics_result()
     var piece = ValueStatistics()

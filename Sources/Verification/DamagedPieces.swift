@@ -1,5 +1,6 @@
 import Bytes
 import Checkpoints
+import Tensors
 
 /// Where a tensor whose digest is wrong differs, as far as its pieces tell.
 struct DamagedPieces {
@@ -18,18 +19,17 @@ struct DamagedPieces {
   init?(of tensor: Manifest.Tensor, in file: InputFile) throws(Failure) {
     guard let expected = tensor.pieces else { return nil }
     offset = tensor.offset
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: DigestCheck.pieceBytes, alignment: 64)
-    defer { unsafe buffer.deallocate() }
+    var buffer = ScratchBuffer(byteCount: DigestCheck.pieceBytes)
+    var room = buffer.mutableBytes
     var hasher = PieceHasher()
     hasher.begin(expected.layout)
     var position = 0
     while position < tensor.byteCount {
       try Interruption.check()
-      let target = unsafe UnsafeMutableRawBufferPointer(
-        rebasing: buffer[..<min(buffer.count, tensor.byteCount - position)])
-      try unsafe file.read(at: tensor.offset + position, into: target)
-      unsafe hasher.update(UnsafeRawBufferPointer(target))
-      position += target.count
+      var target = room.part(0..<min(DigestCheck.pieceBytes, tensor.byteCount - position))
+      try file.read(at: tensor.offset + position, into: &target)
+      hasher.update(target.bytes)
+      position += target.byteCount
     }
     guard let found = hasher.finish() else { return nil }
     for (index, pair) in zip(expected.digests, found.digests).enumerated() where pair.0 != pair.1 {

@@ -86,7 +86,7 @@ struct DigestCheck {
     for file in manifest.files { expected[TensorName(file.name)] = file.xxh128 }
     var own = XXH3Hasher()
     let manifestBytes = try directory.open(Manifest.fileName).contents(limit: Manifest.sizeLimit)
-    unsafe own.update(manifestBytes.span.bytes)
+    own.update(manifestBytes.span.rawBytes)
     expected[TensorName(Manifest.fileName)] = own.digest128
     let bytes = try directory.open(name).contents(limit: Manifest.sizeLimit)
     for line in bytes.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: true) {
@@ -180,29 +180,24 @@ struct DigestCheck {
     }
   }
 
-  @safe private final class Buffer: @unchecked Sendable {
-    let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: DigestCheck.pieceBytes, alignment: 64)
-    deinit { unsafe bytes.deallocate() }
-  }
-
   private func digest(_ files: [ListedFile], _ pool: ListedPool, _ result: inout Verify.Result) throws(Failure) {
     let total = files.reduce(0) { $0 + $1.identity.size }
     let progress = Progress("verifying", total: total, style: style)
     defer { progress.finish() }
-    let stream = OrderedStream<Cursor, Buffer>(jobs: jobs) { Buffer() }
+    let stream = OrderedStream<Cursor, SharedBuffer>(jobs: jobs) { SharedBuffer(byteCount: Self.pieceBytes) }
     var state = FileState()
     var found = result
     var unreadable: Failure?
     do throws(Failure) {
       try stream.run(Cursor(sizes: files.map(\.identity.size))) { piece, buffer throws(Failure) in
-        let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<piece.range.count])
-        try unsafe pool.file(piece.file).read(at: piece.range.lowerBound, into: target)
+        var target = buffer.part(0..<piece.range.count)
+        try pool.file(piece.file).read(at: piece.range.lowerBound, into: &target)
       } drain: { piece, buffer throws(Failure) in
         let listed = files[piece.file]
         let entry = manifest.files[listed.number]
         if piece.range.lowerBound == 0 { state.begin(wantsSHA256: entry.sha256 != nil) }
-        let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[..<piece.range.count])
-        unsafe state.update(
+        let bytes = buffer.bytes.extracting(first: piece.range.count)
+        state.update(
           bytes, at: piece.range.lowerBound, listed.tensors, file: (piece.file, entry.name), &found)
         if piece.range.upperBound == listed.identity.size { state.finish(entry, &found) }
         progress.advance(by: piece.range.count)
@@ -246,19 +241,19 @@ struct DigestCheck {
     }
 
     mutating func update(
-      _ bytes: UnsafeRawBufferPointer, at start: Int, _ tensors: [Manifest.Tensor],
+      _ bytes: RawSpan, at start: Int, _ tensors: [Manifest.Tensor],
       file: (index: Int, name: String),
       _ result: inout Verify.Result
     ) {
-      unsafe whole.update(bytes)
-      unsafe sha256?.update(bytes)
-      let end = start + bytes.count
+      whole.update(bytes)
+      sha256?.update(bytes)
+      let end = start + bytes.byteCount
       while tensor < tensors.count, tensors[tensor].offset <= end {
         let entry = tensors[tensor]
         let last = entry.offset + entry.byteCount
         let from = max(entry.offset, start)
         let to = min(last, end)
-        if from < to { unsafe part.update(UnsafeRawBufferPointer(rebasing: bytes[from - start..<to - start])) }
+        if from < to { part.update(bytes.extracting(from - start..<to - start)) }
         if last > end { return }
         result.tensorsChecked += 1
         if part.digest != entry.xxh3 {

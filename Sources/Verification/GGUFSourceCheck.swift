@@ -59,15 +59,10 @@ struct GGUFSourceCheck {
       let tensor = piece.work.step.tensor
       let type = stored.tensors[own[tensor]].type
       let start = piece.elements.lowerBound / type.valuesPerBlock * type.bytesPerBlock
-      let count = unsafe buffer.output.count
-      let found = ScratchBuffer(byteCount: count)
-      defer { extendLifetime(found) }
-      try unsafe stored.read(own[tensor], at: start, into: found.mutableBytes)
-      if unsafe !found.bytes.hasSameBytes(as: buffer.output) {
-        for index in 0..<count where unsafe found.bytes[index] != buffer.output[index] {
-          differing[tensor] += 1
-        }
-      }
+      var found = ScratchBuffer(byteCount: buffer.output.byteCount)
+      var room = found.mutableBytes
+      try stored.read(own[tensor], at: start, into: &room)
+      differing[tensor] += found.bytes.differingByteCount(from: buffer.output)
       progress.advance(by: plan.inputByteCount(of: piece))
     }
     for (position, count) in differing.enumerated() where count > 0 {

@@ -128,8 +128,8 @@ struct HashCheck {
     }
     let open = try checkpoint.open(checkpoint.fileIndex(of: file.tensors.lowerBound))
     var whole = Hashers(expected.whole.map(\.kind))
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: Self.pieceBytes, alignment: 64)
-    defer { unsafe buffer.deallocate() }
+    var buffer = ScratchBuffer(byteCount: Self.pieceBytes)
+    var room = buffer.mutableBytes
     var unlisted = 0
     for index in file.tensors {
       let tensor = checkpoint.tensors[index]
@@ -142,10 +142,10 @@ struct HashCheck {
       while position < tensor.byteCount {
         try Interruption.check()
         let count = min(Self.pieceBytes, tensor.byteCount - position)
-        let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<count])
-        try unsafe open.read(at: start + position, into: piece)
-        unsafe whole.update(UnsafeRawBufferPointer(piece))
-        unsafe own.update(UnsafeRawBufferPointer(piece))
+        var piece = room.part(0..<count)
+        try open.read(at: start + position, into: &piece)
+        whole.update(piece.bytes)
+        own.update(piece.bytes)
         position += count
         progress.advance(by: count)
       }
@@ -189,14 +189,14 @@ struct HashCheck {
       sha1 = kinds.contains(.sha1) ? SHA1Hasher() : nil
       sha256 = kinds.contains(.sha256) ? SHA256Hasher() : nil
       uuid = kinds.contains(.uuid) ? SHA1Hasher() : nil
-      unsafe Self.nameSpace.withUnsafeBytes { bytes in unsafe uuid?.update(bytes) }
+      uuid?.update(Self.nameSpace.span.rawBytes)
     }
 
-    mutating func update(_ bytes: UnsafeRawBufferPointer) {
-      unsafe xxh64?.update(bytes)
-      unsafe sha1?.update(bytes)
-      unsafe sha256?.update(bytes)
-      unsafe uuid?.update(bytes)
+    mutating func update(_ bytes: RawSpan) {
+      xxh64?.update(bytes)
+      sha1?.update(bytes)
+      sha256?.update(bytes)
+      uuid?.update(bytes)
     }
 
     mutating func finish(_ kind: HashManifest.Kind) -> String {

@@ -26,7 +26,7 @@ struct PlanCheck {
     } drain: { piece, buffer throws(Failure) in
       let outputs = try plan.outputs(of: piece.work.step)
       if piece.isFirst { comparison.begin(outputs[0]) }
-      try unsafe comparison.add(buffer.output)
+      try comparison.add(buffer.output)
       progress.advance(by: plan.inputByteCount(of: piece))
       guard piece.isLast else { return }
       var position = 0
@@ -36,9 +36,9 @@ struct PlanCheck {
         position += 1
       }
       end()
-      try unsafe piece.work.encoder.finish(piece.work) { bytes throws(Failure) in
+      try piece.work.encoder.finish(piece.work) { bytes throws(Failure) in
         comparison.begin(outputs[position])
-        try unsafe comparison.add(bytes)
+        try comparison.add(bytes)
         end()
       }
     }
@@ -74,15 +74,12 @@ struct PlanCheck {
       if case .element(let type) = tensor.type { problem = "\(problem ?? "") of \(type.name)" }
     }
 
-    mutating func add(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
-      guard let index, unsafe !bytes.isEmpty else { return }
-      let stored = try ScratchBuffer(checkpoint, index, at: position, count: bytes.count)
-      defer { extendLifetime(stored) }
-      if unsafe !stored.bytes.elementsEqual(bytes) {
-        for at in 0..<bytes.count where unsafe stored.bytes[at] != bytes[at] { differing += 1 }
-      }
-      position += bytes.count
-      byteCount += bytes.count
+    mutating func add(_ bytes: RawSpan) throws(Failure) {
+      guard let index, !bytes.isEmpty else { return }
+      let stored = try ScratchBuffer(checkpoint, index, at: position, count: bytes.byteCount)
+      differing += stored.bytes.differingByteCount(from: bytes)
+      position += bytes.byteCount
+      byteCount += bytes.byteCount
     }
 
     func end(_ against: String) -> String? {

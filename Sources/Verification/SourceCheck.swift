@@ -74,12 +74,9 @@ struct SourceCheck {
       try buffer.fill(piece, from: source)
     } drain: { piece, buffer throws(Failure) in
       let start = piece.elements.lowerBound / 2
-      let count = unsafe buffer.output.count
+      let count = buffer.output.byteCount
       let stored = try ScratchBuffer(checkpoint, weight.codes, at: start, count: count)
-      defer { extendLifetime(stored) }
-      if unsafe !stored.bytes.elementsEqual(buffer.output) {
-        for at in 0..<count where unsafe stored.bytes[at] != buffer.output[at] { differing += 1 }
-      }
+      differing += stored.bytes.differingByteCount(from: buffer.output)
       result.bytesChecked += count
       progress.advance(by: piece.range.count)
     }
@@ -95,29 +92,22 @@ struct SourceCheck {
   private func compareStatistics(_ weight: FourBitWeight, _ work: TensorWork) throws(Failure) -> String? {
     let checkpoint = logical.checkpoint
     guard let maxima = work.state as? BlockMaxima else { throw Failure(.internal, "no block maxima") }
-    let absmax = unsafe UnsafeBufferPointer(maxima.values)
+    let memory = maxima.values
+    let absmax = memory.floats
     let stored = try ScratchBuffer(
       checkpoint, weight.absmax, at: 0, count: checkpoint.tensors[weight.absmax].byteCount)
-    defer {
-      extendLifetime(stored)
-      extendLifetime(maxima)
-    }
     guard let offset = weight.state.nestedOffset, let nestedAbsmax = weight.nestedAbsmax else {
-      let isEqual = unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(absmax))
+      let isEqual = stored.bytes.hasSameBytes(as: absmax.rawBytes)
       return isEqual ? nil : "absmax is not that of the weights in \(against)"
     }
     // torch's order of summation is not defined, so its mean may be a few units in the last place away.
-    let own = unsafe DoubleQuantization.offset(absmax)
+    let own = DoubleQuantization.offset(absmax)
     if abs(own - offset) > 4 * own.ulp { return "nested_offset is \(offset), the mean of absmax is \(own)" }
-    let nested = unsafe NestedAbsmax(absmax, offset: offset)
+    let nested = NestedAbsmax(absmax, offset: offset)
     let storedNested = try ScratchBuffer(
       checkpoint, nestedAbsmax, at: 0, count: checkpoint.tensors[nestedAbsmax].byteCount)
-    defer {
-      extendLifetime(nested)
-      extendLifetime(storedNested)
-    }
-    guard unsafe stored.bytes.elementsEqual(UnsafeRawBufferPointer(nested.codes)),
-      unsafe storedNested.bytes.elementsEqual(UnsafeRawBufferPointer(nested.absmax))
+    guard stored.bytes.hasSameBytes(as: nested.codes.span.rawBytes),
+      storedNested.bytes.hasSameBytes(as: nested.absmax.span.rawBytes)
     else { return "absmax or nested_absmax is not that of the weights in \(against)" }
     return nil
   }
@@ -158,15 +148,12 @@ struct SourceCheck {
     }
     var differing = 0
     var position = 0
-    try unsafe logical.checkpoint.forEachPiece(of: stored) { bytes throws(Failure) in
+    try logical.checkpoint.forEachPiece(of: stored) { bytes throws(Failure) in
       try Interruption.check()
-      let other = try ScratchBuffer(expected, index, at: position, count: bytes.count)
-      defer { extendLifetime(other) }
-      if unsafe !bytes.elementsEqual(other.bytes) {
-        for at in 0..<bytes.count where unsafe bytes[at] != other.bytes[at] { differing += 1 }
-      }
-      position += bytes.count
-      progress.advance(by: bytes.count)
+      let other = try ScratchBuffer(expected, index, at: position, count: bytes.byteCount)
+      differing += bytes.differingByteCount(from: other.bytes)
+      position += bytes.byteCount
+      progress.advance(by: bytes.byteCount)
     }
     result.bytesChecked += position
     if differing > 0 {

@@ -17,24 +17,25 @@ package struct CopyEncoder: TensorEncoder {
   package func outputs(for weight: TensorInfo) -> [StoredTensor] { [StoredTensor(weight)] }
 
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
-    try unsafe input.read(into: buffer.makeOutput(piece.range.count))
-    if let fate { try unsafe checkFinite(buffer.output, piece, fate) }
+    var output = buffer.makeOutput(piece.range.count)
+    try input.read(into: &output)
+    if let fate { try checkFinite(output.bytes, piece, fate) }
   }
 
-  private func checkFinite(_ values: UnsafeRawBufferPointer, _ piece: Piece, _ fate: String) throws(Failure) {
+  private func checkFinite(_ values: RawSpan, _ piece: Piece, _ fate: String) throws(Failure) {
     guard let type = FloatType(piece.work.info.type) else { return }
     var statistics = ValueStatistics()
-    unsafe statistics.add(values, as: type)
+    statistics.add(values, as: type)
     if statistics.finite == statistics.count { return }
     // Rare enough to look for it one by one.
     for index in 0..<statistics.count {
-      var value: Float = 0
-      unsafe withUnsafeMutableBytes(of: &value) { output in
-        let one = unsafe UnsafeRawBufferPointer(rebasing: values[index * type.byteCount..<(index + 1) * type.byteCount])
-        // Nothing is too large for f32.
-        try? unsafe convert(one, from: type, to: .f32, into: output)
-      }
-      if !value.isFinite { throw .notFinite(value, at: piece.elements.lowerBound + index, piece, fate) }
+      var value = ScratchBuffer(byteCount: 4)
+      var room = value.mutableBytes
+      let one = values.extracting(index * type.byteCount..<(index + 1) * type.byteCount)
+      // Nothing is too large for f32.
+      try? convert(one, from: type, to: .f32, into: &room)
+      let wide = value.floats[0]
+      if !wide.isFinite { throw .notFinite(wide, at: piece.elements.lowerBound + index, piece, fate) }
     }
   }
 }

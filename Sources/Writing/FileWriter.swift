@@ -38,22 +38,24 @@ final class FileWriter {
     let isCopy = work.encoder.keepsBytes
     switch work.step.origin {
     // A copy has the digest of what it is a copy of.
-    case .stored: if !isCopy { unsafe storedHasher.update(buffer.input) }
-    case .traced: unsafe storedHasher.update(buffer.stored)
+    case .stored: if !isCopy { storedHasher.update(buffer.input) }
+    case .traced:
+      let stored = buffer.stored
+      storedHasher.update(stored.bytes)
     case .derived: break
     }
-    unsafe outputHasher.update(buffer.output)
+    outputHasher.update(buffer.output)
     if case .stored(let index) = work.step.origin, isCopy,
       let (source, offset) = try (plan.stored as? any StoredCheckpoint)?.place(of: index)
     {
-      try unsafe file?.append(buffer.output, copiedFrom: source, at: offset + piece.range.lowerBound)
+      try file?.append(buffer.output, copiedFrom: source, at: offset + piece.range.lowerBound)
     } else {
-      try unsafe file?.append(buffer.output)
+      try file?.append(buffer.output)
     }
     guard piece.isLast else { return }
     outputDigests.append(outputHasher.finish())
     try pad()
-    try unsafe work.encoder.finish(work) { bytes throws(Failure) in try unsafe append(bytes) }
+    try work.encoder.finish(work) { bytes throws(Failure) in try append(bytes) }
     try takeStoredDigests(of: work)
   }
 
@@ -82,10 +84,10 @@ final class FileWriter {
   }
 
   /// One whole tensor.
-  private func append(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
-    outputHasher.begin(byteCount: bytes.count)
-    unsafe outputHasher.update(bytes)
-    try unsafe file?.append(bytes)
+  private func append(_ bytes: RawSpan) throws(Failure) {
+    outputHasher.begin(byteCount: bytes.byteCount)
+    outputHasher.update(bytes)
+    try file?.append(bytes)
     outputDigests.append(outputHasher.finish())
     try pad()
   }
@@ -109,23 +111,23 @@ final class FileWriter {
 extension TensorSource {
   /// Reads one tensor in pieces of bounded size, front to back.
   package func forEachPiece(
-    of index: Int, _ body: (UnsafeRawBufferPointer) throws(Failure) -> Void
+    of index: Int, _ body: (RawSpan) throws(Failure) -> Void
   ) throws(Failure) {
     let total = tensors[index].byteCount
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: min(total, Piece.byteCount), alignment: 64)
-    defer { unsafe buffer.deallocate() }
+    var buffer = ScratchBuffer(byteCount: min(total, Piece.byteCount))
+    var room = buffer.mutableBytes
     var position = 0
     while position < total {
-      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[..<min(buffer.count, total - position)])
-      try unsafe read(index, at: position, into: piece)
-      try unsafe body(UnsafeRawBufferPointer(piece))
-      position += piece.count
+      var piece = room.part(0..<min(Piece.byteCount, total - position))
+      try read(index, at: position, into: &piece)
+      try body(piece.bytes)
+      position += piece.byteCount
     }
   }
 
   package func digest(of index: Int) throws(Failure) -> XXH3Digest {
     var hasher = XXH3Hasher()
-    try unsafe forEachPiece(of: index) { bytes throws(Failure) in unsafe hasher.update(bytes) }
+    try forEachPiece(of: index) { bytes throws(Failure) in hasher.update(bytes) }
     return hasher.digest
   }
 }

@@ -28,27 +28,23 @@ package struct HashedFile: ~Copyable {
 
   package var size: Int { file.size }
 
-  package mutating func append(_ bytes: UnsafeRawBufferPointer) throws(Failure) {
-    try unsafe file.append(bytes)
-    unsafe hasher.update(bytes)
-    unsafe sha256?.update(bytes)
+  package mutating func append(_ bytes: RawSpan) throws(Failure) {
+    try file.append(bytes)
+    hasher.update(bytes)
+    sha256?.update(bytes)
   }
 
   /// The same, copied by the kernel from where the bytes were read.
-  package mutating func append(_ bytes: UnsafeRawBufferPointer, copiedFrom source: InputFile, at offset: Int)
+  package mutating func append(_ bytes: RawSpan, copiedFrom source: InputFile, at offset: Int)
     throws(Failure)
   {
-    try unsafe file.append(bytes, copiedFrom: source, at: offset)
-    unsafe hasher.update(bytes)
-    unsafe sha256?.update(bytes)
+    try file.append(bytes, copiedFrom: source, at: offset)
+    hasher.update(bytes)
+    sha256?.update(bytes)
   }
 
   package mutating func append(_ bytes: [UInt8]) throws(Failure) {
-    var failure: Failure?
-    unsafe bytes.withUnsafeBytes { buffer in
-      do throws(Failure) { try unsafe append(buffer) } catch { failure = error }
-    }
-    if let failure { throw failure }
+    try append(bytes.span.rawBytes)
   }
 
   package mutating func append(_ text: String) throws(Failure) { try append(Array(text.utf8)) }

@@ -93,16 +93,16 @@ package struct PieceInput {
   /// Reads the values of the piece.
   ///
   /// - Parameter destination: of the piece's size.
-  func read(into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  func read(into destination: inout MutableRawSpan) throws(Failure) {
     let (tensor, offset) = (piece.work.step.tensor, piece.range.lowerBound)
     guard case .traced = piece.work.step.origin else {
-      return try unsafe source.read(tensor, at: offset, into: destination)
+      return try source.read(tensor, at: offset, into: &destination)
     }
     guard let source = source as? any TracingSource else {
       throw Failure(.internal, "a source that cannot be traced")
     }
     original.clear()
-    try unsafe source.read(tensor, at: offset, into: destination, original: original)
+    try source.read(tensor, at: offset, into: &destination, original: original)
   }
 }
 
@@ -111,58 +111,75 @@ package struct PieceInput {
   private var values = GrowingBuffer()
   private var widened = GrowingBuffer()
   private var encoded = GrowingBuffer()
-  private var valueCount = 0
-  private var outputCount = 0
   /// What a traced piece was made of. Values may be stored in twice as many bytes as they are written in.
   private let original = ScratchBytes(capacity: 2 * Piece.byteCount)
 
   package init() {}
 
   /// The values that were read; empty when the encoder has them in `output`.
-  package var input: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: values.bytes[..<valueCount]) }
+  package var input: RawSpan {
+    @_lifetime(borrow self)
+    get { unsafe _overrideLifetime(RawSpan(_unsafeBytes: values.bytes), borrowing: self) }
+  }
 
   /// The stored bytes that the values of a traced piece were computed from.
-  package var stored: UnsafeRawBufferPointer { unsafe original.bytes }
+  package var stored: ScratchBytes { original }
 
   /// The bytes that are to be written.
-  package var output: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: encoded.bytes[..<outputCount]) }
+  package var output: RawSpan {
+    @_lifetime(borrow self)
+    get { unsafe _overrideLifetime(RawSpan(_unsafeBytes: encoded.bytes), borrowing: self) }
+  }
 
   /// Reads and encodes a piece.
   package func fill(_ piece: Piece, from source: any TensorSource) throws(Failure) {
-    valueCount = 0
-    outputCount = 0
+    values.clear()
+    widened.clear()
+    encoded.clear()
     try piece.work.encoder.encode(piece, from: PieceInput(source, piece, original: original), into: self)
   }
 
   /// Room for what is to be written.
-  func makeOutput(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
-    outputCount = byteCount
-    return unsafe encoded.room(byteCount)
+  @_lifetime(borrow self)
+  func makeOutput(_ byteCount: Int) -> MutableRawSpan {
+    unsafe _overrideLifetime(MutableRawSpan(_unsafeBytes: encoded.room(byteCount)), borrowing: self)
   }
 
   /// Reads the values of a piece into a buffer of their own.
-  package func read(_ input: PieceInput) throws(Failure) -> UnsafeRawBufferPointer {
-    valueCount = input.piece.range.count
-    try unsafe input.read(into: values.room(valueCount))
-    return unsafe self.input
+  @_lifetime(borrow self)
+  package func read(_ input: PieceInput) throws(Failure) -> RawSpan {
+    var room = unsafe MutableRawSpan(_unsafeBytes: values.room(input.piece.range.count))
+    try input.read(into: &room)
+    return self.input
   }
 
   /// Room for the values in 32 bits.
-  func makeFloats(_ count: Int) -> UnsafeMutableRawBufferPointer { unsafe widened.room(4 * count) }
+  @_lifetime(borrow self)
+  func makeFloats(_ count: Int) -> MutableRawSpan {
+    unsafe _overrideLifetime(MutableRawSpan(_unsafeBytes: widened.room(4 * count)), borrowing: self)
+  }
 }
 
-/// Memory that is made anew when it is too small.
-@safe private struct GrowingBuffer {
-  private var buffer = ScratchBuffer(byteCount: 0)
-  private var capacity = 0
+/// Memory that is made anew when it is too small. A piece takes its room once, so that none of what it was given is
+/// taken away from it.
+@safe private struct GrowingBuffer: ~Copyable {
+  private var memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 0, alignment: 64)
+  private var count: Int?
 
-  var bytes: UnsafeMutableRawBufferPointer { unsafe buffer.mutableBytes }
+  deinit { unsafe memory.deallocate() }
+
+  /// What was taken.
+  var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: memory[..<(count ?? 0)]) }
+
+  mutating func clear() { count = nil }
 
   mutating func room(_ byteCount: Int) -> UnsafeMutableRawBufferPointer {
-    if capacity < byteCount {
-      buffer = ScratchBuffer(byteCount: byteCount)
-      capacity = byteCount
+    precondition(count == nil, "room is taken once for each piece")
+    if unsafe memory.count < byteCount {
+      unsafe memory.deallocate()
+      unsafe memory = .allocate(byteCount: byteCount, alignment: 64)
     }
-    return unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.mutableBytes[..<byteCount])
+    count = byteCount
+    return unsafe UnsafeMutableRawBufferPointer(rebasing: memory[..<byteCount])
   }
 }

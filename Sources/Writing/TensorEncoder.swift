@@ -54,7 +54,7 @@ package protocol TensorEncoder: Sendable {
 
   /// Writes the outputs after the first, one call of `write` for each.
   func finish(
-    _ work: TensorWork, write: (UnsafeRawBufferPointer) throws(Failure) -> Void
+    _ work: TensorWork, write: (RawSpan) throws(Failure) -> Void
   ) throws(Failure)
 
   /// Whether the stored bytes are those of the source's values.
@@ -70,7 +70,7 @@ package protocol TensorEncoder: Sendable {
 extension TensorEncoder {
   package func pieceByteCount(for weight: TensorInfo) -> Int { Piece.byteCount }
   package func makeState(for weight: TensorInfo) -> (any Sendable)? { nil }
-  package func finish(_ work: TensorWork, write: (UnsafeRawBufferPointer) throws(Failure) -> Void) throws(Failure) {}
+  package func finish(_ work: TensorWork, write: (RawSpan) throws(Failure) -> Void) throws(Failure) {}
   package var keepsBytes: Bool { false }
   package var schemeName: String? { nil }
   package func storedByteCount(of weight: TensorInfo) -> Int? { nil }

@@ -124,7 +124,7 @@ extension WritePlan: ManifestTensors {
 struct NoTensors: TensorSource {
   let tensors: [TensorInfo] = []
 
-  func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     throw Failure(.internal, "no tensor \(index)")
   }
 }

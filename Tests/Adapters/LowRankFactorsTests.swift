@@ -27,11 +27,9 @@ import Testing
         for range in [0..<rows, rows - 1..<rows, 0..<1] {
           for adding in [false, true] {
             var delta = [Float](repeating: adding ? 7 : .nan, count: range.count * columns)
-            delta.withUnsafeMutableBufferPointer {
-              factors.multiply(
-                expert: expert, rows: range, isTransposed: isTransposed, scale: 0.5, adding: adding,
-                into: $0.baseAddress!)
-            }
+            var room = delta.mutableSpan
+            factors.multiply(
+              expert: expert, rows: range, isTransposed: isTransposed, scale: 0.5, adding: adding, into: &room)
             let expected = range.flatMap { row in
               (0..<columns).map { column in
                 (adding ? 7 : 0) + 0.5 * (isTransposed ? product(column, row) : product(row, column))

@@ -66,7 +66,7 @@ struct Merged {
 
   private static func read(_ source: MergedSource, _ index: Int, _ range: Range<Int>) throws -> [UInt8] {
     var bytes = [UInt8](repeating: 0xEE, count: range.count)
-    try bytes.withUnsafeMutableBytes { try source.read(index, at: range.lowerBound, into: $0) }
+    try source.read(index, at: range.lowerBound, into: &bytes)
     return bytes
   }
 

@@ -78,7 +78,7 @@ import Testing
         let plan = try merging.plan(damaged)
         for (index, info) in plan.source.tensors.enumerated() {
           var bytes = [UInt8](repeating: 0, count: info.byteCount)
-          try bytes.withUnsafeMutableBytes { try plan.source.read(index, at: 0, into: $0) }
+          try plan.source.read(index, at: 0, into: &bytes)
         }
         merged += 1
       } catch let failure as Failure {

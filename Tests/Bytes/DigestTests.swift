@@ -65,8 +65,8 @@ struct DigestVector: Sendable, CustomTestStringConvertible {
       for count in 0...2400 {
         let bytes = UnsafeRawBufferPointer(rebasing: buffer[..<count])
         let wide = XXH128Digest(of: bytes)
-        withUnsafeBytes(of: XXH3Digest(of: bytes).value.bigEndian) { chain64.update($0) }
-        withUnsafeBytes(of: (wide.high.bigEndian, wide.low.bigEndian)) { chain128.update($0) }
+        withUnsafeBytes(of: XXH3Digest(of: bytes).value.bigEndian) { chain64.update($0.bytes) }
+        withUnsafeBytes(of: (wide.high.bigEndian, wide.low.bigEndian)) { chain128.update($0.bytes) }
       }
     }
     #expect(chain64.digest128.hexadecimal == "aa6ff6aa0171b3ca39d80e8c1d349f86")
@@ -85,7 +85,7 @@ struct DigestVector: Sendable, CustomTestStringConvertible {
         while start < count {
           XXH3Implementation.select(start / piece % XXH3Implementation.names.count)
           let end = min(count, start + piece)
-          hasher.update(UnsafeRawBufferPointer(rebasing: buffer[start..<end]))
+          hasher.update(buffer.bytes.extracting(start..<end))
           start = end
         }
         let whole = UnsafeRawBufferPointer(rebasing: buffer[..<count])

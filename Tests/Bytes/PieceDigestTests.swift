@@ -61,7 +61,7 @@ private let mebibyte = 1024 * 1024
             // Exactly that long half of the time.
             let count = Bool.random(using: &generator) ? longest : Int.random(in: 0...longest, using: &generator)
             let end = start + min(count, cut.byteCount - start)
-            hasher.update(UnsafeRawBufferPointer(rebasing: whole[start..<end]))
+            hasher.update(whole.bytes.extracting(start..<end))
             start = end
           }
           let digests = hasher.finish()
@@ -84,14 +84,14 @@ private let mebibyte = 1024 * 1024
     var hasher = TensorHasher()
     buffer.withUnsafeBytes { buffer in
       hasher.begin(byteCount: 2 * mebibyte)
-      hasher.update(buffer)
+      hasher.update(buffer.bytes)
       hasher.begin(byteCount: buffer.count)
-      hasher.update(buffer)
+      hasher.update(buffer.bytes)
       let second = hasher.finish()
       #expect(second.pieces?.digests.count == 5)
       #expect(second.pieces?.digests.last == XXH3Digest(of: UnsafeRawBufferPointer(rebasing: buffer[mebibyte...])))
       hasher.begin(byteCount: 77)
-      hasher.update(UnsafeRawBufferPointer(rebasing: buffer[mebibyte...]))
+      hasher.update(buffer.bytes.extracting(droppingFirst: mebibyte))
       #expect(hasher.finish() == TensorDigests(whole: second.pieces?.digests.last ?? second.whole, pieces: nil))
     }
   }
@@ -105,7 +105,7 @@ private let mebibyte = 1024 * 1024
     hasher.begin(layout)
     let digests = try #require(
       buffer.withUnsafeBytes { buffer in
-        hasher.update(buffer)
+        hasher.update(buffer.bytes)
         return hasher.finish()
       })
     #expect(digests.digests.count == (1000 - 1) / pieceByteCount + 1)

@@ -199,7 +199,7 @@ import Testing
   private func write(_ name: String, _ bytes: [UInt8], replacing: Bool = false) throws {
     let file = try AtomicFile(path: directory.path(name), size: bytes.count)
     // From the back, one byte at a time.
-    for index in bytes.indices.reversed() { try bytes[index...index].withUnsafeBytes { try file.write(at: index, $0) } }
+    for index in bytes.indices.reversed() { try file.write(at: index, bytes.span.bytes.extracting(index...index)) }
     #expect(try directory.names.filter { !$0.hasPrefix(".") }.contains(name) == replacing)
     try file.commit(replacing: replacing)
   }
@@ -227,7 +227,8 @@ import Testing
   @Test func vanishes() throws {
     #expect(throws: Stop.self) {
       let file = try AtomicFile(path: directory.path("a"), size: 100)
-      try [1, 2].withUnsafeBytes { try file.write(at: 0, $0) }
+      let bytes: [UInt8] = [1, 2]
+      try file.write(at: 0, bytes.span.bytes)
       throw Stop()
     }
     #expect(try directory.names.isEmpty)

@@ -7,13 +7,9 @@ import Testing
 /// Elements that are compared as whole numbers or bit by bit.
 @Suite struct StoredDifferenceTests {
   private func difference(_ a: [UInt8], _ b: [UInt8], as type: ElementType) -> ValueDifference {
-    a.withUnsafeBytes { a in
-      b.withUnsafeBytes { b in
-        var found = ValueDifference()
-        found.add(a, b, as: type)
-        return found
-      }
-    }
+    var found = ValueDifference()
+    found.add(a.span.bytes, b.span.bytes, as: type)
+    return found
   }
 
   @Test(arguments: ElementType.allCases)

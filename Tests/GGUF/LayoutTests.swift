@@ -46,10 +46,10 @@ import Testing
     #expect(tensors.indices.map { checkpoint.location(of: $0).offset } == layout.files[0].offsets)
     #expect(checkpoint.metadata.pairs.map(\.key) == metadata.pairs.map(\.key))
     var bytes = [UInt8](repeating: 0, count: 5)
-    try bytes.withUnsafeMutableBytes { try checkpoint.read(2, at: 7, into: $0) }
+    try checkpoint.read(2, at: 7, into: &bytes)
     #expect(bytes == [2, 2, 2, 2, 2])
-    #expect(throws: Failure.self) { try bytes.withUnsafeMutableBytes { try checkpoint.read(0, at: 0, into: $0) } }
-    #expect(throws: Failure.self) { try bytes.withUnsafeMutableBytes { try checkpoint.read(2, at: -1, into: $0) } }
+    #expect(throws: Failure.self) { try checkpoint.read(0, at: 0, into: &bytes) }
+    #expect(throws: Failure.self) { try checkpoint.read(2, at: -1, into: &bytes) }
   }
 
   /// What a reader has read is written again byte for byte, every type of value included.

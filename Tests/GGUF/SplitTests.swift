@@ -49,7 +49,7 @@ import Testing
       #expect(checkpoint.directory != nil && checkpoint.identities.count == 3)
       for index in 0..<3 {
         var bytes: [UInt8] = [9, 9]
-        try bytes.withUnsafeMutableBytes { try checkpoint.read(index, at: 2, into: $0) }
+        try checkpoint.read(index, at: 2, into: &bytes)
         #expect(bytes == [UInt8(index), UInt8(index)])
       }
       try checkpoint.checkUnchanged()

@@ -13,16 +13,24 @@ public struct MemorySource: TensorSource {
     data = tensors.map(\.data)
   }
 
-  public func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    guard offset + destination.count <= data[index].count else { throw Failure(.internal, "read past the end") }
-    destination.copyBytes(from: data[index][offset..<offset + destination.count])
+  public func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    guard offset + destination.byteCount <= data[index].count else { throw Failure(.internal, "read past the end") }
+    let bytes = data[index][offset..<offset + destination.byteCount]
+    destination.withUnsafeMutableBytes { $0.copyBytes(from: bytes) }
   }
 }
 
 extension TensorSource {
+  /// Fills an array.
+  public func read(_ index: Int, at offset: Int, into bytes: inout [UInt8]) throws(Failure) {
+    var span = bytes.mutableSpan
+    var room = span.mutableBytes
+    try read(index, at: offset, into: &room)
+  }
+
   public func bytes(_ index: Int, _ range: Range<Int>) throws -> [UInt8] {
     var bytes = [UInt8](repeating: 0xEE, count: range.count)
-    try bytes.withUnsafeMutableBytes { try read(index, at: range.lowerBound, into: $0) }
+    try read(index, at: range.lowerBound, into: &bytes)
     return bytes
   }
 

@@ -314,7 +314,7 @@ import Testing
     #expect(digest(one) == digest(two))
     func sha256(_ bytes: [UInt8]) -> String {
       var hasher = SHA256Hasher()
-      bytes.withUnsafeBytes { hasher.update($0) }
+      hasher.update(bytes.span.bytes)
       return hasher.finish()
     }
     let start =

@@ -160,10 +160,9 @@ import Testing
     #expect(xxh64.finish() == "ef46db3751d8e999")
     #expect(sha1.finish() == "da39a3ee5e6b4b0d3255bfef95601890afd80709")
     for piece in ["a", "bc"] {
-      Array(piece.utf8).withUnsafeBytes {
-        xxh64.update($0)
-        sha1.update($0)
-      }
+      let bytes = Array(piece.utf8)
+      xxh64.update(bytes.span.bytes)
+      sha1.update(bytes.span.bytes)
     }
     #expect(xxh64.finish() == "44bc2cf5ad770999")
     #expect(sha1.finish() == "a9993e364706816aba3e25717850c26c9cd0d89d")

@@ -74,10 +74,10 @@ import Testing
     var pieces = 0
     while let piece = cursor.next() {
       try buffer.fill(piece, from: source)
-      parts[0] += Array(buffer.output)
+      parts[0] += buffer.output.withUnsafeBytes { Array($0) }
       pieces += 1
       guard piece.isLast else { continue }
-      try encoder.finish(piece.work) { bytes throws(Failure) in parts.append(Array(bytes)) }
+      try encoder.finish(piece.work) { bytes throws(Failure) in parts.append(bytes.withUnsafeBytes { Array($0) }) }
     }
     #expect(pieces > 2)
     let outputs = try encoder.outputs(for: source.tensors[0])

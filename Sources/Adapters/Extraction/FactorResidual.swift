@@ -30,14 +30,17 @@ package enum FactorResidual {
   ) -> ValueDifference {
     var difference = ValueDifference()
     let width = matrix.columns
-    guard let a = unsafe left.values.baseAddress, let b = unsafe right.values.baseAddress,
-      let c = unsafe product.values.baseAddress
-    else { return difference }
-    unsafe nibble_sgemm(
-      0, 0, Int32(rows.count), Int32(width), Int32(left.columns), 1, a + rows.lowerBound * left.columns,
-      Int32(left.columns), b, Int32(width), 0, c, Int32(width))
-    let own = unsafe UnsafeBufferPointer(rebasing: matrix.values[rows.lowerBound * width..<rows.upperBound * width])
-    unsafe difference.add(UnsafeRawBufferPointer(own), as: .f32, product.bytes, as: .f32)
+    unsafe left.withValues { a in
+      unsafe right.withValues { b in
+        unsafe product.withValues { c in
+          unsafe nibble_sgemm(
+            0, 0, Int32(rows.count), Int32(width), Int32(left.columns), 1, a + rows.lowerBound * left.columns,
+            Int32(left.columns), b, Int32(width), 0, c, Int32(width))
+        }
+      }
+    }
+    let own = matrix.bytes.extracting(4 * rows.lowerBound * width..<4 * rows.upperBound * width)
+    difference.add(own, as: .f32, product.bytes, as: .f32)
     return difference
   }
 }

@@ -1,5 +1,6 @@
 package import Bytes
 package import Quantization
+import Tensors
 
 /// A row-major matrix of 32-bit values in memory of its own.
 ///
@@ -36,10 +37,29 @@ package import Quantization
 
   package var count: Int { rows * columns }
 
-  /// Good as long as the matrix is.
-  package var values: UnsafeMutableBufferPointer<Float> { unsafe memory }
+  /// All values, for what BLAS and LAPACK do with them; nothing is done with a matrix that has none.
+  func withValues(_ body: (UnsafeMutablePointer<Float>) -> Void) {
+    if count == 0 { return }
+    withExtendedLifetime(self) { if let start = unsafe memory.baseAddress { unsafe body(start) } }
+  }
 
-  package var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(memory) }
+  /// For when the workers are done.
+  package var bytes: RawSpan {
+    @_lifetime(borrow self)
+    get { unsafe _overrideLifetime(RawSpan(_unsafeBytes: UnsafeRawBufferPointer(memory)), borrowing: self) }
+  }
+
+  /// The part of one worker, counted over the rows.
+  @_lifetime(borrow self)
+  package func part(_ range: Range<Int>) -> MutableSpan<Float> {
+    let part = unsafe UnsafeMutableBufferPointer(rebasing: memory[range])
+    return unsafe _overrideLifetime(MutableSpan(_unsafeElements: part), borrowing: self)
+  }
+
+  private var all: MutableRawSpan {
+    @_lifetime(borrow self)
+    get { unsafe _overrideLifetime(MutableRawSpan(_unsafeElements: memory), borrowing: self) }
+  }
 
   package var array: [Float] { unsafe Array(memory) }
 
@@ -56,8 +76,8 @@ package import Quantization
 
   package func transposed() throws(Failure) -> FloatMatrix {
     let result = try FloatMatrix(rows: columns, columns: rows)
-    unsafe transpose(
-      bytes, rows: rows, columns: columns, elementBytes: 4, into: UnsafeMutableRawBufferPointer(result.memory))
+    var output = result.all
+    transpose(bytes, rows: rows, columns: columns, elementBytes: 4, into: &output)
     return result
   }
 
@@ -66,12 +86,12 @@ package import Quantization
   /// - Throws: `malformed` for a value that the type can only hold as an infinity.
   package func round(to type: FloatType) throws(Failure) {
     if type == .f32 { return }
-    let stored = UnsafeMutableRawBufferPointer.allocate(byteCount: count * type.byteCount, alignment: 64)
-    defer { unsafe stored.deallocate() }
+    var stored = ScratchBuffer(byteCount: count * type.byteCount)
+    var room = stored.mutableBytes
     do throws(Overflow) {
-      try unsafe convert(bytes, from: .f32, to: type, into: stored)
-      try unsafe convert(
-        UnsafeRawBufferPointer(stored), from: type, to: .f32, into: UnsafeMutableRawBufferPointer(memory))
+      try convert(bytes, from: .f32, to: type, into: &room)
+      var values = all
+      try convert(stored.bytes, from: type, to: .f32, into: &values)
     } catch {
       throw Failure(.malformed, "needs a factor of \(error.value), beyond the range of \(type.torchName)")
     }

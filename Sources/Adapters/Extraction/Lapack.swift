@@ -25,13 +25,16 @@ struct Lapack {
     let result = try FloatMatrix(rows: x.rows, columns: width)
     if result.count == 0 || x.columns == 0 { return result }
     try Blocks(width, of: Self.blockSize, jobs: jobs).perform { (_, range) throws(Failure) in
-      guard let a = unsafe x.values.baseAddress, let b = unsafe matrix.values.baseAddress,
-        let c = unsafe result.values.baseAddress
-      else { return }
       let first = transposed ? range.lowerBound * matrix.columns : range.lowerBound
-      unsafe nibble_sgemm(
-        0, transposed ? 1 : 0, Int32(x.rows), Int32(range.count), Int32(x.columns), scale, a, Int32(x.columns),
-        b + first, Int32(matrix.columns), 0, c + range.lowerBound, Int32(width))
+      unsafe x.withValues { a in
+        unsafe matrix.withValues { b in
+          unsafe result.withValues { c in
+            unsafe nibble_sgemm(
+              0, transposed ? 1 : 0, Int32(x.rows), Int32(range.count), Int32(x.columns), scale, a, Int32(x.columns),
+              b + first, Int32(matrix.columns), 0, c + range.lowerBound, Int32(width))
+          }
+        }
+      }
     }
     return result
   }
@@ -42,8 +45,10 @@ struct Lapack {
   /// - Returns: R of `Xᵀ = Q R`, transposed: `X = Rᵀ Qᵀ`, where Qᵀ has taken the place of X.
   func orthonormalize(_ x: FloatMatrix) throws(Failure) -> FloatMatrix {
     let r = try FloatMatrix(rows: x.rows, columns: x.rows)
-    guard let a = unsafe x.values.baseAddress, let b = unsafe r.values.baseAddress else { return r }
-    let status = unsafe nibble_qr(Int32(x.columns), Int32(x.rows), a, b)
+    var status: Int32 = 0
+    unsafe x.withValues { a in
+      unsafe r.withValues { b in status = unsafe nibble_qr(Int32(x.columns), Int32(x.rows), a, b) }
+    }
     try check(status, "QR")
     return r
   }
@@ -52,11 +57,11 @@ struct Lapack {
   func singularValues(_ x: FloatMatrix) throws(Failure) -> [Float] {
     let copy = try x.copy()
     var values = [Float](repeating: 0, count: min(x.rows, x.columns))
-    guard let a = unsafe copy.values.baseAddress else { return values }
     var status: Int32 = 0
-    unsafe values.withUnsafeMutableBufferPointer { values in
-      guard let values = values.baseAddress else { return }
-      status = unsafe nibble_svd(Int32(x.columns), Int32(x.rows), a, values, nil, nil)
+    unsafe copy.withValues { a in
+      unsafe values.withUnsafeMutableBufferPointer { values in
+        status = unsafe nibble_svd(Int32(x.columns), Int32(x.rows), a, values.baseAddress, nil, nil)
+      }
     }
     try check(status, "the singular values")
     return values
@@ -73,16 +78,16 @@ struct Lapack {
     let u = try FloatMatrix(rows: x.rows, columns: k)
     let vt = try FloatMatrix(rows: k, columns: x.columns)
     var values = [Float](repeating: 0, count: k)
-    guard let a = unsafe x.values.baseAddress, let left = unsafe u.values.baseAddress,
-      let right = unsafe vt.values.baseAddress
-    else {
-      return (u, values, vt)
-    }
     var status: Int32 = 0
-    unsafe values.withUnsafeMutableBufferPointer { values in
-      guard let values = values.baseAddress else { return }
-      // Column by column Xᵀ = V diag(values) Uᵀ stands there: V is Vᵀ row by row, and Uᵀ is U.
-      status = unsafe nibble_svd(Int32(x.columns), Int32(x.rows), a, values, right, left)
+    unsafe x.withValues { a in
+      unsafe u.withValues { left in
+        unsafe vt.withValues { right in
+          unsafe values.withUnsafeMutableBufferPointer { values in
+            // Column by column Xᵀ = V diag(values) Uᵀ stands there: V is Vᵀ row by row, and Uᵀ is U.
+            status = unsafe nibble_svd(Int32(x.columns), Int32(x.rows), a, values.baseAddress, right, left)
+          }
+        }
+      }
     }
     try check(status, "the singular vectors")
     return (u, values, vt)

@@ -8,7 +8,7 @@ extension FourBitWeight: PackedWeight {
 
   package func decode(
     _ elements: Range<Int>, of checkpoint: any StoredCheckpoint, as type: FloatType,
-    into destination: UnsafeMutableRawBufferPointer
+    into destination: inout MutableRawSpan
   ) throws(Failure) {
     // From the start of a group of 256 blocks, so that the statistics of both levels begin with it.
     let group = DoubleQuantization.blockSize
@@ -17,13 +17,9 @@ extension FourBitWeight: PackedWeight {
     let packed = try ScratchBuffer(
       checkpoint, codes, at: origin / 2, count: format.packedByteCount(elements.upperBound - origin))
     let maxima = try blockMaxima(firstBlock..<format.blockCount(elements.upperBound), of: checkpoint)
-    defer {
-      extendLifetime(packed)
-      extendLifetime(maxima)
-    }
-    unsafe format.dequantize(
+    format.dequantize(
       codes: packed.bytes, absmax: maxima.floats,
-      elements: elements.lowerBound - origin..<elements.upperBound - origin, into: destination, as: type)
+      elements: elements.lowerBound - origin..<elements.upperBound - origin, into: &destination, as: type)
   }
 
   private func blockMaxima(_ blocks: Range<Int>, of checkpoint: any StoredCheckpoint) throws(Failure) -> ScratchBuffer {
@@ -36,15 +32,11 @@ extension FourBitWeight: PackedWeight {
       checkpoint, nestedAbsmax, at: 4 * (blocks.lowerBound / group),
       count: 4 * DoubleQuantization.blockCount(blocks.count))
     let map = try ScratchBuffer(checkpoint, nestedQuantMap, at: 0, count: 1024)
-    let result = ScratchBuffer(byteCount: 4 * blocks.count)
-    defer {
-      extendLifetime(codes)
-      extendLifetime(nested)
-      extendLifetime(map)
-    }
-    unsafe DoubleQuantization.dequantize(
-      codes: codes.bytes.assumingMemoryBound(to: UInt8.self), nestedAbsmax: nested.floats, map: Array(map.floats),
-      offset: offset, blocks: 0..<blocks.count, into: result.mutableFloats)
+    var result = ScratchBuffer(byteCount: 4 * blocks.count)
+    var maxima = result.mutableFloats
+    DoubleQuantization.dequantize(
+      codes: codes.bytes, nestedAbsmax: nested.floats, map: Array(copying: map.floats), offset: offset,
+      blocks: 0..<blocks.count, into: &maxima)
     return result
   }
 }

@@ -98,8 +98,8 @@ package struct GGUFModel: StoredCheckpoint {
   /// Of an expert, its part of the bytes of all.
   package func storedByteCount(of index: Int) -> Int { planned.storedByteCount(of: index) }
 
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    try unsafe source.read(index, at: offset, into: destination)
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try source.read(index, at: offset, into: &destination)
   }
 }
 
@@ -122,13 +122,12 @@ extension GGUFValues {
       throw Failure(.malformed, "is \(info.type.name) of \(info.elementCount) elements", tensor: info.name.string)
     }
     let stored = try ScratchBuffer(self, index, at: 0, count: info.byteCount)
-    defer { extendLifetime(stored) }
-    if type == .f32 { return unsafe Array(stored.floats) }
-    let wide = ScratchBuffer(byteCount: 4 * info.elementCount)
-    defer { extendLifetime(wide) }
-    do throws(Overflow) { try unsafe convert(stored.bytes, from: type, to: .f32, into: wide.mutableBytes) } catch {
+    var values = [Float](repeating: 0, count: info.elementCount)
+    var room = values.mutableSpan
+    var bytes = room.mutableRawBytes
+    do throws(Overflow) { try convert(stored.bytes, from: type, to: .f32, into: &bytes) } catch {
       throw Failure(.malformed, "holds a value beyond the range of float32", tensor: info.name.string)
     }
-    return unsafe Array(wide.floats)
+    return values
   }
 }

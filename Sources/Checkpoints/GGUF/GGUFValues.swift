@@ -54,35 +54,35 @@ package struct GGUFValues: StoredCheckpoint {
     checkpoint.tensors[index].type.elementType == nil ? nil : try checkpoint.place(of: index)
   }
 
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     let tensor = checkpoint.tensors[index]
     guard tensor.type.elementType == nil else {
-      return try unsafe checkpoint.read(index, at: offset, into: destination)
+      return try checkpoint.read(index, at: offset, into: &destination)
     }
-    guard offset % 4 == 0, destination.count % 4 == 0 else {
+    guard offset % 4 == 0, destination.byteCount % 4 == 0 else {
       throw Failure(.internal, "a piece cuts an element in two", tensor: tensor.name.string)
     }
-    if unsafe destination.isEmpty { return }
+    if destination.isEmpty { return }
     guard let type = tensor.type.blockType else {
       throw Failure(
         .unsupported, "is \(tensor.type.name), which only exists while a model computes", tensor: tensor.name.string)
     }
     // Whole blocks around the values that are wanted.
     let width = type.valuesPerBlock
-    let values = offset / 4..<(offset + destination.count) / 4
+    let values = offset / 4..<(offset + destination.byteCount) / 4
     let blocks = values.lowerBound / width..<(values.upperBound + width - 1) / width
-    let stored = ScratchBuffer(byteCount: blocks.count * type.bytesPerBlock)
-    defer { extendLifetime(stored) }
-    try unsafe checkpoint.read(index, at: blocks.lowerBound * type.bytesPerBlock, into: stored.mutableBytes)
-    if values.count == blocks.count * width, Int(bitPattern: destination.baseAddress) % 4 == 0 {
-      unsafe type.decode(stored.bytes, into: destination.bindMemory(to: Float.self))
+    var stored = ScratchBuffer(byteCount: blocks.count * type.bytesPerBlock)
+    var room = stored.mutableBytes
+    try checkpoint.read(index, at: blocks.lowerBound * type.bytesPerBlock, into: &room)
+    if values.count == blocks.count * width, destination.isAligned(to: 4) {
+      var floats = destination.mutableFloats
+      type.decode(stored.bytes, into: &floats)
       return
     }
-    let decoded = ScratchBuffer(byteCount: 4 * blocks.count * width)
-    defer { extendLifetime(decoded) }
-    unsafe type.decode(stored.bytes, into: decoded.mutableFloats)
+    var decoded = ScratchBuffer(byteCount: 4 * blocks.count * width)
+    var floats = decoded.mutableFloats
+    type.decode(stored.bytes, into: &floats)
     let start = 4 * (values.lowerBound - blocks.lowerBound * width)
-    unsafe destination.copyMemory(
-      from: UnsafeRawBufferPointer(rebasing: decoded.bytes[start..<start + destination.count]))
+    destination.copy(from: decoded.bytes.extracting(start..<start + destination.byteCount))
   }
 }

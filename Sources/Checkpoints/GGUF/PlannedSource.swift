@@ -93,48 +93,45 @@ package struct PlannedSource: TensorSource {
     }
   }
 
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    if unsafe destination.isEmpty { return }
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    if destination.isEmpty { return }
     let weight = weights[index]
     switch weight.transform {
-    case .none: try unsafe readSource(of: weight, at: offset, into: destination)
+    case .none: try readSource(of: weight, at: offset, into: &destination)
     case .transpose:
       guard let turned, case .stored(let stored) = weight.source else {
         throw Failure(.internal, "nothing to be transposed", tensor: weight.name.string)
       }
-      try unsafe turned.read(stored, at: offset, into: destination)
+      try turned.read(stored, at: offset, into: &destination)
     case .permuteHeads(let heads):
-      try unsafe readRows(index, heads, at: offset, into: destination) { row, half in row % 2 * half + row / 2 }
+      try readRows(index, heads, at: offset, into: &destination) { row, half in row % 2 * half + row / 2 }
     case .unpermuteHeads(let heads):
-      try unsafe readRows(index, heads, at: offset, into: destination) { row, half in 2 * (row % half) + row / half }
-    case .addScalar(let scalar): try unsafe readSum(of: weight, scalar, at: offset, into: destination)
-    case .rowsOfEach(let rows): try unsafe readParts(index, rows, at: offset, into: destination)
+      try readRows(index, heads, at: offset, into: &destination) { row, half in 2 * (row % half) + row / half }
+    case .addScalar(let scalar): try readSum(of: weight, scalar, at: offset, into: &destination)
+    case .rowsOfEach(let rows): try readParts(index, rows, at: offset, into: &destination)
     }
   }
 
   /// Bytes of what a weight is made of, in the order of the source.
   private func readSource(
-    of weight: PlannedWeight, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    of weight: PlannedWeight, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     switch weight.source {
-    case .stored(let index): try unsafe base.read(index, at: offset, into: destination)
+    case .stored(let index): try base.read(index, at: offset, into: &destination)
     case .part(let index, let part):
       let size = base.tensors[index].byteCount / max(1, base.tensors[index].shape.first ?? 1)
-      try unsafe base.read(index, at: part * size + offset, into: destination)
+      try base.read(index, at: part * size + offset, into: &destination)
     case .values(let values):
-      unsafe values.withUnsafeBytes { bytes in
-        unsafe destination.copyMemory(
-          from: UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + destination.count]))
-      }
+      destination.copy(from: values.span.rawBytes.extracting(offset..<offset + destination.byteCount))
     case .stacked(let indices):
       guard let first = indices.first else { return }
       let size = base.tensors[first].byteCount
       var done = 0
-      while done < destination.count {
+      while done < destination.byteCount {
         let start = (offset + done) % size
-        let count = min(size - start, destination.count - done)
-        let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done..<done + count])
-        try unsafe base.read(indices[(offset + done) / size], at: start, into: piece)
+        let count = min(size - start, destination.byteCount - done)
+        var piece = destination.part(done..<done + count)
+        try base.read(indices[(offset + done) / size], at: start, into: &piece)
         done += count
       }
     }
@@ -142,7 +139,7 @@ package struct PlannedSource: TensorSource {
 
   /// - Parameter place: the row of a head that is wanted as this row; `half` of the head's rows come first.
   private func readRows(
-    _ index: Int, _ heads: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer,
+    _ index: Int, _ heads: Int, at offset: Int, into destination: inout MutableRawSpan,
     _ place: (_ row: Int, _ half: Int) -> Int
   ) throws(Failure) {
     let info = tensors[index]
@@ -154,58 +151,54 @@ package struct PlannedSource: TensorSource {
     let perHead = rows / heads
     let rowBytes = info.byteCount / rows
     let headBytes = perHead * rowBytes
-    var head: (number: Int, bytes: ScratchBuffer)?
+    var head = ScratchBuffer(byteCount: rowBytes > Self.longRow ? 0 : headBytes)
+    var headNumber: Int?
     var done = 0
-    while done < destination.count {
+    while done < destination.byteCount {
       let row = (offset + done) / rowBytes
       let start = (offset + done) % rowBytes
-      let count = min(rowBytes - start, destination.count - done)
+      let count = min(rowBytes - start, destination.byteCount - done)
       let number = row / perHead
       let source = place(row % perHead, perHead / 2)
-      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done..<done + count])
+      var piece = destination.part(done..<done + count)
       if rowBytes > Self.longRow {
-        try unsafe readSource(of: weight, at: number * headBytes + source * rowBytes + start, into: piece)
+        try readSource(of: weight, at: number * headBytes + source * rowBytes + start, into: &piece)
       } else {
-        if head?.number != number {
-          let bytes = ScratchBuffer(byteCount: headBytes)
-          try unsafe readSource(of: weight, at: number * headBytes, into: bytes.mutableBytes)
-          extendLifetime(bytes)
-          head = (number, bytes)
+        if headNumber != number {
+          var room = head.mutableBytes
+          try readSource(of: weight, at: number * headBytes, into: &room)
+          headNumber = number
         }
-        if let bytes = head?.bytes {
-          let from = source * rowBytes + start
-          unsafe piece.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes.bytes[from..<from + count]))
-          extendLifetime(bytes)
-        }
+        let from = source * rowBytes + start
+        piece.copy(from: head.bytes.extracting(from..<from + count))
       }
       done += count
     }
   }
 
   private func readSum(
-    of weight: PlannedWeight, _ scalar: Float, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    of weight: PlannedWeight, _ scalar: Float, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     guard case .stored(let index) = weight.source, let type = FloatType(base.tensors[index].type), offset % 4 == 0,
-      destination.count % 4 == 0
+      destination.byteCount % 4 == 0
     else { throw Failure(.malformed, "is not floating point", tensor: weight.name.string) }
-    let count = destination.count / 4
+    let count = destination.byteCount / 4
     let values = try ScratchBuffer(base, index, at: offset / 4 * type.byteCount, count: count * type.byteCount)
-    defer { extendLifetime(values) }
     do throws(Overflow) {
       if type == .f32 {
-        unsafe destination.copyMemory(from: values.bytes)
+        destination.copy(from: values.bytes)
       } else {
-        try unsafe convert(values.bytes, from: type, to: .f32, into: destination)
+        try convert(values.bytes, from: type, to: .f32, into: &destination)
       }
     } catch { throw Failure(.malformed, "holds a value beyond the range of float32", tensor: weight.name.string) }
     for at in stride(from: 0, to: 4 * count, by: 4) {
-      let value = unsafe destination.loadUnaligned(fromByteOffset: at, as: Float.self)
-      unsafe destination.storeBytes(of: value + scalar, toByteOffset: at, as: Float.self)
+      let value = Float(bitPattern: destination.bytes.load(at: at, as: UInt32.self))
+      destination.storeBytes(of: value + scalar, toByteOffset: at, as: Float.self)
     }
   }
 
   private func readParts(
-    _ index: Int, _ rows: Range<Int>, at offset: Int, into destination: UnsafeMutableRawBufferPointer
+    _ index: Int, _ rows: Range<Int>, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     guard case .stored(let stored) = weights[index].source else {
       throw Failure(.internal, "rows of nothing", tensor: weights[index].name.string)
@@ -215,12 +208,12 @@ package struct PlannedSource: TensorSource {
     let rowBytes = whole / max(1, info.shape[1])
     let part = rows.count * rowBytes
     var done = 0
-    while done < destination.count {
+    while done < destination.byteCount {
       let start = (offset + done) % part
-      let count = min(part - start, destination.count - done)
-      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: destination[done..<done + count])
+      let count = min(part - start, destination.byteCount - done)
+      var piece = destination.part(done..<done + count)
       let from = (offset + done) / part * whole + rows.lowerBound * rowBytes + start
-      try unsafe base.read(stored, at: from, into: piece)
+      try base.read(stored, at: from, into: &piece)
       done += count
     }
   }

@@ -168,8 +168,8 @@ package struct SortedSource: TensorSource {
 
   package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: order[index]) }
 
-  package func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    try unsafe base.read(order[index], at: offset, into: destination)
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try base.read(order[index], at: offset, into: &destination)
   }
 }
 

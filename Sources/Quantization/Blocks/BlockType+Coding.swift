@@ -1,14 +1,8 @@
 import Kernels
 
 extension BlockType {
-  /// The values of whole blocks, bit-identical to ggml.
-  ///
-  /// Any bytes are blocks; a scale that is infinite or NaN gives such values.
-  ///
-  /// - Parameters:
-  ///   - blocks: whole blocks, at any alignment.
-  ///   - values: room for as many values as the blocks have; must not overlap `blocks`.
-  public func decode(_ blocks: UnsafeRawBufferPointer, into values: UnsafeMutableBufferPointer<Float>) {
+  /// As with spans; what is read and what is written must not overlap.
+  package func decode(_ blocks: UnsafeRawBufferPointer, into values: UnsafeMutableBufferPointer<Float>) {
     let row = row
     let count = blocks.count / row.bytesPerBlock
     precondition(blocks.count % row.bytesPerBlock == 0, "half a block")
@@ -25,17 +19,8 @@ extension BlockType {
     }
   }
 
-  /// Encodes whole rows; without importance bit-identical to the reference implementation of ggml.
-  ///
-  /// - Parameters:
-  ///   - values: whole rows, one after the other.
-  ///   - rowLength: values per row, a multiple of `valuesPerBlock`.
-  ///   - importance: finite and not negative, one for each column; see `Importance`.
-  ///   - blocks: room for `byteCount(values.count)` bytes, at any alignment; must not overlap `values`.
-  /// - Throws: the first value that is NaN or infinite, or, where all are finite, the largest of the first
-  ///   block whose scale the kind's 16-bit floating point cannot hold (ggml stores an infinity). The blocks
-  ///   are then unspecified.
-  public func encode(
+  /// As with spans; what is read and what is written must not overlap.
+  package func encode(
     _ values: UnsafeBufferPointer<Float>, rowLength: Int, importance: UnsafeBufferPointer<Float>?,
     into blocks: UnsafeMutableRawBufferPointer
   ) throws(NonFinite) {

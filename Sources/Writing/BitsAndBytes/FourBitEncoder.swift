@@ -24,66 +24,53 @@ package struct FourBitEncoder: TensorEncoder {
   private func type(of weight: TensorInfo) -> FloatType { FloatType(weight.type) ?? .f32 }
 
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
-    guard let maxima = piece.work.state as? BlockMaxima else { throw Failure(.internal, "no room for block maxima") }
+    guard let absmax = (piece.work.state as? BlockMaxima)?.values else {
+      throw Failure(.internal, "no room for block maxima")
+    }
     let format = scheme.format
-    let values = try unsafe buffer.read(input)
-    let codes = unsafe buffer.makeOutput(format.packedByteCount(piece.elements.count))
+    let values = try buffer.read(input)
+    var codes = buffer.makeOutput(format.packedByteCount(piece.elements.count))
     let first = piece.elements.lowerBound / format.blockSize
-    let blocks = unsafe UnsafeMutableBufferPointer(
-      rebasing: maxima.values[first..<first + format.blockCount(piece.elements.count)])
+    var blocks = absmax.floats(first..<first + format.blockCount(piece.elements.count))
     do throws(NonFinite) {
-      try unsafe format.quantize(values, as: type(of: piece.work.info), codes: codes, absmax: blocks)
+      try format.quantize(values, as: type(of: piece.work.info), codes: &codes, absmax: &blocks)
     } catch {
       throw .notFinite(error.value, at: piece.elements.lowerBound + error.index, piece, "quantized")
     }
   }
 
-  package func finish(_ work: TensorWork, write: (UnsafeRawBufferPointer) throws(Failure) -> Void) throws(Failure) {
+  package func finish(_ work: TensorWork, write: (RawSpan) throws(Failure) -> Void) throws(Failure) {
     guard let maxima = work.state as? BlockMaxima else { throw Failure(.internal, "no room for block maxima") }
     let type = type(of: work.info)
-    let absmax = unsafe UnsafeBufferPointer(maxima.values)
+    let absmax = maxima.values
     let outputs = try scheme.outputs(for: work.info, type: type)
-    let nested = scheme.usesDoubleQuantization ? unsafe NestedAbsmax(absmax) : nil
-    defer {
-      extendLifetime(nested)
-      extendLifetime(maxima)
-    }
+    let nested = scheme.usesDoubleQuantization ? NestedAbsmax(absmax.floats) : nil
     for (part, output) in zip(scheme.parts, outputs) {
       switch part {
       case .codes: break
-      case .absmax: try unsafe write(UnsafeRawBufferPointer(absmax))
-      case .absmaxCodes: if let nested { try unsafe write(UnsafeRawBufferPointer(nested.codes)) }
-      case .nestedAbsmax: if let nested { try unsafe write(UnsafeRawBufferPointer(nested.absmax)) }
-      case .quantMap: try unsafe writeAll(scheme.format.code.levels, write)
-      case .nestedQuantMap: try unsafe writeAll(DoubleQuantization.map, write)
+      case .absmax: try write(absmax.bytes)
+      case .absmaxCodes: if let nested { try write(nested.codes.span.rawBytes) }
+      case .nestedAbsmax: if let nested { try write(nested.absmax.span.rawBytes) }
+      case .quantMap: try write(scheme.format.code.levels.span.rawBytes)
+      case .nestedQuantMap:
+        let map = DoubleQuantization.map
+        try write(map.span.rawBytes)
       case .quantState:
         let text = scheme.state(of: work.info, type: type, offset: nested?.offset ?? 0).text
         let padding = output.byteCount - text.utf8.count
         guard padding >= 0 else {
           throw Failure(.internal, "the quant_state outgrew its place", tensor: output.name.string)
         }
-        try unsafe writeAll(Array(text.utf8) + Array(repeating: UInt8(ascii: " "), count: padding), write)
+        let padded = Array(text.utf8) + Array(repeating: UInt8(ascii: " "), count: padding)
+        try write(padded.span.rawBytes)
       }
     }
-  }
-
-  private func writeAll<T: BitwiseCopyable>(
-    _ values: [T], _ write: (UnsafeRawBufferPointer) throws(Failure) -> Void
-  ) throws(Failure) {
-    var failure: Failure?
-    unsafe values.withUnsafeBytes { bytes in
-      do throws(Failure) { try unsafe write(bytes) } catch { failure = error }
-    }
-    if let failure { throw failure }
   }
 }
 
 /// The largest magnitude of each block of a whole weight.
-@safe package final class BlockMaxima: @unchecked Sendable {
-  /// Workers fill disjoint parts.
-  package let values: UnsafeMutableBufferPointer<Float>
+package final class BlockMaxima: Sendable {
+  package let values: SharedBuffer
 
-  package init(count: Int) { unsafe values = .allocate(capacity: count) }
-
-  deinit { unsafe values.deallocate() }
+  package init(count: Int) { values = SharedBuffer(byteCount: 4 * count) }
 }

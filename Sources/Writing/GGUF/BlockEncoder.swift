@@ -44,62 +44,52 @@ package struct BlockEncoder: TensorEncoder {
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
     let info = piece.work.info
     let count = piece.elements.count
-    let target = unsafe buffer.makeOutput(count / type.valuesPerBlock * type.bytesPerBlock)
-    if unsafe target.isEmpty { return }
-    if type.elementType == info.type { return try unsafe input.read(into: target) }
-    let values = try unsafe buffer.read(input)
-    if let float = FloatType(ggml: type) { return try unsafe narrow(values, info, to: float, into: target, piece) }
+    var target = buffer.makeOutput(count / type.valuesPerBlock * type.bytesPerBlock)
+    if target.isEmpty { return }
+    if type.elementType == info.type { return try input.read(into: &target) }
+    let values = try buffer.read(input)
+    if let float = FloatType(ggml: type) { return try narrow(values, info, to: float, into: &target, piece) }
     guard let block = type.blockType else {
       throw Failure(.internal, "no encoder for \(type.name)", tensor: info.name.string)
     }
-    var floats = unsafe values
-    if info.type != .f32 {
-      let wide = unsafe buffer.makeFloats(count)
-      try unsafe narrow(values, info, to: .f32, into: wide, piece)
-      unsafe floats = UnsafeRawBufferPointer(wide)
-    }
-    try unsafe encode(floats.bindMemory(to: Float.self), as: block, into: target, piece)
+    if info.type == .f32 { return try encode(values.floats, as: block, into: &target, piece) }
+    var wide = buffer.makeFloats(count)
+    try narrow(values, info, to: .f32, into: &wide, piece)
+    try encode(wide.bytes.floats, as: block, into: &target, piece)
   }
 
   private func encode(
-    _ values: UnsafeBufferPointer<Float>, as block: BlockType, into target: UnsafeMutableRawBufferPointer,
-    _ piece: Piece
+    _ values: Span<Float>, as block: BlockType, into target: inout MutableRawSpan, _ piece: Piece
   ) throws(Failure) {
     let info = piece.work.info
     let row = info.shape.last ?? 1
     let begin = piece.elements.lowerBound
-    var failure: Failure?
     func encode(
-      _ values: UnsafeBufferPointer<Float>, _ importance: UnsafeBufferPointer<Float>?, at start: Int,
-      into target: UnsafeMutableRawBufferPointer
-    ) {
+      _ values: Span<Float>, _ importance: Span<Float>?, at start: Int, into target: inout MutableRawSpan
+    ) throws(Failure) {
       do throws(NonFinite) {
-        try unsafe block.encode(values, rowLength: row, importance: importance, into: target)
-      } catch {
-        failure = failure ?? notEncodable(error, at: begin + start, info)
-      }
+        try block.encode(values, rowLength: row, importance: importance, into: &target)
+      } catch { throw notEncodable(error, at: begin + start, info) }
     }
     if let importance {
       // One list of columns for each expert: the rows of one matrix share theirs.
       let matrix = row * (info.shape.dropLast().last ?? 1)
-      unsafe importance.withUnsafeBufferPointer { weights in
-        var done = 0
-        while done < values.count {
-          let element = begin + done
-          let expert = weights.count > row ? element / matrix : 0
-          let count = min(values.count - done, matrix - element % matrix)
-          let bytes = done / block.valuesPerBlock * block.bytesPerBlock
-          unsafe encode(
-            UnsafeBufferPointer(rebasing: values[done..<done + count]),
-            UnsafeBufferPointer(rebasing: weights[expert * row..<(expert + 1) * row]), at: done,
-            into: UnsafeMutableRawBufferPointer(rebasing: target[bytes...]))
-          done += count
-        }
+      let weights = importance.span
+      var done = 0
+      while done < values.count {
+        let element = begin + done
+        let expert = weights.count > row ? element / matrix : 0
+        let count = min(values.count - done, matrix - element % matrix)
+        let bytes = done / block.valuesPerBlock * block.bytesPerBlock
+        var rest = target.part(bytes..<target.byteCount)
+        try encode(
+          values.extracting(done..<done + count), weights.extracting(expert * row..<(expert + 1) * row), at: done,
+          into: &rest)
+        done += count
       }
     } else {
-      unsafe encode(values, nil, at: 0, into: target)
+      try encode(values, nil, at: 0, into: &target)
     }
-    if let failure { throw failure }
   }
 
   private func notEncodable(_ error: NonFinite, at index: Int, _ info: TensorInfo) -> Failure {
@@ -111,14 +101,13 @@ package struct BlockEncoder: TensorEncoder {
   }
 
   private func narrow(
-    _ input: UnsafeRawBufferPointer, _ info: TensorInfo, to type: FloatType,
-    into target: UnsafeMutableRawBufferPointer, _ piece: Piece
+    _ input: RawSpan, _ info: TensorInfo, to type: FloatType, into target: inout MutableRawSpan, _ piece: Piece
   ) throws(Failure) {
     do throws(Overflow) {
       if let from = FloatType(info.type) {
-        try unsafe convert(input, from: from, to: type, into: target)
+        try convert(input, from: from, to: type, into: &target)
       } else {
-        try unsafe Quantization.narrow(input, to: type, into: target)
+        try Quantization.narrow(input, to: type, into: &target)
       }
     } catch {
       throw Failure(
@@ -151,7 +140,8 @@ struct StoredBlocks: TensorEncoder {
   func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
     let count = piece.elements.count / type.valuesPerBlock * type.bytesPerBlock
     let start = piece.elements.lowerBound / type.valuesPerBlock * type.bytesPerBlock
-    try unsafe checkpoint.read(index, at: start, into: buffer.makeOutput(count))
+    var output = buffer.makeOutput(count)
+    try checkpoint.read(index, at: start, into: &output)
   }
 }
 

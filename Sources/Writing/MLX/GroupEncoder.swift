@@ -48,16 +48,13 @@ package struct GroupEncoder: TensorEncoder {
     guard let statistics = piece.work.state as? GroupStatistics else { throw Failure(.internal, "no room for scales") }
     let type = type(of: piece.work.info)
     let (start, count) = (piece.elements.lowerBound, piece.elements.count)
-    let values = unsafe RawSpan(_unsafeBytes: try buffer.read(input))
-    var codes = unsafe MutableRawSpan(_unsafeBytes: buffer.makeOutput(format.packedByteCount(count)))
+    let values = try buffer.read(input)
+    var codes = buffer.makeOutput(format.packedByteCount(count))
     let scaleStart = format.scaleByteCount(start, as: type)
     let biasStart = format.biasByteCount(start, as: type)
-    var scales = unsafe MutableRawSpan(
-      _unsafeBytes: UnsafeMutableRawBufferPointer(
-        rebasing: statistics.scales[scaleStart..<scaleStart + format.scaleByteCount(count, as: type)]))
-    var biases = unsafe MutableRawSpan(
-      _unsafeBytes: UnsafeMutableRawBufferPointer(
-        rebasing: statistics.biases[biasStart..<biasStart + format.biasByteCount(count, as: type)]))
+    let (allScales, allBiases) = (statistics.scales, statistics.biases)
+    var scales = allScales.part(scaleStart..<scaleStart + format.scaleByteCount(count, as: type))
+    var biases = allBiases.part(biasStart..<biasStart + format.biasByteCount(count, as: type))
     do throws(NonFinite) {
       try format.quantize(values, as: type, packed: &codes, scales: &scales, biases: &biases)
     } catch {
@@ -70,27 +67,21 @@ package struct GroupEncoder: TensorEncoder {
     }
   }
 
-  package func finish(_ work: TensorWork, write: (UnsafeRawBufferPointer) throws(Failure) -> Void) throws(Failure) {
+  package func finish(_ work: TensorWork, write: (RawSpan) throws(Failure) -> Void) throws(Failure) {
     guard let statistics = work.state as? GroupStatistics else { throw Failure(.internal, "no room for scales") }
-    defer { extendLifetime(statistics) }
-    try unsafe write(UnsafeRawBufferPointer(statistics.scales))
-    if format.hasBiases { try unsafe write(UnsafeRawBufferPointer(statistics.biases)) }
+    let (scales, biases) = (statistics.scales, statistics.biases)
+    try write(scales.bytes)
+    if format.hasBiases { try write(biases.bytes) }
   }
 }
 
 /// Scales and biases of all groups of a weight, as they are stored.
-@safe final class GroupStatistics: @unchecked Sendable {
-  /// Workers fill disjoint parts.
-  let scales: UnsafeMutableRawBufferPointer
-  let biases: UnsafeMutableRawBufferPointer
+final class GroupStatistics: Sendable {
+  let scales: SharedBuffer
+  let biases: SharedBuffer
 
   init(scales: Int, biases: Int) {
-    unsafe self.scales = .allocate(byteCount: scales, alignment: 16)
-    unsafe self.biases = .allocate(byteCount: biases, alignment: 16)
-  }
-
-  deinit {
-    unsafe scales.deallocate()
-    unsafe biases.deallocate()
+    self.scales = SharedBuffer(byteCount: scales)
+    self.biases = SharedBuffer(byteCount: biases)
   }
 }
