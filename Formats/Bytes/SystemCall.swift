@@ -19,7 +19,7 @@ enum SystemCall {
 }
 
 /// `errno` in words.
-func errorText(_ number: Int32 = errno) -> String {
+package func errorText(_ number: Int32 = errno) -> String {
   unsafe String(cString: strerror(number))
 }
 

@@ -87,7 +87,7 @@ struct MLXCheckpoint: StoredCheckpoint {
   /// Of an expert, its part of the bytes of all.
   func storedByteCount(of index: Int) -> Int { planned.storedByteCount(of: index) }
 
-  func read(_ index: Int, at offset: Int, into destination: UnsafeMutableRawBufferPointer) throws(Failure) {
-    try unsafe planned.read(index, at: offset, into: destination)
+  func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try planned.read(index, at: offset, into: &destination)
   }
 }

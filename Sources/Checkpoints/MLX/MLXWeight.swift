@@ -86,7 +86,7 @@ package struct MLXWeight: PackedWeight {
 
   package func decode(
     _ elements: Range<Int>, of checkpoint: any StoredCheckpoint, as type: FloatType,
-    into destination: UnsafeMutableRawBufferPointer
+    into destination: inout MutableRawSpan
   ) throws(Failure) {
     guard type == self.type || type == .f32 else {
       throw Failure(.internal, "is not dequantized to \(type.torchName)", tensor: info.name.string)
@@ -100,29 +100,22 @@ package struct MLXWeight: PackedWeight {
     let scales = try ScratchBuffer(
       checkpoint, scales, at: format.scaleByteCount(start, as: self.type),
       count: format.scaleByteCount(count, as: self.type))
-    let offsets = ScratchBuffer(byteCount: format.biasByteCount(count, as: self.type))
+    var offsets = ScratchBuffer(byteCount: format.biasByteCount(count, as: self.type))
     if let biases {
-      try unsafe checkpoint.read(
-        biases, at: format.biasByteCount(start, as: self.type), into: offsets.mutableBytes)
+      var room = offsets.mutableBytes
+      try checkpoint.read(biases, at: format.biasByteCount(start, as: self.type), into: &room)
     }
-    defer {
-      extendLifetime(packed)
-      extendLifetime(scales)
-      extendLifetime(offsets)
+    if count == elements.count {
+      return format.dequantize(
+        packed: packed.bytes, scales: scales.bytes, biases: offsets.bytes, scaleType: self.type, into: &destination,
+        as: type)
     }
-    func dequantize(into room: UnsafeMutableRawBufferPointer) {
-      var values = unsafe MutableRawSpan(_unsafeBytes: room)
-      unsafe format.dequantize(
-        packed: RawSpan(_unsafeBytes: packed.bytes), scales: RawSpan(_unsafeBytes: scales.bytes),
-        biases: RawSpan(_unsafeBytes: offsets.bytes), scaleType: self.type, into: &values, as: type)
-    }
-    if count == elements.count { return unsafe dequantize(into: destination) }
-    let whole = ScratchBuffer(byteCount: count * type.byteCount)
-    defer { extendLifetime(whole) }
-    unsafe dequantize(into: whole.mutableBytes)
+    var whole = ScratchBuffer(byteCount: count * type.byteCount)
+    var values = whole.mutableBytes
+    format.dequantize(
+      packed: packed.bytes, scales: scales.bytes, biases: offsets.bytes, scaleType: self.type, into: &values, as: type)
     let first = (elements.lowerBound - start) * type.byteCount
-    unsafe destination.copyMemory(
-      from: UnsafeRawBufferPointer(rebasing: whole.bytes[first..<first + elements.count * type.byteCount]))
+    destination.copy(from: whole.bytes.extracting(first..<first + elements.count * type.byteCount))
   }
 }
 
