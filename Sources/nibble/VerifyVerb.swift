@@ -21,7 +21,7 @@ enum VerifyVerb: Verb {
   ]
 
   private static let against = Option(
-    "--against", value: "SOURCE", "quantize this checkpoint again and compare")
+    "--against", value: "SOURCE", "make it again from this checkpoint and compare")
   private static let manifest = Option(
     "--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
 
