@@ -30,7 +30,7 @@ package enum CheckpointFormat: Sendable, Equatable {
     let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
-      return names.contains(ModelSource.configName) ? .configurationDirectory : .safetensorsDirectory
+      return names.contains(StoredModel.configName) ? .configurationDirectory : .safetensorsDirectory
     }
     return names.contains(Adapter.configName) && weights == [Adapter.weightsName]
       ? .adapterDirectory : .safetensorsDirectory
@@ -55,7 +55,7 @@ package enum CheckpointFormat: Sendable, Equatable {
 /// The files of a checkpoint, their headers read once.
 package enum CheckpointFiles: Sendable {
   case safetensors(StoredSafetensors)
-  case gguf(GGUFValues)
+  case gguf(StoredGGUF)
 
   /// - Throws: what `CheckpointFormat.detect` and reading the headers throw.
   package init(path: String) throws(Failure) {
@@ -63,7 +63,7 @@ package enum CheckpointFiles: Sendable {
   }
 
   package init(path: String, _ format: CheckpointFormat) throws(Failure) {
-    self = format.isGGUF ? .gguf(try GGUFValues(path: path)) : .safetensors(try StoredSafetensors(path: path))
+    self = format.isGGUF ? .gguf(try StoredGGUF(path: path)) : .safetensors(try StoredSafetensors(path: path))
   }
 
   /// The tensors under the names that they have there.
@@ -74,7 +74,7 @@ package enum CheckpointFiles: Sendable {
     }
   }
 
-  package var gguf: GGUFValues? {
+  package var gguf: StoredGGUF? {
     if case .gguf(let values) = self { values } else { nil }
   }
 

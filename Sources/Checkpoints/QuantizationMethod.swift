@@ -10,7 +10,7 @@ package enum QuantizationMethod: Sendable, Equatable {
   case other(String)
 }
 
-extension ModelSource {
+extension StoredModel {
   package var quantizationMethod: QuantizationMethod { QuantizationMethod(logical, config: config) }
 }
 

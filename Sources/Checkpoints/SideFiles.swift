@@ -24,7 +24,7 @@ package struct SideFiles: Sendable {
 
   /// - Throws: `malformed` for a tokenizer that contradicts itself; one that is absent or cannot be said in these files
   ///   is left out with a warning.
-  package init(of model: ModelSource, adapters: [Adapter] = []) throws(Failure) {
+  package init(of model: StoredModel, adapters: [Adapter] = []) throws(Failure) {
     var chosen: [String: InputDirectory] = [:]
     if let directory = model.checkpoint.directory {
       for name in model.sideFiles { chosen[name] = directory }

@@ -37,10 +37,10 @@ package enum RecordedRun: Sendable {
   /// - Throws: what the verb throws for such a source.
   package func plan(from files: CheckpointFiles, isGGUF: Bool) throws(Failure) -> WritePlan {
     switch self {
-    case .quantize(let run): try run.prepare(ModelSource(files)).plan
-    case .quantizeToMLX(let run): try run.prepare(ModelSource(files)).plan
+    case .quantize(let run): try run.prepare(StoredModel(files)).plan
+    case .quantizeToMLX(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToGGUF(let run):
-      try run.prepare(GGUFInput(files, isExact: true), nil, name: "again.gguf").plan
+      try run.prepare(GGUFContents(files, isExact: true), nil, name: "again.gguf").plan
     case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)
     }
   }

@@ -21,7 +21,7 @@ package struct CheckpointPair: Sendable {
     let isRaw = a.gguf != nil && b.gguf != nil
     let originalA = try ComparedCheckpoint.original(a, isRaw: isRaw)
     let originalB = try ComparedCheckpoint.original(b, isRaw: isRaw)
-    func keys(_ original: OriginalSource) -> [TensorName?] {
+    func keys(_ original: OriginalModel) -> [TensorName?] {
       original.values.tensors.map { pattern?.matches($0.name.string) ?? true ? $0.name : nil }
     }
     try self.init(
@@ -35,8 +35,8 @@ package struct CheckpointPair: Sendable {
   ///   - a, b: keys are what the tensors are matched by, one for each and none twice; nil for one that does not
   ///     count.
   package init(
-    _ a: (original: OriginalSource, path: String, keys: [TensorName?]),
-    _ b: (original: OriginalSource, path: String, keys: [TensorName?])
+    _ a: (original: OriginalModel, path: String, keys: [TensorName?]),
+    _ b: (original: OriginalModel, path: String, keys: [TensorName?])
   ) throws(Failure) {
     var positions: [TensorName: Int] = [:]
     for (index, key) in b.keys.enumerated() {
@@ -111,10 +111,10 @@ package struct CheckpointPair: Sendable {
   }
 }
 
-extension OriginalSource {
+extension OriginalModel {
   /// Whether plain tensor `index` lies the other way round than the same weight in a checkpoint where it
   /// is 4-bit. Either checkpoint's configuration may tell.
-  fileprivate func isTurned(_ index: Int, beside other: OriginalSource, _ otherIndex: Int) -> Bool {
+  fileprivate func isTurned(_ index: Int, beside other: OriginalModel, _ otherIndex: Int) -> Bool {
     let isConv1D = conv1D.contains(index) || other.conv1D.contains(otherIndex)
     return isTurned(index, against: other.values.tensors[otherIndex].shape, isConv1D: isConv1D) ?? false
   }

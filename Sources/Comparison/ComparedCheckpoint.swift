@@ -19,14 +19,14 @@ package struct ComparedCheckpoint: Sendable {
   }
 
   /// - Parameter isRaw: a GGUF model is meant under its own names.
-  package static func original(_ files: CheckpointFiles, isRaw: Bool = false) throws(Failure) -> OriginalSource {
-    do throws(Failure) { return try OriginalSource(files, isRaw: isRaw) } catch {
+  package static func original(_ files: CheckpointFiles, isRaw: Bool = false) throws(Failure) -> OriginalModel {
+    do throws(Failure) { return try OriginalModel(files, isRaw: isRaw) } catch {
       throw located(error, files.checkpoint.path)
     }
   }
 
   /// - Parameter turned: positions of matrices that lie the other way round in the other checkpoint.
-  package init(_ original: OriginalSource, path: String, turned: Set<Int>) throws(Failure) {
+  package init(_ original: OriginalModel, path: String, turned: Set<Int>) throws(Failure) {
     self.path = path
     logical = original.values.logical
     source = turned.isEmpty ? original.values : try TransposedSource(original.values, turned)

@@ -105,7 +105,7 @@ package struct StatisticsScan {
   }
 
   package enum Reference: Sendable {
-    case model(OriginalSource)
+    case model(OriginalModel)
     /// Under the names that tensors have in GGUF.
     case gguf(any TensorSource)
   }

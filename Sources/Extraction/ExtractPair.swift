@@ -7,8 +7,8 @@ import Tensors
 /// The model that was tuned and what became of it, side by side: tensors are matched by what the model class calls
 /// them, since one of the two may be stored with the base model's prefix and the other without.
 struct ExtractPair: Sendable {
-  let base: ModelSource
-  let tuned: ModelSource
+  let base: StoredModel
+  let tuned: StoredModel
   /// A is the base, B the tuned model.
   let tensors: CheckpointPair
   /// Of the base.
@@ -70,7 +70,7 @@ struct ExtractPair: Sendable {
         "is the input embedding's own in '\(other)' (tie_word_embeddings): an output embedding that tuning "
           + "set apart cannot be extracted", file: path, tensor: first.string)
     }
-    let more = real.count > 1 ? " nor \(ModelSource.list(real.dropFirst().map(\.string)))" : ""
+    let more = real.count > 1 ? " nor \(StoredModel.list(real.dropFirst().map(\.string)))" : ""
     throw Failure(
       .malformed, "is not in '\(other)'\(more); both models must have the same tensors", file: path,
       tensor: first.string)

@@ -25,11 +25,11 @@ struct EditedModel {
   }
 
   /// nil when the file is none of a model with a configuration.
-  private func model(of name: String) -> ModelSource? {
+  private func model(of name: String) -> StoredModel? {
     let parent = String(path.dropLast(name.count))
     let directory = parent.isEmpty ? "." : parent
-    guard let found = try? InputDirectory(path: directory), found.contains(ModelSource.configName),
-      let model = try? ModelSource(path: directory), model.checkpoint.fileNames.contains(name)
+    guard let found = try? InputDirectory(path: directory), found.contains(StoredModel.configName),
+      let model = try? StoredModel(path: directory), model.checkpoint.fileNames.contains(name)
     else { return nil }
     return model
   }

@@ -29,7 +29,7 @@ struct FitModel: Sendable {
     let format = try CheckpointFormat.detect(path)
     switch format {
     case .ggufFile, .ggufDirectory:
-      let model = try ModelSource(CheckpointFiles(path: path, format))
+      let model = try StoredModel(CheckpointFiles(path: path, format))
       guard let config = model.config else { throw Failure(.internal, "a model without a configuration", file: path) }
       try self.init(model, ("its metadata", config))
     case .safetensorsDirectory, .adapterDirectory:
@@ -37,26 +37,26 @@ struct FitModel: Sendable {
       guard try directory.names().contains(where: { $0.hasSuffix(".safetensors") || $0.hasSuffix(".index.json") })
       else {
         let hint = HubCache.hint(for: directory)
-        throw Failure(.missing, hint ?? "has neither safetensors nor a \(ModelSource.configName)", file: path)
+        throw Failure(.missing, hint ?? "has neither safetensors nor a \(StoredModel.configName)", file: path)
       }
-      let model = try ModelSource(CheckpointFiles(path: path, format))
+      let model = try StoredModel(CheckpointFiles(path: path, format))
       try model.refuseAdapter("name the one that it was trained on")
       guard let config = model.config else {
-        throw Failure(.missing, "has no \(ModelSource.configName), which names the architecture", file: path)
+        throw Failure(.missing, "has no \(StoredModel.configName), which names the architecture", file: path)
       }
-      try self.init(model, (ModelSource.configName, config))
+      try self.init(model, (StoredModel.configName, config))
     case .configurationDirectory:
-      try self.init(Self.config(InputDirectory(path: path).open(ModelSource.configName)))
+      try self.init(Self.config(InputDirectory(path: path).open(StoredModel.configName)))
     case .configurationFile: try self.init(Self.config(InputFile(path: path)))
     case .safetensorsFile:
-      let model = try ModelSource(CheckpointFiles(path: path, format))
+      let model = try StoredModel(CheckpointFiles(path: path, format))
       let folder = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().map { $0 + "/" }.joined()
-      try self.init(model, Self.config(InputFile(path: folder + ModelSource.configName)))
+      try self.init(model, Self.config(InputFile(path: folder + StoredModel.configName)))
     }
   }
 
   private static func config(_ file: InputFile) throws(Failure) -> (name: String, value: JSONValue) {
-    let value = try JSONValue(parsing: file.contents(limit: ModelSource.configLimit), .python, file: file.name)
+    let value = try JSONValue(parsing: file.contents(limit: StoredModel.configLimit), .python, file: file.name)
     guard value.object != nil else { throw Failure(.malformed, "is not a JSON object", file: file.name) }
     return (file.name, value)
   }
@@ -141,7 +141,7 @@ struct FitModel: Sendable {
 
   /// - Throws: `malformed` when the checkpoint lacks a tensor that the configuration asks for, or has it in another
   ///   shape.
-  private init(_ model: ModelSource, _ config: (name: String, value: JSONValue)) throws(Failure) {
+  private init(_ model: StoredModel, _ config: (name: String, value: JSONValue)) throws(Failure) {
     if case .other(let method) = model.quantizationMethod {
       throw Failure(.unsupported, "is quantized (\(method)); name the 16-bit checkpoint", file: model.checkpoint.path)
     }
@@ -189,13 +189,13 @@ struct FitModel: Sendable {
       if let elements = parts.removeValue(forKey: info.name.string), elements == Checked(info.elementCount) { continue }
       guard let found = stored.removeValue(forKey: info.name.string) else {
         throw Failure(
-          .malformed, "is missing, although the \(ModelSource.configName) asks for it", tensor: info.name.string)
+          .malformed, "is missing, although the \(StoredModel.configName) asks for it", tensor: info.name.string)
       }
       // The 4-bit codes of a Conv1D are those of its transpose.
       let isTransposed = conv1D.contains(info.name.string) && parameter.fourBit != nil
       guard found.shape == info.shape || isTransposed && found.shape == info.shape.reversed() else {
         throw Failure(
-          .malformed, "has shape \(found.shape), by the \(ModelSource.configName) it is \(info.shape)",
+          .malformed, "has shape \(found.shape), by the \(StoredModel.configName) it is \(info.shape)",
           tensor: found.name.string)
       }
     }

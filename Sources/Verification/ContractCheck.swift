@@ -15,19 +15,19 @@ struct ContractCheck {
     let weights = logical.items.compactMap(\.fourBit)
     for weight in weights { try checkValues(weight, &result) }
     if let values = checkpoint.files.gguf { try checkArchitecture(of: values, &result) }
-    guard let directory = checkpoint.directory, directory.contains(ModelSource.configName) else {
+    guard let directory = checkpoint.directory, directory.contains(StoredModel.configName) else {
       if !weights.isEmpty { result.notChecked.append("the skip list: there is no config.json") }
       return
     }
-    let file = try directory.open(ModelSource.configName)
+    let file = try directory.open(StoredModel.configName)
     let config = try JSONValue(
-      parsing: file.contents(limit: ModelSource.configLimit), .python, file: ModelSource.configName)
+      parsing: file.contents(limit: StoredModel.configLimit), .python, file: StoredModel.configName)
     checkSettings(config, weights, &result)
     checkSkipList(config, &result)
     checkContents(config, &result)
   }
 
-  private func checkArchitecture(of values: GGUFValues, _ result: inout Verify.Result) throws(Failure) {
+  private func checkArchitecture(of values: StoredGGUF, _ result: inout Verify.Result) throws(Failure) {
     do throws(Failure) { try Checkpoints.checkArchitecture(values) } catch {
       if error.code != .malformed { throw error }
       result.add(error)
@@ -90,7 +90,7 @@ struct ContractCheck {
   // MARK: - config.json
 
   private func checkSettings(_ config: JSONValue, _ weights: [FourBitWeight], _ result: inout Verify.Result) {
-    let name = ModelSource.configName
+    let name = StoredModel.configName
     guard let settings = config["quantization_config"], !settings.isNull else {
       if let first = weights.first {
         result.add(file: name, tensor: first.info.name, "is a 4-bit weight, but there is no quantization_config")
@@ -134,7 +134,7 @@ struct ContractCheck {
   private func checkSkipList(_ config: JSONValue, _ result: inout Verify.Result) {
     guard let settings = config["quantization_config"], settings["load_in_4bit"]?.bool == true else { return }
     for fault in Contents(logical: logical, config: config).skipListFaults() {
-      result.add(file: ModelSource.configName, tensor: TensorName(fault.tensor), fault.problem)
+      result.add(file: StoredModel.configName, tensor: TensorName(fault.tensor), fault.problem)
     }
     guard let list = settings["llm_int8_skip_modules"], !list.isNull else {
       if logical.hasFourBitWeights {
@@ -143,7 +143,7 @@ struct ContractCheck {
       return
     }
     guard let entries = list.array?.map(\.string), !entries.contains(nil) else {
-      return result.add(file: ModelSource.configName, "llm_int8_skip_modules is not a list of strings")
+      return result.add(file: StoredModel.configName, "llm_int8_skip_modules is not a list of strings")
     }
     let skipped = SkipList(entries.compactMap(\.self))
     guard skipped.patterns.isEmpty else {

@@ -9,7 +9,7 @@ import Writing
 
 /// Makes a GGUF model's tensors again from those they came from, each in the type that it has, and compares.
 struct GGUFSourceCheck {
-  let values: GGUFValues
+  let values: StoredGGUF
   let files: CheckpointFiles
   /// As the user named it, for messages.
   let against: String
@@ -22,7 +22,7 @@ struct GGUFSourceCheck {
       result.notChecked.append("the comparison with \(against): an importance matrix shaped the blocks")
       return
     }
-    let input = try GGUFInput(files, isExact: true)
+    let input = try GGUFContents(files, isExact: true)
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in input.source.tensors.enumerated() { positions[tensor.name] = index }
     var order: [Int] = []

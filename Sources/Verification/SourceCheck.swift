@@ -15,7 +15,7 @@ struct SourceCheck {
   let style: Progress.Style
 
   func run(_ result: inout Verify.Result) throws(Failure) {
-    let original = try OriginalSource(files)
+    let original = try OriginalModel(files)
     let source = original.values
     var positions: [TensorName: Int] = [:]
     for (index, tensor) in source.tensors.enumerated() { positions[tensor.name] = index }

@@ -154,7 +154,7 @@ public struct Verify: Sendable {
       return try PlanCheck(
         plan: run.plan(from: files, isGGUF: false), checkpoint: checkpoint, against: source, jobs: jobs, style: progress
       ).run(&result)
-    } else if try ModelSource(stored: checkpoint.files).quantizationMethod == .other("MLX") {
+    } else if try StoredModel(stored: checkpoint.files).quantizationMethod == .other("MLX") {
       result.notChecked.append("the comparison with \(source): weights in a mode of MLX that is not known here")
       return
     } else {
@@ -171,12 +171,12 @@ public struct Verify: Sendable {
     switch recorded {
     case .convert, .quantizeToMLX: return recorded
     case .quantize:
-      let source = try ModelSource(files)
+      let source = try StoredModel(files)
       return source.gguf != nil || source.quantizationMethod != .none || source.checkpoint.dequantizes != nil
         ? recorded : nil
     case .quantizeToGGUF: return nil
     case nil:
-      guard let model = try? ModelSource(stored: checkpoint.files), model.quantizationMethod == .other("MLX") else {
+      guard let model = try? StoredModel(stored: checkpoint.files), model.quantizationMethod == .other("MLX") else {
         return nil
       }
       return QuantizeToMLX(of: model).map(RecordedRun.quantizeToMLX)

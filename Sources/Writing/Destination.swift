@@ -58,7 +58,7 @@ package struct DirectoryDestination: Destination {
   package func fileNames(_ plan: WritePlan) -> [String] {
     let files = plan.container.files.map(\.name)
     let names =
-      files + (files.count > 1 ? [Self.indexName] : []) + (config == nil ? [] : [ModelSource.configName])
+      files + (files.count > 1 ? [Self.indexName] : []) + (config == nil ? [] : [StoredModel.configName])
       + made.map(\.name) + (sideFiles?.names ?? []) + [Manifest.fileName, Manifest.checksumsName]
     return names.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
   }
@@ -108,7 +108,7 @@ package struct DirectoryDestination: Destination {
     if plan.container.files.count > 1 { digests.append(try writeIndex(plan, into: files, sha256: sha256)) }
     if let config {
       digests.append(
-        try write(ModelSource.configName, config.bytes(.indented) + [UInt8(ascii: "\n")], into: files, sha256: sha256))
+        try write(StoredModel.configName, config.bytes(.indented) + [UInt8(ascii: "\n")], into: files, sha256: sha256))
     }
     for (name, text) in made { digests.append(try write(name, Array(text.utf8), into: files, sha256: sha256)) }
     if let sideFiles {

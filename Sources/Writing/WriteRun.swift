@@ -21,7 +21,7 @@ package struct RunInputs {
     self.checkUnchanged = checkUnchanged
   }
 
-  package init(_ model: ModelSource) {
+  package init(_ model: StoredModel) {
     self.init(identities: model.identities, checkUnchanged: model.checkpoint.checkUnchanged)
   }
 }

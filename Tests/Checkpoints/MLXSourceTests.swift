@@ -69,7 +69,7 @@ import Writing
         Tensor("a.biases", "F32", [1, 1], [0, 0, 0xE0, 0x40]), Tensor("b.weight", "U32", [1, 4], levels + levels),
         Tensor("b.scales", "U8", [1, 1], [128]),
       ], "{\"bits\": 3, \"group_size\": 32, \"b\": {\"mode\": \"mxfp4\"}}")
-    let source = try ModelSource(path: path).checkpoint
+    let source = try StoredModel(path: path).checkpoint
     let found = source.tensors.map { "\($0.name) \($0.type.name) \($0.shape)" }
     #expect(found == ["a.weight F32 [1, 32]", "b.weight BF16 [1, 32]"])
     let descending = (0..<32).map { Float(7 - $0 % 8) }
@@ -82,7 +82,7 @@ import Writing
 
   @Test func pieces() throws {
     let path = try llama(packed("m", [37, 96], 3), four)
-    let source = try ModelSource(path: path).checkpoint
+    let source = try StoredModel(path: path).checkpoint
     try expectPieces(source, 0, source.bytes(0))
   }
 
@@ -93,8 +93,8 @@ import Writing
     let path = try model(
       packed("\(module).switch_mlp.up_proj", [3, 5, 64], 4) + [plain], "mixtral", "MixtralForCausalLM",
       "\"num_local_experts\": 3, \"quantization\": \(four)")
-    let source = try ModelSource(path: path).checkpoint
-    let stored = try ModelSource(stored: CheckpointFiles(path: path))
+    let source = try StoredModel(path: path).checkpoint
+    let stored = try StoredModel(stored: CheckpointFiles(path: path))
     let logical = try #require(try LogicalTensors(mlx: stored.checkpoint, config: stored.config))
     let stack = DequantizedSource(logical)
     for (name, shape) in [("w3", [5, 64]), ("w2", [5, 7])] {
@@ -118,10 +118,10 @@ import Writing
     let path = try model(
       packed("model.h.0.attn.c_attn", [96, 32], 5) + packed("model.wte", [4, 32], 8), "gpt2", "GPT2LMHeadModel",
       "\"quantization\": \(four)")
-    let source = try ModelSource(path: path).checkpoint
+    let source = try StoredModel(path: path).checkpoint
     let index = try #require(source.index(of: "transformer.h.0.attn.c_attn.weight"))
     #expect(source.tensors[index].shape == [32, 96] && source.index(of: "transformer.wte.weight") != nil)
-    let stored = try ModelSource(stored: CheckpointFiles(path: path))
+    let stored = try StoredModel(stored: CheckpointFiles(path: path))
     let logical = try #require(try LogicalTensors(mlx: stored.checkpoint, config: stored.config))
     let values = DequantizedSource(logical)
     let lying = try values.bytes(try #require(values.tensors.firstIndex { $0.shape == [96, 32] }))
@@ -211,7 +211,7 @@ import Writing
       try directory.write("\(words) \(groups)/model.safetensors", builder.bytes)
       let text = "{\"model_type\": \"llama\", \"quantization\": {\"bits\": 4, \"group_size\": 64}}"
       try directory.write("\(words) \(groups)/config.json", Array(text.utf8))
-      let failure = try #require(throws: Failure.self) { _ = try ModelSource(path: path) }
+      let failure = try #require(throws: Failure.self) { _ = try StoredModel(path: path) }
       #expect(failure.code == .malformed && failure.tensor == "m.weight", "\(failure)")
     }
   }

@@ -9,7 +9,7 @@ import Tokenizers
 /// A GGUF model as the Hugging Face model that it was made from: names, shapes and order of rows are those of
 /// transformers. Types of 32 and 16 bits stay; blocks are decoded.
 package struct GGUFModel: StoredCheckpoint {
-  package let values: GGUFValues
+  package let values: StoredGGUF
   package let tensors: [TensorInfo]
   /// `config.json`, rebuilt.
   package let config: JSONValue
@@ -19,7 +19,7 @@ package struct GGUFModel: StoredCheckpoint {
   private let positions: [TensorName: Int]
 
   /// - Parameter blockType: what blocks become.
-  package init(_ values: GGUFValues, blockType: FloatType) throws(Failure) {
+  package init(_ values: StoredGGUF, blockType: FloatType) throws(Failure) {
     let checkpoint = values.checkpoint
     let plan: HuggingFaceModelPlan
     do throws(Failure) {
@@ -114,7 +114,7 @@ extension PlannedWeight.Source {
   }
 }
 
-extension GGUFValues {
+extension StoredGGUF {
   /// All values of a small tensor.
   fileprivate func floats(of index: Int) throws(Failure) -> [Float] {
     let info = tensors[index]

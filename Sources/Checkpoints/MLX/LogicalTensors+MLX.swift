@@ -39,11 +39,11 @@ extension LogicalTensors {
 
   /// For looking at a checkpoint, whatever is wrong with it.
   package init(lenient checkpoint: any StoredCheckpoint) throws(Failure) {
-    if let directory = checkpoint.directory, directory.contains(ModelSource.configName) {
+    if let directory = checkpoint.directory, directory.contains(StoredModel.configName) {
       // A configuration that cannot be read says nothing here; who needs it refuses it.
       let config = try? JSONValue(
-        parsing: directory.open(ModelSource.configName).contents(limit: ModelSource.configLimit), .python,
-        file: ModelSource.configName)
+        parsing: directory.open(StoredModel.configName).contents(limit: StoredModel.configLimit), .python,
+        file: StoredModel.configName)
       do throws(Failure) {
         if let found = try LogicalTensors(mlx: checkpoint, config: config, isLenient: true) {
           self = found

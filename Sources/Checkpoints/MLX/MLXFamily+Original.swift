@@ -65,7 +65,7 @@ extension MLXFamily {
     }
     guard Self.member(name, in: config)?.int == info.shape[0] else {
       throw Failure(
-        .malformed, "holds \(info.shape[0]) experts, and '\(name)' in \(ModelSource.configName) says otherwise",
+        .malformed, "holds \(info.shape[0]) experts, and '\(name)' in \(StoredModel.configName) says otherwise",
         tensor: info.name.string)
     }
     return info.shape[0]

@@ -80,6 +80,6 @@ struct MLXSettings {
 
   private static func failure(_ code: Failure.Code, _ module: String, _ text: String) -> Failure {
     let place = module.isEmpty ? "quantization" : "quantization, '\(module)'"
-    return Failure(code, "\(place): \(text)", file: ModelSource.configName)
+    return Failure(code, "\(place): \(text)", file: StoredModel.configName)
   }
 }

@@ -17,10 +17,10 @@ struct AdapterBase {
   let weights: [(weight: PlannedWeight, base: [Int])]
 
   /// - Parameter model: only names and shapes are read.
-  init(_ model: ModelSource) throws(Failure) {
+  init(_ model: StoredModel) throws(Failure) {
     guard var config = model.config else {
       throw Failure(
-        .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
+        .missing, "has no \(StoredModel.configName), which names the architecture", file: model.checkpoint.path)
     }
     config["quantization_config"] = nil
     path = model.checkpoint.path

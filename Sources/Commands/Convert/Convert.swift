@@ -32,14 +32,14 @@ public struct Convert: Sendable {
       throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
     }
     if isGGUF { return try convertToGGUF(files, output: output, announce: announce) }
-    let model = try ModelSource(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+    let model = try StoredModel(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
     do throws(Failure) {
       if model.isAdapter { return try prepareAdapter(model).run(into: output, announce: announce) }
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
   }
 
-  package func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
+  package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     let target = FloatType(torchName: type.rawValue)
     let method = model.quantizationMethod
@@ -77,7 +77,7 @@ public struct Convert: Sendable {
       warnings: model.warnings + contents.warnings() + side.warnings, options: run, inputs: RunInputs(model))
   }
 
-  private func config(of model: ModelSource, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {
+  private func config(of model: StoredModel, _ method: QuantizationMethod, _ target: FloatType?) -> JSONValue? {
     guard var config = model.config else { return nil }
     if method == .fourBit { config["quantization_config"] = nil }
     if let target {
@@ -102,10 +102,10 @@ extension Convert {
   /// What the run would write: a directory, or GGUF.
   package func plan(from files: CheckpointFiles, asGGUF: Bool) throws(Failure) -> WritePlan {
     guard asGGUF else {
-      let model = try ModelSource(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+      let model = try StoredModel(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
       return try (model.isAdapter ? prepareAdapter(model) : prepare(model)).plan
     }
     let target = FloatType(torchName: type.rawValue)
-    return try GGUFInput(files, isExact: target != nil).plan(as: target, name: "again.gguf", maxShardBytes: .max)
+    return try GGUFContents(files, isExact: target != nil).plan(as: target, name: "again.gguf", maxShardBytes: .max)
   }
 }

@@ -9,7 +9,7 @@ import Writing
 
 extension Convert {
   /// An adapter of PEFT in another dtype: the same directory, with one file of tensors, as PEFT wants them.
-  func prepareAdapter(_ model: ModelSource) throws(Failure) -> WriteRun {
+  func prepareAdapter(_ model: StoredModel) throws(Failure) -> WriteRun {
     let checkpoint = model.checkpoint
     let target = FloatType(torchName: type.rawValue)
     var conversions: [Int: FloatType] = [:]
@@ -25,7 +25,7 @@ extension Convert {
       metadata: checkpoint.files.safetensors?.checkpoint.metadata)
     var side = try SideFiles(of: model)
     // It is about the model, not about the adapter's factors.
-    if model.config != nil, let directory = checkpoint.directory { side.add(ModelSource.configName, in: directory) }
+    if model.config != nil, let directory = checkpoint.directory { side.add(StoredModel.configName, in: directory) }
     return WriteRun(
       plan: plan, destination: DirectoryDestination(sideFiles: side), operation: "convert", activity: "converting",
       source: checkpoint.path, recorded: [("dtype", .string(type.rawValue))], warnings: model.warnings + side.warnings,

@@ -12,7 +12,7 @@ extension Convert {
   func convertAdapter(
     _ source: String, base path: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try ModelSource(path: path)
+    let model = try StoredModel(path: path)
     do throws(Failure) {
       let base = try AdapterBase(model)
       let format = try CheckpointFormat.detect(source)
@@ -39,11 +39,11 @@ extension Convert {
   }
 
   private func ggufRun(
-    _ adapter: Adapter, _ base: AdapterBase, _ model: ModelSource, name: String
+    _ adapter: Adapter, _ base: AdapterBase, _ model: StoredModel, name: String
   ) throws(Failure) -> WriteRun {
     let made = try AdapterToGGUF(adapter, base: base) { (name) throws(Failure) in
       guard let directory = adapter.directory, directory.contains(name) else { return nil }
-      return try directory.open(name).contents(limit: GGUFInput.sideFileLimit)
+      return try directory.open(name).contents(limit: GGUFContents.sideFileLimit)
     }
     let target = FloatType(torchName: type.rawValue)?.elementType
     var types: [GGMLType] = []
@@ -64,7 +64,7 @@ extension Convert {
       })
   }
 
-  private func adapterRun(_ source: GGUFAdapter, _ base: ModelSource) throws(Failure) -> WriteRun {
+  private func adapterRun(_ source: GGUFAdapter, _ base: StoredModel) throws(Failure) -> WriteRun {
     var tensors: any TensorSource = source.source
     if let target = FloatType(torchName: type.rawValue) {
       tensors = try ConvertedSource(
@@ -80,7 +80,7 @@ extension Convert {
       })
   }
 
-  private func recorded(_ base: ModelSource) -> [(key: String, value: JSONValue)] {
+  private func recorded(_ base: StoredModel) -> [(key: String, value: JSONValue)] {
     [("dtype", .string(type.rawValue)), ("base", .string(base.directoryName))]
   }
 }

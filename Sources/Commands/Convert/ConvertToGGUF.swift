@@ -12,7 +12,7 @@ extension Convert {
     _ files: CheckpointFiles, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     let target = FloatType(torchName: type.rawValue)
-    let input = try GGUFInput(files, isExact: target != nil)
+    let input = try GGUFContents(files, isExact: target != nil)
     do throws(Failure) {
       let plan = try input.plan(as: target, name: FileName.last(of: output), maxShardBytes: run.maxShardBytes)
       return try WriteRun(
@@ -24,7 +24,7 @@ extension Convert {
   }
 }
 
-extension GGUFInput {
+extension GGUFContents {
   /// - Parameter target: what matrices are written in; nil keeps the type of each.
   package func plan(as target: FloatType?, name: String, maxShardBytes: Int) throws(Failure) -> WritePlan {
     var types = tensors.map(\.type)
@@ -40,7 +40,7 @@ extension GGUFInput {
 }
 
 extension RunInputs {
-  package init(_ input: GGUFInput) { self.init(identities: input.identities, checkUnchanged: input.checkUnchanged) }
+  package init(_ input: GGUFContents) { self.init(identities: input.identities, checkUnchanged: input.checkUnchanged) }
 }
 
 extension GGMLType {

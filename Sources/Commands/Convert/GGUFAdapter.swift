@@ -19,11 +19,11 @@ struct GGUFAdapter {
 
   /// - Throws: `unsupported` for what is no LoRA adapter, `malformed` for one that is not of this base.
   init(path: String, base: AdapterBase) throws(Failure) {
-    let values = try GGUFValues(path: path)
+    let values = try StoredGGUF(path: path)
     do throws(Failure) { try self.init(values, path, base) } catch { throw error.located(file: path) }
   }
 
-  private init(_ values: GGUFValues, _ path: String, _ base: AdapterBase) throws(Failure) {
+  private init(_ values: StoredGGUF, _ path: String, _ base: AdapterBase) throws(Failure) {
     let alpha = try Self.alpha(values.checkpoint.metadata, base)
     let (weights, ranks) = try Self.plan(values, base)
     source = try PlannedSource(values, weights)
@@ -65,7 +65,7 @@ struct GGUFAdapter {
 
   /// The factors under the names of PEFT, and the rank of each module.
   private static func plan(
-    _ values: GGUFValues, _ base: AdapterBase
+    _ values: StoredGGUF, _ base: AdapterBase
   ) throws(Failure) -> (weights: [PlannedWeight], ranks: [(module: String, rank: Int)]) {
     var places: [TensorName: Int] = [:]
     for (index, entry) in base.weights.enumerated() { places[entry.weight.name] = index }

@@ -33,7 +33,7 @@ public struct Reshard: Sendable {
     guard !output.hasSuffix(".gguf") else {
       throw Failure(.usage, "'\(source)' is no GGUF model; 'nibble convert' makes one of it")
     }
-    let model = try ModelSource(stored: files)
+    let model = try StoredModel(stored: files)
     try model.refuseAdapter("PEFT reads it from one file, which it is in")
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
@@ -53,8 +53,8 @@ public struct Reshard: Sendable {
 
   // MARK: - GGUF
 
-  private func gguf(_ values: GGUFValues, output: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
-    let input = try GGUFInput(values)
+  private func gguf(_ values: StoredGGUF, output: String, announce: (Warning) -> Void) throws(Failure) -> RunReport {
+    let input = try GGUFContents(values)
     let plan = try WritePlan(
       gguf: FileName.last(of: output), source: input.source, types: input.tensors.map(\.type),
       origins: Array(input.tensors.indices), stored: input.stored, metadata: input.metadata,
@@ -69,7 +69,7 @@ public struct Reshard: Sendable {
 
   // MARK: - Safetensors
 
-  private func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
+  private func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
     var steps: [Step] = []
     var layout = StepLayout(maxShardBytes: maxShardBytes)
     if operation == .join { layout.maxTensorsPerShard = .max }
@@ -86,7 +86,7 @@ public struct Reshard: Sendable {
     let plan = try layout.plan(steps, [CopyEncoder()], source: model.checkpoint, stored: model.checkpoint)
     var sideFiles = try SideFiles(of: model)
     if model.config != nil, let directory = model.checkpoint.directory {
-      sideFiles.add(ModelSource.configName, in: directory)
+      sideFiles.add(StoredModel.configName, in: directory)
     }
     return WriteRun(
       plan: plan, destination: DirectoryDestination(sideFiles: sideFiles), operation: operation.rawValue,

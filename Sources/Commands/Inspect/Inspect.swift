@@ -109,8 +109,8 @@ public struct Inspect: Sendable {
     let source = DequantizedSource(logical)
     let reference = try against.map { path throws(Failure) -> StatisticsScan.Reference in
       let files = try CheckpointFiles(path: path)
-      if logical.checkpoint.files.gguf != nil { return .gguf(try GGUFInput(files, isExact: true).source) }
-      return .model(try OriginalSource(files))
+      if logical.checkpoint.files.gguf != nil { return .gguf(try GGUFContents(files, isExact: true).source) }
+      return .model(try OriginalModel(files))
     }
     let total = items.reduce(0) { $0.addingSaturated(source.storedByteCount(of: $1)) }
     let progress = Progress("reading", total: total, style: progress)

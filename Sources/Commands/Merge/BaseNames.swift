@@ -6,11 +6,11 @@ import JSON
 /// Whether a base is the model that an adapter names as its own. Weights of another model of the same shapes fit as
 /// well, and the result means nothing.
 struct BaseNames {
-  private let model: ModelSource
+  private let model: StoredModel
   private let record: SourceRecord
   private let names: Set<String>
 
-  init(_ model: ModelSource) throws(Failure) {
+  init(_ model: StoredModel) throws(Failure) {
     self.model = model
     let path = model.checkpoint.path
     record = try SourceRecord(path: path)

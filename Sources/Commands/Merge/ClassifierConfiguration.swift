@@ -30,9 +30,9 @@ extension MergePlan.Classifier {
 
   /// Trainers save the model's configuration beside the adapter.
   private var ownConfiguration: JSONValue? {
-    guard let directory = adapter.directory, directory.contains(ModelSource.configName),
-      let bytes = try? directory.open(ModelSource.configName).contents(limit: ModelSource.configLimit)
+    guard let directory = adapter.directory, directory.contains(StoredModel.configName),
+      let bytes = try? directory.open(StoredModel.configName).contents(limit: StoredModel.configLimit)
     else { return nil }
-    return try? JSONValue(parsing: bytes, .python, file: ModelSource.configName)
+    return try? JSONValue(parsing: bytes, .python, file: StoredModel.configName)
   }
 }

@@ -32,13 +32,13 @@ public struct Merge: Sendable {
     if output.hasSuffix(".gguf") {
       return try mergeToGGUF(base, adapters: adapters, output: output, announce: announce)
     }
-    let model = try ModelSource(path: base)
+    let model = try StoredModel(path: base)
     do throws(Failure) {
       return try prepare(model, open(adapters, for: model)).run(into: output, announce: announce)
     } catch { throw model.located(error) }
   }
 
-  package func prepare(_ model: ModelSource, _ adapters: [Adapter]) throws(Failure) -> WriteRun {
+  package func prepare(_ model: StoredModel, _ adapters: [Adapter]) throws(Failure) -> WriteRun {
     try check(model)
     let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: scheme != nil)
@@ -80,7 +80,7 @@ public struct Merge: Sendable {
   }
 
   /// What makes it likely that the merge is not what was meant.
-  package func doubts(_ adapters: [Adapter], _ model: ModelSource) throws(Failure) -> [Warning] {
+  package func doubts(_ adapters: [Adapter], _ model: StoredModel) throws(Failure) -> [Warning] {
     let names = try BaseNames(model)
     var doubts: [Warning] = []
     for adapter in adapters {
@@ -90,7 +90,7 @@ public struct Merge: Sendable {
     return doubts
   }
 
-  package func check(_ model: ModelSource) throws(Failure) {
+  package func check(_ model: StoredModel) throws(Failure) {
     let path = model.checkpoint.path
     if model.isAdapter {
       throw Failure(.malformed, "is an adapter; the first path is that of the model that it was trained on", file: path)
@@ -119,7 +119,7 @@ public struct Merge: Sendable {
   }
 
   package func config(
-    of model: ModelSource, _ base: MergeBase, _ merged: MergePlan, _ target: FloatType?
+    of model: StoredModel, _ base: MergeBase, _ merged: MergePlan, _ target: FloatType?
   ) -> JSONValue? {
     guard var config = model.config else { return nil }
     if model.quantizationMethod == .fourBit, scheme == nil { config["quantization_config"] = nil }

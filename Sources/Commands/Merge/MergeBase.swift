@@ -19,7 +19,7 @@ package struct MergeBase {
   ///   - trainedAs: merge onto what this quantization leaves of the weights.
   ///   - isQuantizedAgain: whether linear weights are to be quantized after the merge, and therefore have to lie
   ///     `[outputs, inputs]`.
-  init(_ source: ModelSource, trainedAs: Quantize.Code?, isQuantizedAgain: Bool) throws(Failure) {
+  init(_ source: StoredModel, trainedAs: Quantize.Code?, isQuantizedAgain: Bool) throws(Failure) {
     let values = DequantizedSource(source.logical)
     let isPacked = values.tensors.indices.map(values.isPacked)
     let conv1D = source.transposedWeights
@@ -79,7 +79,7 @@ package struct MergeBase {
 
 extension RunInputs {
   /// A model, and adapters beside it.
-  init(_ model: ModelSource, _ adapters: [Adapter]) {
+  init(_ model: StoredModel, _ adapters: [Adapter]) {
     self.init(
       identities: model.identities + adapters.flatMap(\.identities), others: adapters.flatMap(\.files),
       checkUnchanged: model.checkpoint.checkUnchanged)

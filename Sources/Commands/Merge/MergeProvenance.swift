@@ -9,7 +9,7 @@ package struct MergeProvenance {
   private let entries: [JSONValue]
 
   /// - Throws: `malformed` when an adapter is given twice or is in the base already.
-  init(_ model: ModelSource, _ adapters: [Adapter], _ settings: MergeSettings) throws(Failure) {
+  init(_ model: StoredModel, _ adapters: [Adapter], _ settings: MergeSettings) throws(Failure) {
     var entries = try SourceRecord(path: model.checkpoint.path).options?["adapters"]?.array ?? []
     let known = Set(entries.compactMap { $0["xxh128"]?.string })
     var digests: [String: String] = [:]

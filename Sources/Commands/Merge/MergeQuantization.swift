@@ -19,7 +19,7 @@ struct MergeQuantization {
   let dispositions: [Disposition]?
 
   init(
-    _ model: ModelSource, _ base: MergeBase, _ merged: MergePlan, code: FourBitCode,
+    _ model: StoredModel, _ base: MergeBase, _ merged: MergePlan, code: FourBitCode,
     configuration: ModelConfiguration?
   ) throws(Failure) {
     if let existing = try Self.existing(model) {
@@ -69,7 +69,7 @@ struct MergeQuantization {
   }
 
   /// How a base in 4 bits is quantized.
-  private static func existing(_ model: ModelSource) throws(Failure) -> (
+  private static func existing(_ model: StoredModel) throws(Failure) -> (
     scheme: FourBitScheme, configuration: JSONValue
   )? {
     guard model.quantizationMethod == .fourBit else { return nil }

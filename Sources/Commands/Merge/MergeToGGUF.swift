@@ -12,7 +12,7 @@ extension Merge {
     _ base: String, adapters paths: [String], output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     // Values that are to be rounded again are not rounded before.
-    let model = try ModelSource(CheckpointFiles(path: base), blocksAs: .f32)
+    let model = try StoredModel(CheckpointFiles(path: base), blocksAs: .f32)
     do throws(Failure) {
       try check(model)
       let adapters = try open(paths, for: model)
@@ -21,7 +21,7 @@ extension Merge {
   }
 
   private func prepareGGUF(
-    _ model: ModelSource, _ adapters: [Adapter], name: String
+    _ model: StoredModel, _ adapters: [Adapter], name: String
   ) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: false)
@@ -31,7 +31,7 @@ extension Merge {
     let doubts = try doubts(adapters, model)
     guard let config = config(of: model, base, merged, target) else {
       throw Failure(
-        .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
+        .missing, "has no \(StoredModel.configName), which names the architecture", file: model.checkpoint.path)
     }
     let side = try SideFiles(of: model, adapters: adapters)
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()
@@ -60,7 +60,7 @@ extension Merge {
   }
 
   /// Adapters of PEFT, which are directories, and of llama.cpp, which are files.
-  package func open(_ paths: [String], for model: ModelSource) throws(Failure) -> [Adapter] {
+  package func open(_ paths: [String], for model: StoredModel) throws(Failure) -> [Adapter] {
     var adapters: [Adapter] = []
     var base: AdapterBase?
     for path in paths {

@@ -10,14 +10,14 @@ import Tokenizers
 /// A merged model about to be written as GGUF.
 struct MergedGGUF {
   private let merged: MergePlan
-  private let model: ModelSource
+  private let model: StoredModel
   /// Of the merged model.
   private let config: JSONValue
   private let side: SideFiles
   /// The merged model's tensors in the order of llama.cpp's converter.
   private let order: [Int]
 
-  init(_ merged: MergePlan, of model: ModelSource, config: JSONValue, side: SideFiles) {
+  init(_ merged: MergePlan, of model: StoredModel, config: JSONValue, side: SideFiles) {
     self.merged = merged
     self.model = model
     self.side = side
@@ -33,10 +33,10 @@ struct MergedGGUF {
     }
   }
 
-  func input() throws(Failure) -> GGUFInput {
+  func input() throws(Failure) -> GGUFContents {
     let source = SortedSource(merged.source, order: order)
     guard let base = model.gguf else {
-      return try GGUFInput(model, source, config: config, fileNames: side.names, sideFile: sideFile)
+      return try GGUFContents(model, source, config: config, fileNames: side.names, sideFile: sideFile)
     }
     return try input(source, base)
   }
@@ -44,7 +44,7 @@ struct MergedGGUF {
   private func sideFile(_ name: String) throws(Failure) -> [UInt8]? {
     if let made = side.contents(name) { return made }
     guard side.files.contains(where: { $0.name == name }) else { return nil }
-    return try side.open(name).contents(limit: GGUFInput.sideFileLimit)
+    return try side.open(name).contents(limit: GGUFContents.sideFileLimit)
   }
 
   /// Those of an adapter replace all that the base has.
@@ -58,13 +58,13 @@ struct MergedGGUF {
   // MARK: - Onto a base in GGUF
 
   /// Order, types and metadata stay those of the base, and the bytes of every tensor that no adapter touches.
-  private func input(_ source: SortedSource, _ base: GGUFModel) throws(Failure) -> GGUFInput {
+  private func input(_ source: SortedSource, _ base: GGUFModel) throws(Failure) -> GGUFContents {
     let stored = base.values.checkpoint
     let plan = try planGGUF(
       config: config, tensors: source.tensors, directoryName: model.directoryName
     ) { _ throws(Failure) in nil }
     let planned = try PlannedSource(source, plan.weights)
-    let plain = try GGUFInput.tensors(of: planned)
+    let plain = try GGUFContents.tensors(of: planned)
     let places = planned.tensors.map { stored.index(of: $0.name) }
     // What the base does not have comes last.
     let sequence = places.indices.sorted { (places[$0] ?? .max, $0) < (places[$1] ?? .max, $1) }
@@ -87,7 +87,7 @@ struct MergedGGUF {
     }
     var metadata = try metadata(stored.metadata, plan)
     let templateWarnings = try setChatTemplates(&metadata)
-    return GGUFInput(
+    return GGUFContents(
       source: SortedSource(planned, order: sequence), tensors: tensors, fixed: fixed, metadata: metadata,
       stored: stored, origins: origins, warnings: base.warnings + plan.warnings + templateWarnings,
       path: model.checkpoint.path, identities: model.checkpoint.identities,
@@ -118,7 +118,7 @@ struct MergedGGUF {
   }
 }
 
-extension ModelSource {
+extension StoredModel {
   /// The file that holds a logical tensor, or the codes of one.
   fileprivate func file(of position: Int) -> String { checkpoint.location(of: logical.items[position].payload).file }
 }

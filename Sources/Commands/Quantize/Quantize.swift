@@ -58,13 +58,13 @@ public struct Quantize: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try ModelSource(path: source)
+    let model = try StoredModel(path: source)
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
   }
 
-  package func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
+  package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     try model.refuseAdapter(Self.adapterReason)
     try model.checkQuantizable(forced: forcesRequantization)
@@ -113,7 +113,7 @@ public struct Quantize: Sendable {
     ]
   }
 
-  private func storageWarnings(_ model: ModelSource) -> [Warning] {
+  private func storageWarnings(_ model: StoredModel) -> [Warning] {
     guard storage != .uint8 else { return [] }
     return [
       "--quant-storage \(storage.rawValue): load with dtype=\(storage.rawValue) only (config.json says so); "
@@ -123,7 +123,7 @@ public struct Quantize: Sendable {
 
   // MARK: - config.json
 
-  private func config(of model: ModelSource, skip: [String]) -> JSONValue? {
+  private func config(of model: StoredModel, skip: [String]) -> JSONValue? {
     guard var config = model.config else { return nil }
     config["quantization_config"] = quantizationConfig(skip: skip)
     if storage != .uint8 {
@@ -188,7 +188,7 @@ extension FourBitCode {
   }
 }
 
-extension ModelSource {
+extension StoredModel {
   /// - Parameter forced: one in 4 bits, or in MLX's groups, is dequantized first.
   /// - Throws: `unsupported` for a source that is already quantized.
   func checkQuantizable(forced: Bool) throws(Failure) {

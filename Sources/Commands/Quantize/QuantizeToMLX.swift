@@ -32,7 +32,7 @@ public struct QuantizeToMLX: Sendable {
   }
 
   /// What makes the weights of a model again; nil for groups that are not known here.
-  package init?(of model: ModelSource) {
+  package init?(of model: StoredModel) {
     guard let stated = model.config?["quantization"] ?? model.config?["quantization_config"],
       let mode = GroupFormat.Mode(rawValue: stated["mode"]?.string ?? GroupFormat.Mode.affine.rawValue),
       let bits = stated["bits"]?.int, let groupSize = stated["group_size"]?.int,
@@ -49,13 +49,13 @@ public struct QuantizeToMLX: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try ModelSource(path: source)
+    let model = try StoredModel(path: source)
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
   }
 
-  package func prepare(_ model: ModelSource) throws(Failure) -> WriteRun {
+  package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
     try model.refuseAdapter(Quantize.adapterReason)
     let contents = try model.checkContents()
     try model.checkQuantizable(forced: forcesRequantization)
@@ -131,7 +131,7 @@ public struct QuantizeToMLX: Sendable {
   /// mlx-lm's converter casts everything to `torch_dtype`, where config.json has that member; F64 it does not know, and
   /// norms of GGUF have the type of F32 only because GGUF has no other.
   private func conversions(
-    _ tensors: [TensorInfo], _ model: ModelSource, _ config: JSONValue
+    _ tensors: [TensorInfo], _ model: StoredModel, _ config: JSONValue
   ) -> [Int: FloatType] {
     let wanted = config["torch_dtype"]?.string.flatMap(FloatType.init(torchName:)) ?? model.vectorType
     var conversions: [Int: FloatType] = [:]
@@ -143,9 +143,9 @@ public struct QuantizeToMLX: Sendable {
   }
 
   /// Settings that cannot be read are none, as they are for mlx-lm.
-  private func generation(_ model: ModelSource) throws(Failure) -> JSONValue? {
+  private func generation(_ model: StoredModel) throws(Failure) -> JSONValue? {
     let name = MLXModel.generationName
-    let bytes = try model.sideFile(name).contents(limit: ModelSource.configLimit)
+    let bytes = try model.sideFile(name).contents(limit: StoredModel.configLimit)
     return try? JSONValue(parsing: bytes, .python, file: name)
   }
 

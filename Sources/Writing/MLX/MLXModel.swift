@@ -122,7 +122,7 @@ package struct MLXModel {
   ) throws(Failure) {
     guard let experts = family.experts, !stacks.isEmpty else { return }
     guard let count = MLXFamily.member(experts.count, in: config)?.int, count > 0, count <= tensors.count else {
-      throw Failure(.malformed, "has no '\(experts.count)' that its tensors agree with", file: ModelSource.configName)
+      throw Failure(.malformed, "has no '\(experts.count)' that its tensors agree with", file: StoredModel.configName)
     }
     for position in weights.indices {
       guard let members = stacks[weights[position].planned.name.string] else { continue }

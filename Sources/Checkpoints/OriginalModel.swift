@@ -3,8 +3,8 @@ import Quantization
 package import Tensors
 
 /// The checkpoint that a quantized one is compared with.
-package struct OriginalSource: Sendable {
-  package let model: ModelSource
+package struct OriginalModel: Sendable {
+  package let model: StoredModel
   package let values: DequantizedSource
   /// Weights of `Conv1D`, which a plain checkpoint stores `[in, out]` and a quantized one `[out, in]`. Of a
   /// square one the shape does not tell.
@@ -13,9 +13,9 @@ package struct OriginalSource: Sendable {
   /// - Parameter isRaw: a GGUF model is meant under its own names.
   package init(_ files: CheckpointFiles, isRaw: Bool = false) throws(Failure) {
     if isRaw, case .gguf(let values) = files {
-      model = ModelSource(raw: values)
+      model = StoredModel(raw: values)
     } else {
-      model = try ModelSource(comparing: files)
+      model = try StoredModel(comparing: files)
     }
     values = DequantizedSource(model.logical)
     conv1D = model.transposedWeights

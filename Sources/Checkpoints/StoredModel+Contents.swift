@@ -4,7 +4,7 @@ package import GGUF
 package import JSON
 package import Tensors
 
-extension ModelSource {
+extension StoredModel {
   /// Refuses what no loader of the model's class takes.
   ///
   /// A GGUF model has been held to its family already; a file without a configuration, and an adapter beside one, are
@@ -120,7 +120,7 @@ package struct Contents {
 }
 
 /// A model in GGUF states its architecture; without it nothing opens it.
-package func checkArchitecture(_ values: GGUFValues) throws(Failure) {
+package func checkArchitecture(_ values: StoredGGUF) throws(Failure) {
   try checkArchitecture(values.checkpoint.metadata, file: values.checkpoint.files.first?.name)
 }
 

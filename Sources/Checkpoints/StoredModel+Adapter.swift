@@ -9,7 +9,7 @@ extension StoredCheckpoint {
   }
 }
 
-extension ModelSource {
+extension StoredModel {
   /// Whether its tensors are those of an adapter of PEFT, not of a model.
   package var isAdapter: Bool { checkpoint.isAdapter }
 

@@ -6,7 +6,7 @@ package import Quantization
 import Tensors
 
 /// A model as it lies on disk: weights, configuration, and the files beside them.
-public struct ModelSource: Sendable {
+public struct StoredModel: Sendable {
   package let checkpoint: any StoredCheckpoint
   /// The same as `checkpoint` for a model that lies in GGUF.
   package let gguf: GGUFModel?
@@ -57,7 +57,7 @@ public struct ModelSource: Sendable {
   }
 
   /// A GGUF model under its own names, without a configuration.
-  package init(raw values: GGUFValues) {
+  package init(raw values: StoredGGUF) {
     checkpoint = values
     gguf = nil
     logical = LogicalTensors(plain: values)

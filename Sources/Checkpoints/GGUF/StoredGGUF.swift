@@ -5,7 +5,7 @@ package import Tensors
 
 /// The tensors of a GGUF model under the names they have there, read as values: blocks are decoded to F32, everything
 /// else is as it is stored.
-package struct GGUFValues: StoredCheckpoint {
+package struct StoredGGUF: StoredCheckpoint {
   package let checkpoint: GGUFCheckpoint
   package let tensors: [TensorInfo]
 

@@ -9,7 +9,7 @@ import Tokenizers
 import TypeMixtures
 
 /// A model about to be written as GGUF: names, shapes, metadata and values, whatever they come from.
-package struct GGUFInput {
+package struct GGUFContents {
   /// One tensor for each of `tensors`.
   package let source: any TensorSource
   /// As they would be written with nothing quantized.
@@ -34,18 +34,18 @@ package struct GGUFInput {
   static let sideFileLimit = 256 << 20
 }
 
-extension GGUFInput {
+extension GGUFContents {
   /// - Parameter isExact: weights that are in 4 bits are read as F32, for what is to be rounded again.
   package init(_ files: CheckpointFiles, isExact: Bool) throws(Failure) {
     switch files {
     case .gguf(let values):
       try checkArchitecture(values)
       try self.init(values)
-    case .safetensors: try self.init(ModelSource(files), isExact: isExact)
+    case .safetensors: try self.init(StoredModel(files), isExact: isExact)
     }
   }
 
-  package init(_ values: GGUFValues) throws(Failure) {
+  package init(_ values: StoredGGUF) throws(Failure) {
     source = values
     let tensors = values.checkpoint.tensors
     self.tensors = tensors
@@ -67,11 +67,11 @@ extension GGUFInput {
   }
 
   /// A Hugging Face model, under the names and in the arrangement that llama.cpp expects.
-  package init(_ model: ModelSource, isExact: Bool) throws(Failure) {
+  package init(_ model: StoredModel, isExact: Bool) throws(Failure) {
     try model.refuseAdapter(Quantize.adapterReason)
     guard let config = model.config else {
       throw Failure(
-        .missing, "has no \(ModelSource.configName), which names the architecture", file: model.checkpoint.path)
+        .missing, "has no \(StoredModel.configName), which names the architecture", file: model.checkpoint.path)
     }
     if case .other(let method) = model.quantizationMethod {
       throw Failure(
@@ -98,7 +98,7 @@ extension GGUFInput {
   ///   - fileNames: of what goes along with the model.
   ///   - sideFile: the content of such a file, nil when there is none.
   package init(
-    _ model: ModelSource, _ base: any TensorSource, config: JSONValue, fileNames: [String],
+    _ model: StoredModel, _ base: any TensorSource, config: JSONValue, fileNames: [String],
     sideFile: (String) throws(Failure) -> [UInt8]?
   ) throws(Failure) {
     let plan = try planGGUF(
@@ -109,7 +109,7 @@ extension GGUFInput {
     let source = try PlannedSource(base, plan.weights)
     let tensors = try Self.tensors(of: source)
     var pairs = plan.metadata
-    let fileType = GGUFInput.prevailingType(of: tensors).fileType ?? 0
+    let fileType = GGUFContents.prevailingType(of: tensors).fileType ?? 0
     pairs.insert((Self.fileTypeKey, .uint32(fileType)), at: min(plan.fileTypePosition, pairs.count))
     pairs.append(("general.quantization_version", .uint32(GGUFMetadata.quantizationVersion)))
     self.source = source
@@ -173,7 +173,7 @@ package struct SortedSource: TensorSource {
   }
 }
 
-extension ModelSource {
+extension StoredModel {
   /// The last component of the model's real path.
   package var directoryName: String {
     let name = FileName.last(of: checkpoint.path)

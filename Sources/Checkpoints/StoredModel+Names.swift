@@ -1,7 +1,7 @@
 package import Architectures
 import Tensors
 
-extension ModelSource {
+extension StoredModel {
   /// What the model class calls each logical tensor.
   package var names: ParameterNames {
     ParameterNames(logical.items.map { logical.info($0).name }, configuration: configuration)
