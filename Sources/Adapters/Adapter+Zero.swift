@@ -3,7 +3,7 @@ import Quantization
 import Tensors
 
 extension Adapter {
-  /// What is to be said of an adapter that has deltas, all of them zero; nil where one is not.
+  /// A warning that all deltas of the adapter are zero; nil where one is not, or where it has none.
   ///
   /// B is zero when training begins, so an adapter that was saved too early, or whose training did nothing, has it so.
   package func zeroWarning() throws(Failure) -> String? {

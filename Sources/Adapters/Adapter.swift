@@ -5,15 +5,15 @@ public import Tensors
 /// A LoRA adapter: configuration and tensors under the names that PEFT gives them. Opening reads configuration and
 /// headers, no data.
 public final class Adapter: Sendable {
-  /// As the user named it.
+  /// The adapter's path as the user named it.
   public let path: String
   /// The last component of the path, to call it by.
   public let name: String
   public let configuration: AdapterConfiguration
   public let source: any TensorSource
-  /// Of `adapter_config.json` and what lies beside it; nil for an adapter in another form.
+  /// The directory of `adapter_config.json` and the files beside it; nil for an adapter in another form.
   public let directory: InputDirectory?
-  /// Those that hold the weights.
+  /// The files that hold the weights.
   public let files: [InputFile]
   public let warnings: [Warning]
 
@@ -138,7 +138,7 @@ public final class Adapter: Sendable {
 
   var tensors: [TensorInfo] { source.tensors }
 
-  /// What may not be the output of anything.
+  /// Identities of the adapter's directory or files, which no output may replace.
   public var identities: [FileIdentity] { directory.map { [$0.identity] } ?? files.map(\.identity) }
 
   /// The file of the weights, for messages.

@@ -25,9 +25,9 @@ public struct AdapterConfiguration: Sendable {
   public let layerReplication: [Range<Int>]
   /// Tokens whose embedding was trained, by module; "" stands for the input embedding.
   public let trainableTokens: [(module: String, rows: [Int])]
-  /// Of QA-LoRA: inputs that share a column of A.
+  /// QA-LoRA's group size: the number of inputs that share a column of A.
   public let groupSize: Int?
-  /// Of block-diagonal LoRA: which modules' A or B is stored as its blocks.
+  /// The modules whose A or B is stored as its diagonal blocks, in block-diagonal LoRA.
   public let blocks: BlockDiagonal?
   /// MiCA rounds the delta to the weight's dtype before it adds it.
   public let roundsDelta: Bool
@@ -100,7 +100,7 @@ public struct AdapterConfiguration: Sendable {
     alphas = try fields.patterns("alpha_pattern") { value in value.double.flatMap { $0 >= 0 ? $0 : nil } }
   }
 
-  /// What the configuration says of one module, by its path in the model.
+  /// The rank of one module and the scale of its B·A, by the module's path in the model.
   ///
   /// The scale is α/r, or α/√r for rank-stabilized LoRA. The first pattern that matches counts, in the order
   /// of the file.

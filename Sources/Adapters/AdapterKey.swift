@@ -9,9 +9,9 @@ struct AdapterKey: Sendable, Equatable {
     case replacement(parameter: String)
     /// Absolute rows of an embedding.
     case tokenRows
-    /// Of no use once training has ended.
+    /// A tensor of no use once training has ended.
     case ignored
-    /// Of a kind that is not known here.
+    /// A tensor of a kind that is not known here.
     case unknown
   }
 

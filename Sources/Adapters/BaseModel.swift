@@ -1,6 +1,6 @@
 public import Tensors
 
-/// What a merge must know of the model that adapters are merged into.
+/// The facts about a base model that a merge of adapters needs.
 public struct BaseModel: Sendable {
   /// A tensor of the base, in the order of `source`.
   public struct Entry: Sendable {

@@ -4,7 +4,7 @@ import Bytes
 public enum Combination: String, Sendable, CaseIterable {
   /// The deltas are added.
   case sum
-  /// Of A and of B the largest values are kept, then those that agree in sign with the majority are averaged.
+  /// Keeps the largest values of A and of B, then averages those that agree in sign with the majority.
   case ties
   /// As `ties`, with values dropped at random and the rest enlarged.
   case dareTies = "dare_ties"

@@ -2,7 +2,7 @@ import Bytes
 import Quantization
 import Synchronization
 
-/// What one group of factors adds to a tensor.
+/// The delta that one group of factors adds to a tensor.
 struct LowRankDelta: Sendable {
   let factors: FactorSource
   /// Multiplies the product; 1 when the factors have been combined.
@@ -79,9 +79,9 @@ final class FactorCache: Sendable {
   }
 
   private let state = Mutex(State())
-  /// What is kept beyond what is in use.
+  /// The most bytes of factors that stay loaded, unless a single entry has more.
   private static let byteLimit = 48 << 20
-  /// The smallest are searched longer than they take to load.
+  /// The most entries kept: a longer search would take more time than loading the smallest again.
   private static let countLimit = 1024
 
   /// Loading under the lock: whoever else asks meanwhile mostly asks for the same.

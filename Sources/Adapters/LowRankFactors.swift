@@ -6,7 +6,7 @@ import Tensors
 /// The two factors of a delta in 32 bits, ready to be multiplied: for each expert A `[rank, inputs]` and B
 /// `[outputs, rank]`. A plain layer is one expert.
 final class LowRankFactors: Sendable {
-  /// What the factors measure.
+  /// The sizes of the factors.
   struct Shape: Sendable, Hashable {
     var experts = 1
     var rank: Int

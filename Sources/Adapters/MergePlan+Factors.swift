@@ -1,7 +1,7 @@
 package import Bytes
 import Tensors
 
-/// What an adapter adds to one tensor of a model, as the factors that it was trained as: `scale · B · A`.
+/// An adapter's update of one tensor of a model as the factors that were trained: `scale · B · A`.
 package struct TensorFactors: Sendable {
   package enum Values: Sendable {
     /// A tensor of the adapter, by position.
@@ -11,7 +11,7 @@ package struct TensorFactors: Sendable {
 
   /// Position in the base's tensors.
   package var tensor: Int
-  /// Of a stack; nil for a matrix.
+  /// The number of matrices in a stack; nil for a single matrix.
   package var experts: Int?
   package var rank: Int
   package var inputs: Int
@@ -26,8 +26,8 @@ package struct TensorFactors: Sendable {
 }
 
 extension MergePlan {
-  /// What the adapter does, tensor by tensor. Copies of the base's own values, which PEFT saves beside the factors of
-  /// embeddings, do nothing.
+  /// The adapter's low-rank updates, one for each tensor that it changes. Copies of the base's own values, which PEFT
+  /// saves beside the factors of embeddings, are left out.
   ///
   /// - Throws: `unsupported` when it does more to the model than low-rank updates of matrices.
   package func factors(of adapter: Adapter) throws(Failure) -> [TensorFactors] {

@@ -1,21 +1,21 @@
 public import Bytes
 public import Quantization
 
-/// What a merge will write, decided from headers and configurations alone.
+/// The tensors that a merge will write, decided from headers and configurations alone.
 public struct MergePlan: Sendable {
   /// One adapter's part in one tensor.
   public struct Change: Sendable {
     /// Position in `source.tensors`.
     public var tensor: Int
     public var adapter: String
-    /// What B·A is multiplied by; nil when the adapter replaces values.
+    /// The factor on B·A; nil when the adapter replaces values.
     public var scale: Double?
   }
 
   public let source: MergedSource
-  /// In the order of the tensors.
+  /// The adapters' changes, in the order of the tensors.
   public let changes: [Change]
-  /// Of the input embedding, when it is not the base's.
+  /// The number of rows of the input embedding, when it is not the base's.
   public let vocabularySize: Int?
   /// False when input and output embedding, tied in the base, differ from now on.
   public let staysTied: Bool
@@ -30,7 +30,7 @@ public struct MergePlan: Sendable {
     public var architecture: String
     /// Rows of the head; nil where they are not labels.
     public var labels: Int?
-    /// What has it.
+    /// The adapter that brought the head.
     public var adapter: Adapter
   }
 

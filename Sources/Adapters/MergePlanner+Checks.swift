@@ -1,7 +1,7 @@
 import Bytes
 
 extension MergePlanner {
-  /// What a factor stored as its blocks measures when they stand on a diagonal.
+  /// Widens the shape of a factor that is stored as its blocks to that of the block-diagonal matrix.
   func spread(
     _ a: inout [Int], _ b: inout [Int], over blocks: AdapterConfiguration.BlockDiagonal, _ target: Target
   ) throws(Failure) {

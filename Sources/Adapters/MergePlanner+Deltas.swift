@@ -11,7 +11,7 @@ extension MergePlanner {
     var isParameter: Bool
     var home: Home
 
-    /// What the patterns of ranks and alphas are compared with.
+    /// The path that the patterns of ranks and alphas are compared with.
     var path: String { isParameter ? "\(module.path).\(parameter)" : module.path }
   }
 

@@ -104,7 +104,7 @@ extension MergePlanner {
 
   // MARK: - New rows
 
-  /// What a tied model has of one side before it is adapted, it has of the other: an adapter of the head alone brings a
+  /// Makes an adapter's copy of one tied embedding stand for the other too: an adapter of the head alone brings a
   /// copy of the rows that both had when training began.
   mutating func shareStorage() throws(Failure) {
     sharesStorage = true

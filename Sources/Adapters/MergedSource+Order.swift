@@ -35,7 +35,7 @@ extension MergedSource {
     return terms.sorted { $0.precedes($1, lengths: lengths) }
   }
 
-  /// What is added to a bias.
+  /// The vectors that are added to a bias, by rising scale, then by value.
   func orderedVectors(of item: MergedTensor) throws(Failure) -> [(scale: Float, values: [Float])] {
     var vectors: [(scale: Float, values: [Float])] = []
     for vector in item.vectors { vectors.append((vector.scale, try vector.adapter.floats(of: vector.tensor))) }

@@ -22,7 +22,7 @@ public struct MergedTensor: Sendable {
   var rows: [(adapter: Adapter, tensor: Int, rowOf: [Int: Int])] = []
   /// Whether deltas are added to those rows, not replaced by them.
   var rowsComeFirst = false
-  /// What the delta is rounded to before it is added; f32 leaves it as it is.
+  /// The dtype to which the delta is rounded before it is added; f32 leaves it as it is.
   var deltaType = FloatType.f32
 
   init(info: TensorInfo, origin: Origin) {

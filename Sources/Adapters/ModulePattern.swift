@@ -8,8 +8,8 @@ struct ModulePattern: Sendable {
   static let lengthLimit = LinearPattern.lengthLimit
 
   private enum Form: Sendable {
-    /// Of a pattern without anything but characters and dots, the way most are written: what a path must end with,
-    /// nil for any character.
+    /// A pattern of only characters and dots, as most are: the characters that a path must end with, nil for any
+    /// character.
     case literal([Unicode.Scalar?])
     case pattern(LinearPattern)
   }

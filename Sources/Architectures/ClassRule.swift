@@ -1,4 +1,4 @@
-/// What a module or parameter of a model class is, as `Rules/rules.txt` says it.
+/// The kind of a module or parameter of a model class, as `Rules/rules.txt` gives it.
 enum ModuleKind: UInt8, Sendable {
   case linear = 0x4C  // L
   case conv1D = 0x43  // C

@@ -1,6 +1,6 @@
 public import Patterns
 
-/// What the user wants left in 16 bits besides what transformers leaves.
+/// A choice of weights that the user wants left in 16 bits besides those that transformers leaves.
 public enum Keep: Sendable, Equatable {
   /// Module paths (`model.layers.*.mlp.down_proj`), as the checkpoint or as the model names them.
   case glob(Glob)

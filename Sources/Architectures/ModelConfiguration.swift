@@ -1,4 +1,4 @@
-/// What `config.json` says that decides which weights are linear layers.
+/// The members of `config.json` that decide which weights are linear layers.
 public struct ModelConfiguration: Sendable {
   /// `architectures[0]`: the class that wrote the checkpoint and will load it.
   public var architecture: String?

@@ -40,7 +40,7 @@ struct NamePattern: Sendable {
 
   struct Match {
     var range: Range<Int>
-    /// What the first group matched.
+    /// The bytes that the first group matched.
     var group: Range<Int>?
   }
 

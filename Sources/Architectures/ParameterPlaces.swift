@@ -1,10 +1,10 @@
 public import Tensors
 
-/// What a tensor of a checkpoint is in the model that loads it.
+/// The place of a checkpoint's tensor in the model that loads it.
 public struct ParameterPlace: Sendable, Equatable {
   /// The parameter's name in the model; the tensor's own name where nothing is known.
   public var parameter: String
-  /// With experts that are stored one by one and stacked when they are loaded: which of them it is.
+  /// The expert, where experts are stored one by one and stacked when they are loaded.
   public var part: Part?
   /// The weight of a `Conv1D`, which lies `[inputs, outputs]`.
   public var isConv1D = false

@@ -1,7 +1,7 @@
 extension Planner {
-  /// What transformers 4 takes for linear besides: routers, subclasses, experts that are modules of their own, and
-  /// modules under the checkpoint's names, which are those of its classes. Without an entry it makes 4-bit modules of
-  /// them, and does not find their statistics.
+  /// Lists modules that transformers 4 takes for linear besides: routers, subclasses, experts that are modules of
+  /// their own, and modules under the checkpoint's names, which are those of its classes. Without an entry it makes
+  /// 4-bit modules of them, and does not find their statistics.
   ///
   /// - Parameter name: of a tensor that stays as it is.
   mutating func alsoSkip(_ placement: Placement, _ name: [UInt8]) {
@@ -87,7 +87,7 @@ extension Planner {
 }
 
 extension RuleText {
-  /// What transformers 4 calls a head that has another name in 5, which renames it.
+  /// Names of heads in transformers 4 that transformers 5 renames.
   private static let formerHeads = ["embed_out"].map { Array($0.utf8) }
 
   /// Paths of the linear layers that the classes with a head put beside a base model: of `LlamaModel`, `lm_head`,

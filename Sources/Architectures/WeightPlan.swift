@@ -8,7 +8,7 @@ public enum LoaderTarget: Sendable, Equatable {
   case transformers4
 }
 
-/// What happens to one tensor.
+/// The treatment of one tensor in quantization.
 public enum Disposition: Sendable, Equatable {
   /// The weight of an `nn.Linear`, `[out, in]`.
   case quantize

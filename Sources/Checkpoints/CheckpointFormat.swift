@@ -2,7 +2,7 @@ import Adapters
 package import Bytes
 import GGUF
 
-/// What a path holds, told from its content and never from the ending of its name.
+/// The kind of model files at a path, told from their content and never from the ending of a name.
 package enum CheckpointFormat: Sendable, Equatable {
   /// A file that is no other of these. Opening it says what it is when it is no safetensors.
   case safetensorsFile

@@ -37,7 +37,7 @@ package struct LogicalTensors: Sendable {
     self.problems = problems
   }
 
-  /// What is physically there.
+  /// Takes every stored tensor as a logical tensor of its own, packed or not.
   package init(plain checkpoint: any StoredCheckpoint) {
     self.init(checkpoint: checkpoint, items: checkpoint.tensors.indices.map(LogicalTensor.plain), problems: [])
   }

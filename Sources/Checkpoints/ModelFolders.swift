@@ -12,8 +12,8 @@ struct ModelFolders {
   /// Folders, and things in those that belong to the model, that do not.
   private(set) var left: [String] = []
 
-  /// What tools keep beside a model and no loader of it reads: other forms of the same weights, states of training,
-  /// logs. `checkpoint-500` and the like begin so.
+  /// Folders that tools keep beside a model and no loader of it reads: other forms of the same weights, states of
+  /// training, logs. `checkpoint-500` and the like begin so.
   private static let foreign: Set = [
     "original", "onnx", "openvino", "coreml", "tflite", "gguf", "runs", "logs", "wandb", "__pycache__",
   ]
@@ -79,7 +79,7 @@ struct ModelFolders {
   }
 }
 
-/// What a model's JSON says of the folders beside it.
+/// References of a model's JSON files to the folders beside it.
 private struct FolderReferences {
   /// Named as wholes, where that means a folder.
   private(set) var folders: Set<String> = []

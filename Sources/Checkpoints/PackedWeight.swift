@@ -12,7 +12,7 @@ package protocol PackedWeight: Sendable {
   var parts: [Int] { get }
   /// Its dtype in lists, such as `NF4`.
   var typeName: String { get }
-  /// What packed it, such as `bitsandbytes-nf4`.
+  /// The method that packed the weight, such as `bitsandbytes-nf4`.
   var scheme: String { get }
 
   /// Computes some of the values.

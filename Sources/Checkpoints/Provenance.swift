@@ -1,11 +1,11 @@
 import Bytes
 package import JSON
 
-/// What a checkpoint was made from and by which command, as its manifest says.
+/// The origin of a checkpoint and the command that made it, as its manifest says.
 package struct Provenance: Sendable {
   /// The verb, such as `quantize`.
   package let operation: String
-  /// What it was made from, and what that was made from: the nearest first.
+  /// Names of the model that it was made from, and of those that that one was made from: the nearest first.
   package let origins: [String]
   let options: JSONValue
 

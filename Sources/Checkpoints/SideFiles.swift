@@ -96,7 +96,7 @@ package struct SideFiles: Sendable {
   /// One more file of the model's directory, unchanged.
   package mutating func add(_ name: String, in directory: InputDirectory) { files.append((name, directory)) }
 
-  /// Of a file that lies nowhere.
+  /// The contents of a file that was made in memory; nil for one on disk.
   package func contents(_ name: String) -> [UInt8]? { made[name] }
 
   package func size(_ name: String) throws(Failure) -> Int {

@@ -11,7 +11,7 @@ package struct SimulatedSource: TensorSource {
   private let weights: Set<Int>
   private let format: FourBitFormat
   private let statistics = Statistics()
-  /// Of the values, read at a time: a multiple of every block size in every type.
+  /// Bytes of values read at a time: a multiple of every block size in every type.
   private static let pieceByteCount = 512 * 1024
 
   /// - Parameter weights: positions of matrices in the orientation in which they are quantized.
@@ -92,7 +92,7 @@ package struct SimulatedSource: TensorSource {
     return restored
   }
 
-  /// Of the tensors under way: computed once, by whoever needs them first.
+  /// The absmax of the tensors under way: computed once, by whoever needs them first.
   private final class Statistics: Sendable {
     private let known = Mutex<[(index: Int, absmax: [Float])]>([])
 

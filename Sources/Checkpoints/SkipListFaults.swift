@@ -3,8 +3,8 @@ import JSON
 import Tensors
 
 extension Contents {
-  /// What breaks the loading of a 4-bit checkpoint: a quantized module that the skip list names, or a linear one in
-  /// floating point that it does not.
+  /// Modules that break the loading of a 4-bit checkpoint: a quantized one that the skip list names, or a linear one
+  /// in floating point that it does not.
   ///
   /// Without a list, when the loader's own default holds, a module in floating point is one that is quantized in
   /// another layer.

@@ -1,16 +1,16 @@
 package import Bytes
 package import JSON
 
-/// What a model is called, and what its own manifest says it was made from.
+/// A model's name, and the origins that its own manifest records.
 ///
 /// A manifest's options begin with `"source"`, the last component of the source's path or its name on the Hugging Face
 /// hub, and `"lineage"`, what that was made from itself, the nearest first.
 package struct SourceRecord {
   /// nil for a path that tells nothing.
   package let name: String?
-  /// Of the model's manifest: nearest first.
+  /// The origins by the model's manifest: nearest first.
   package let origins: [String]
-  /// What made the model, by its manifest, such as `quantize`.
+  /// The verb that made the model, by its manifest, such as `quantize`.
   package let operation: String?
   /// `options` of the model's manifest; nil when it has none or it cannot be read.
   package let options: JSONValue?
@@ -62,7 +62,7 @@ package struct SourceRecord {
     return "\(name[..<dash.lowerBound])/\(name[dash.upperBound...])"
   }
 
-  /// What two names are compared by: without organisation and directories.
+  /// The last component of a name, by which two names are compared: without organisation and directories.
   package static func lastComponent(of name: String) -> String {
     let name = hubName(name) ?? name
     return name.split { $0 == "/" || $0 == "\\" }.last.map(String.init) ?? name

@@ -6,7 +6,7 @@ package import Tensors
 
 /// A model's tensors as they lie in files of one format.
 package protocol StoredCheckpoint: TensorSource {
-  /// What lies on disk, whatever has been made of it.
+  /// The files on disk as they are, with nothing dequantized or renamed.
   var files: CheckpointFiles { get }
   /// `safetensors` or `gguf`.
   var container: String { get }
@@ -18,7 +18,7 @@ package protocol StoredCheckpoint: TensorSource {
   var directory: InputDirectory? { get }
   /// Names of the files that hold tensors, relative to the directory.
   var fileNames: [String] { get }
-  /// What is worth knowing and not an error, one line each.
+  /// Findings that are worth knowing and no errors, one line each.
   var warnings: [Warning] { get }
   /// Device, inode and times of every file, as when it was opened.
   var identities: [FileIdentity] { get }
@@ -30,7 +30,7 @@ package protocol StoredCheckpoint: TensorSource {
   /// The open file and the offset in it of a tensor whose bytes are there as `read` gives them; nil when they are
   /// computed.
   func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)?
-  /// What the files say of themselves.
+  /// The metadata that the files hold.
   ///
   /// - Parameter isWhole: long arrays element by element, not by their type and count.
   func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry]
@@ -44,7 +44,7 @@ package protocol StoredCheckpoint: TensorSource {
 package struct MetadataEntry: Sendable {
   package var key: String
   package var json: JSONValue
-  /// In a format that has types.
+  /// The value's type, in a format that has types.
   package var type: String?
   package var text: String
 }

@@ -2,7 +2,7 @@ package import Architectures
 import Tensors
 
 extension StoredModel {
-  /// What the model class calls each logical tensor.
+  /// The name of each logical tensor in the model class.
   package var names: ParameterNames {
     ParameterNames(logical.items.map { logical.info($0).name }, configuration: configuration)
   }

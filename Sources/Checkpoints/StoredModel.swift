@@ -125,7 +125,7 @@ public struct StoredModel: Sendable {
     name == Manifest.fileName || name == Manifest.checksumsName
   }
 
-  /// What may not be the output, nor contain it.
+  /// Identities of the directory or files that the output may not be, nor contain.
   package var identities: [FileIdentity] {
     checkpoint.directory.map { [$0.identity] } ?? checkpoint.identities
   }
@@ -151,10 +151,10 @@ public struct StoredModel: Sendable {
     }
   }
 
-  /// What decides which weights are linear layers.
+  /// The part of `config.json` that decides which weights are linear layers.
   package var configuration: ModelConfiguration { config.map(ModelConfiguration.init) ?? ModelConfiguration() }
 
-  /// What a loader casts vectors to; nil where they lie in a type of their own choice.
+  /// The dtype to which a loader casts vectors; nil where they are stored in a type of their own choice.
   ///
   /// GGUF has them in F32 only. A loader takes those of a quantized checkpoint as they are, and cannot multiply what a
   /// norm in F32 gives out with the 16 bits of the output embedding.

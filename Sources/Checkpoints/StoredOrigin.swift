@@ -1,6 +1,6 @@
 /// Which stored tensors of a checkpoint the bytes of a tensor come from.
 package enum StoredOrigin: Sendable, Equatable {
-  /// What is read is what is stored, byte for byte.
+  /// The bytes are those of this stored tensor, unchanged.
   case stored(Int)
   /// Computed piece by piece from this one, whose bytes the source hands on as it reads them.
   case traced(Int)

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// What each block of a computation found, put down by the workers and read in the order of the blocks.
+/// The results of the blocks of a computation, set by the workers and read in the order of the blocks.
 package final class BlockResults<Value: Sendable>: Sendable {
   private let values: Mutex<[Value?]>
 

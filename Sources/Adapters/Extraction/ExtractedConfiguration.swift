@@ -6,7 +6,7 @@ package struct ExtractedConfiguration: Sendable {
   static let peftVersion = "0.21.2"
 
   package var rank: Int
-  /// As the user named it.
+  /// The base model as the user named it.
   package var base: String
   /// Ends of module paths, or one regular expression that matches whole paths.
   package var targets: Targets
@@ -16,7 +16,7 @@ package struct ExtractedConfiguration: Sendable {
   package var hasBiases = false
   package var tiesWeights = false
   package var taskType: String?
-  /// What the rank divides. An extracted adapter has its singular values in the factors: the scale is α/r = 1.
+  /// LoRA's α. An extracted adapter has its singular values in the factors: the scale is α/r = 1.
   package var alpha: JSONValue
   /// Ranks and alphas of modules that differ, by a pattern of their path.
   package var ranks = JSONObject()

@@ -42,7 +42,7 @@ struct ClassContents {
   /// Members of config.json that say how many numbers follow a path.
   private(set) var counts: [[UInt8]: String] = [:]
   private(set) var choices: [Choice] = []
-  /// What members stand for that are null or not there: the first that is known.
+  /// The default sizes of members that are null or absent; the first that is known counts.
   private(set) var defaults: [String: [ConfiguredSize]] = [:]
   /// Biases that are there only where a member is true.
   private(set) var switches: [[UInt8]: Switch] = [:]

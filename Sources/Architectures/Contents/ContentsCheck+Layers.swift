@@ -1,7 +1,7 @@
 import Bytes
 import Tensors
 
-/// What layers have that is of no use, or is not the same in all of them.
+/// Checks for layers with tensors of no use, and for layers that differ from each other.
 extension ContentsCheck {
   /// Biases that the configuration turns off, and layers beyond those that it counts.
   mutating func addSurplus(_ member: (String) -> Int?) {

@@ -129,7 +129,7 @@ extension ContentsCheck {
     }
   }
 
-  /// What comes together: with one of a module's tensors, the module is there.
+  /// Checks groups of tensors that come together: with one of a module's tensors, the module is there.
   private mutating func checkRootGroups(_ members: [[UInt8]]) {
     var groups: [Int: [[UInt8]]] = [:]
     for pattern in members {
@@ -166,7 +166,7 @@ extension ContentsCheck {
     rule.kinds.filter { $0.value == .outputEmbedding }.map { $0.key + Array(".weight".utf8) }
   }
 
-  /// Of the output embeddings that are stored.
+  /// The shapes of the output embeddings that are stored.
   private var headShapes: [[ConfiguredSize]] {
     headWeights.filter { present[$0] != nil }.compactMap { contents.parameters[$0]?.shape }
   }

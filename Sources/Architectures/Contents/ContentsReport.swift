@@ -1,7 +1,7 @@
 public import Bytes
 public import Tensors
 
-/// What a checkpoint lacks, or has otherwise than the model class that is to load it.
+/// The tensors that a checkpoint lacks, or has otherwise than the model class that is to load it.
 public struct ContentsReport: Sendable, Equatable {
   public struct Fault: Sendable, Equatable {
     public var tensor: String
@@ -17,9 +17,9 @@ public struct ContentsReport: Sendable, Equatable {
 
   public init() {}
 
-  /// What no loader takes: the first few of each kind.
+  /// Faults with which no loader takes the checkpoint: the first few of each kind.
   public internal(set) var faults: [Fault] = []
-  /// All of them, those that are not in `faults` too.
+  /// The number of all faults, those that are not in `faults` too.
   public internal(set) var faultCount = 0
   /// One line each, no full stop.
   public internal(set) var warnings: [Warning] = []

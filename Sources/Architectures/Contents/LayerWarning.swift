@@ -6,7 +6,7 @@ enum LayerSurvey {
   case all
   /// The class may have layers of several kinds: what most have, or half of them if the others have nothing else.
   case most
-  /// What any has, if the others have nothing else instead.
+  /// A tensor that any layer has is expected of all layers, unless the others have something else instead.
   case alike
 }
 

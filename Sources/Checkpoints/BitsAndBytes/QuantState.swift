@@ -7,7 +7,7 @@ package import Tensors
 package struct QuantState: Sendable, Equatable {
   package var code: FourBitCode
   package var blockSize: Int
-  /// What dequantization yields.
+  /// The dtype of the dequantized weight.
   package var type: FloatType
   package var shape: [Int]
   /// Present with double quantization: the mean that was subtracted from every absmax.

@@ -72,7 +72,7 @@ package struct GGUFModel: StoredCheckpoint {
   package var files: CheckpointFiles { .gguf(values) }
   package var container: String { "gguf" }
   package var path: String { values.path }
-  /// What lies beside a GGUF file is not part of the model.
+  /// Always nil: files beside a GGUF file are not part of the model.
   package var directory: InputDirectory? { nil }
   package var fileNames: [String] { values.fileNames }
   package var identities: [FileIdentity] { values.identities }
@@ -90,12 +90,12 @@ package struct GGUFModel: StoredCheckpoint {
     return try values.place(of: origin)
   }
 
-  /// As in the GGUF file.
+  /// The type that the tensor has in the GGUF file.
   package func typeName(of index: Int) -> String {
     planned.weights[index].source.positions.first.map(values.typeName) ?? tensors[index].type.name
   }
 
-  /// Of an expert, its part of the bytes of all.
+  /// Bytes of the tensor in the file; for an expert of a stack, its part of the stack's bytes.
   package func storedByteCount(of index: Int) -> Int { planned.storedByteCount(of: index) }
 
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
@@ -104,7 +104,7 @@ package struct GGUFModel: StoredCheckpoint {
 }
 
 extension PlannedWeight.Source {
-  /// Of the tensors that it is made of.
+  /// Positions of the tensors that the weight is made of.
   package var positions: [Int] {
     switch self {
     case .stored(let index), .part(of: let index, index: _): [index]

@@ -41,7 +41,7 @@ extension MLXFamily {
     return weights
   }
 
-  /// Of several beginnings that have one in mlx-lm, the first is what transformers writes.
+  /// The name in transformers; where several prefixes became the same one in mlx-lm, with the first of them.
   private func original(_ name: String) -> String {
     for (old, new) in prefixes where name.hasPrefix(new) { return old + name.dropFirst(new.count) }
     return name

@@ -32,11 +32,11 @@ package struct MLXFamily: Sendable {
   /// The class of transformers.
   package var architecture: String
   package var head: Head
-  /// Ends of the paths of modules that have always a bias.
+  /// Ends of the paths of modules that always have a bias.
   package var biased: [String] = []
-  /// Of those that have one where the configuration says so.
+  /// Ends of the paths of modules that have a bias where the configuration says so.
   package var maybeBiased: [String] = []
-  /// Of those that get 8 bits in groups of 64 whatever the others get.
+  /// Ends of the paths of modules that get 8 bits in groups of 64 whatever the others get.
   package var eightBit: [String] = []
   package var experts: Experts?
   /// Members of config.json that mlx-lm cannot do without and transformers 5 writes under other names.

@@ -2,11 +2,11 @@ import Bytes
 import JSON
 import Quantization
 
-/// What `quantization` in config.json says of weights in MLX's groups: the format of most, and of modules by path their
-/// own, or that they are in none.
+/// The formats of weights in MLX's groups by `quantization` in config.json: that of most, and for modules by path
+/// their own, or that they are in none.
 struct MLXSettings {
   private let settings: JSONValue
-  /// Of modules that are not named.
+  /// The format of modules that are not named.
   let format: GroupFormat
 
   /// - Returns: nil where config.json speaks of no groups.

@@ -23,7 +23,7 @@ package struct MLXWeight: PackedWeight {
 
   package var parts: [Int] { [codes, scales] + [biases].compactMap(\.self) }
   package var typeName: String { format.typeName }
-  /// As the command line has it.
+  /// The scheme's name on the command line.
   package var scheme: String { typeName.lowercased() }
 
   /// - Parameter codes: position of the tensor that has the weight's name.
@@ -120,6 +120,6 @@ package struct MLXWeight: PackedWeight {
 }
 
 extension GroupFormat {
-  /// In lists of tensors.
+  /// The type's name in lists of tensors.
   package var typeName: String { mode == .affine ? "MLX-Q\(bits)" : "MLX-MXFP4" }
 }
