@@ -77,7 +77,7 @@ package struct CheckpointPair: Sendable {
     (a.source.tensors[common[position].a], b.source.tensors[common[position].b])
   }
 
-  /// Of both tensors in their files.
+  /// Bytes of both tensors together in their files.
   package func storedByteCount(_ position: Int) -> Int {
     a.source.storedByteCount(of: common[position].a).addingSaturated(b.source.storedByteCount(of: common[position].b))
   }

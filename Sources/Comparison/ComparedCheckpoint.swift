@@ -6,7 +6,7 @@ package import Tensors
 /// One of the two checkpoints of a comparison. Its failures name files from where the user stands, because
 /// both have files of the same names.
 package struct ComparedCheckpoint: Sendable {
-  /// As the user named it.
+  /// The checkpoint's path as the user named it.
   package let path: String
   package let logical: LogicalTensors
   /// The logical tensors' values, with weights of `Conv1D` the way round that the other checkpoint has them.

@@ -19,7 +19,7 @@ public struct Diff: Sendable {
   /// A tensor that is in both checkpoints and not the same. In a pair, A comes first.
   public struct Change: Sendable {
     public var name: TensorName
-    /// As safetensors names them, or `NF4`, `FP4`.
+    /// The dtypes as safetensors names them, or `NF4`, `FP4`.
     public var types: (a: String, b: String)
     /// A weight of `Conv1D` that lies differently in the two is told as the 4-bit checkpoint has it.
     public var shapes: (a: [Int], b: [Int])
@@ -40,12 +40,12 @@ public struct Diff: Sendable {
   }
 
   public struct Result: Sendable {
-    /// Sorted by name.
+    /// Names of the tensors that only one of the two has, sorted.
     public var onlyInA: [TensorName] = []
     public var onlyInB: [TensorName] = []
     /// The largest relative change first, those that cannot be measured before all others; then by name.
     public var changed: [Change] = []
-    /// Of the same shape and values, not of the same dtype; sorted by name.
+    /// Tensors of the same shape and values, but not of the same dtype; sorted by name.
     public var sameValues: [SameValues] = []
     /// Tensors of the same dtype, shape and values.
     public var unchanged: [TensorName] = []

@@ -2,7 +2,7 @@ import Bytes
 import JSON
 import Tensors
 
-/// What a comparison found of the tensors that stand in the same place of every layer.
+/// The differences of the tensors that stand in the same place of every layer.
 package struct DiffKind {
   /// `model.layers.*.mlp.up_proj.weight`.
   var name: String
@@ -40,7 +40,7 @@ package struct DiffKind {
 }
 
 extension Diff.Result {
-  /// Those of the largest change first, then by name.
+  /// The kinds of tensors, those of the largest change first, then by name.
   package var kinds: [DiffKind] {
     var kinds: [String: DiffKind] = [:]
     func count(_ name: TensorName, _ count: (inout DiffKind) -> Void) {

@@ -6,7 +6,7 @@ package import JSON
 package import Quantization
 package import Tensors
 
-/// What `inspect --stats` tells of one tensor's values.
+/// The statistics of one tensor's values that `inspect --stats` shows.
 public struct TensorStatistics: Sendable {
   /// Nil for a type that holds no real numbers.
   package var values: ValueStatistics?

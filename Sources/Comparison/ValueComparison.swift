@@ -43,9 +43,9 @@ package struct ValueComparison {
     var b: Int
     var method: Method
     var count: Int
-    /// Of one element; all types of fewer than 8 bits fill whole bytes in every piece.
+    /// Bits of one element; all types of fewer than 8 bits fill whole bytes in every piece.
     var bits: (a: Int, b: Int)
-    /// Of both tensors in their files.
+    /// Bytes of both tensors together in their files.
     var byteCount: Int
   }
 

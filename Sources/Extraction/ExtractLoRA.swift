@@ -12,12 +12,12 @@ public import Writing
 /// `nibble extract-lora`: a PEFT adapter that makes one model nearly of another, from the truncated singular value
 /// decomposition of the difference of each linear weight.
 public struct ExtractLoRA: Sendable {
-  /// What the adapter's factors are written in.
+  /// The dtype in which the adapter's factors are written.
   public enum Precision: String, Sendable, CaseIterable {
     case float32, bfloat16, float16
   }
 
-  /// Of every module's factors.
+  /// The rank of every module's factors.
   public var rank: Int
   /// PEFT computes in 32 bits whatever an adapter is stored in; 16 bits lose about 1e-5 of the energy in bfloat16.
   public var precision = Precision.float32

@@ -11,7 +11,7 @@ struct ExtractPair: Sendable {
   let tuned: StoredModel
   /// A is the base, B the tuned model.
   let tensors: CheckpointPair
-  /// Of the base.
+  /// The parameter names of the base.
   let names: ParameterNames
   let weights: WeightPlan
   /// Whether input and output embedding are one tensor in both models.
@@ -83,7 +83,7 @@ struct ExtractPair: Sendable {
     return Self.ignored.contains { name.hasSuffix($0) }
   }
 
-  /// What a loader ignores, and is left out.
+  /// Warnings about tensors that a loader ignores and the adapter leaves out.
   var warnings: [Warning] {
     let left = (tensors.onlyInA + tensors.onlyInB).filter { name in Self.ignored.contains { name.hasSuffix($0) } }
     let ignored: [Warning] =

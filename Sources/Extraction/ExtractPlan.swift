@@ -27,7 +27,7 @@ struct ExtractPlan: Sendable {
   private(set) var excluded: [Int] = []
   /// Positions of all other pairs.
   private(set) var others: [Int] = []
-  /// Of the others, embeddings that the two models have in different lengths.
+  /// Positions of pairs of embeddings that have different lengths in the two models.
   private(set) var resized: Set<Int> = []
   private(set) var warnings: [Warning] = []
 

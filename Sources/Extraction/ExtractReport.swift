@@ -3,12 +3,12 @@ import Console
 import JSON
 import Writing
 
-/// What `extract-lora` found, or would look at.
+/// The results of `extract-lora`, or for a dry run the modules that it would read.
 public struct ExtractReport: Sendable {
-  /// What one module's factors hold.
+  /// The energy and rank of one module's factors.
   public struct Module: Sendable {
     public var module: String
-    /// Of the factors' rows, those that are not zero.
+    /// The number of the factors' rows that are not zero.
     public var rank: Int
     /// ‖D - B·A‖² and ‖D‖² of the difference D, with the factors as they are stored, and ‖W‖² of the base.
     public var residual: Double
@@ -43,7 +43,7 @@ public struct ExtractReport: Sendable {
   public var seconds: Double
   public var warnings: [Warning]
 
-  /// Over all modules together; nil when none was computed.
+  /// The energy over all modules together; nil when none was computed.
   public var energy: Double? {
     if modules.isEmpty { return nil }
     return Self.energy(modules.reduce(0) { $0 + $1.residual }, modules.reduce(0) { $0 + $1.change })
@@ -55,7 +55,7 @@ public struct ExtractReport: Sendable {
     return base > 0 ? (modules.reduce(0) { $0 + $1.change } / base).squareRoot() : nil
   }
 
-  /// Of nothing, everything is captured.
+  /// 1 - residual / change; 1 when nothing changed.
   private static func energy(_ residual: Double, _ change: Double) -> Double {
     change > 0 ? 1 - residual / change : 1
   }

@@ -20,7 +20,7 @@ struct ExtractedTensors: TensorSource {
   let tensors: [TensorInfo]
   private let contents: [Content]
 
-  /// What every name in a PEFT adapter begins with.
+  /// The prefix of every name in a PEFT adapter.
   static let prefix = "base_model.model."
 
   /// - Parameters:
@@ -61,7 +61,7 @@ struct ExtractedTensors: TensorSource {
   private let jobs: Int
   private let made = Made()
 
-  /// What has been made so far.
+  /// The factors computed last and the reports so far.
   private final class Made: Sendable {
     struct State {
       /// The module whose factors are kept, as they are stored.
@@ -74,10 +74,10 @@ struct ExtractedTensors: TensorSource {
     let state = Mutex(State())
   }
 
-  /// What the factors of each module hold, in file order.
+  /// The reports on the factors of each module, in file order.
   var reports: [ExtractReport.Module] { made.state.withLock { $0.reports } }
 
-  /// Of the module for its A; nothing for what follows.
+  /// Stored bytes of the module's pair for its A; 0 for the tensors that follow.
   func storedByteCount(of index: Int) -> Int {
     if case .a(let number) = contents[index] { pair.storedByteCount(modules[number].position) } else { 0 }
   }

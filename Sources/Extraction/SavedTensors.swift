@@ -5,7 +5,7 @@ import Checkpoints
 import Comparison
 import Tensors
 
-/// What else differs, sorted into what an adapter can hold whole and what it cannot.
+/// The other differences, sorted into those that an adapter can hold whole and those that it cannot.
 struct SavedTensors: Sendable {
   /// A tensor of the tuned model that goes into the adapter.
   struct Saved: Sendable {

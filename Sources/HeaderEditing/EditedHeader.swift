@@ -4,7 +4,7 @@ package import GGUF
 import JSON
 import Safetensors
 
-/// What stands before the data of a file, as it is and as it is to be.
+/// The bytes before a file's data, as they are and as they are to be.
 struct EditedHeader {
   let container: String
   let old: [UInt8]
@@ -130,7 +130,7 @@ struct EditedHeader {
 }
 
 extension GGUFValue {
-  /// Of the same type, arrays by their elements.
+  /// Whether two values have the same type, arrays the same type of elements.
   fileprivate func isLike(_ other: GGUFValue) -> Bool {
     type == other.type && array?.elementType == other.array?.elementType
   }

@@ -5,7 +5,7 @@ import Checkpoints
 struct EditedModel {
   let path: String
 
-  /// What no loader takes about it, whatever has been edited; nil when nothing is known to be wrong.
+  /// A warning that no loader takes the model, whatever has been edited; nil when nothing is known to be wrong.
   ///
   /// By headers and configuration alone. A file that lies by itself, and one beside other models' files, is held to
   /// nothing.

@@ -9,10 +9,10 @@ package struct HeaderJournal {
   private static let magic = Array("nibble header 1\n".utf8)
 
   package var fileSize: Int
-  /// Of the whole file with the new header; nil where no manifest keeps it.
+  /// The digest of the whole file with the new header; nil where no manifest keeps it.
   var newDigest: XXH128Digest?
   package var old: [UInt8]
-  /// As long as `old`.
+  /// The new header, as long as `old`.
   package var new: [UInt8]
 
   package static func path(for file: String) -> String { file + suffix }
@@ -88,8 +88,8 @@ package struct HeaderJournal {
     self.new = new
   }
 
-  /// What the file should begin with: the new header when that was written to its end, or when the manifest already
-  /// speaks of it; else the old one.
+  /// The header that the file should begin with: the new one when it was written to its end, or when the manifest
+  /// already has its digest; else the old one.
   ///
   /// - Parameter listed: the file's digest by its manifest.
   /// - Throws: `malformed` when somebody else has changed the file since.

@@ -6,9 +6,9 @@ import Writing
 
 /// The manifest that vouches for a file about to be edited, and what it has to say afterwards.
 struct ManifestEdit {
-  /// Of the manifest.
+  /// The manifest's name.
   let name: String
-  /// What the manifest says of the file.
+  /// The manifest's entry of the file.
   let entry: Manifest.File
   /// Whether the list for `xxhsum` lies beside it.
   let hasChecksums: Bool

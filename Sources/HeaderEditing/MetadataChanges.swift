@@ -2,7 +2,7 @@ import Bytes
 import Patterns
 import Tensors
 
-/// What is to be changed about a file's metadata, as it was asked for.
+/// The changes to a file's metadata that the user asked for.
 ///
 /// Every key is named once at most, as old or as new: so the order of the options means nothing.
 struct MetadataChanges {
@@ -80,7 +80,7 @@ struct MetadataChanges {
 /// One key that was changed.
 public struct MetadataChange: Sendable {
   public struct Value: Sendable {
-    /// In a format that has types.
+    /// The value's type, in a format that has types.
     public var type: String?
     public var text: String
   }

@@ -16,7 +16,7 @@ public struct Family: Sendable {
   public let architecture: String
   /// `model_type` of the text model where it is not `name`.
   package let textModelType: String?
-  /// What transformers takes for a key that `config.json` does not have.
+  /// The defaults of transformers for keys that `config.json` does not have.
   package let defaults: KeyValuePairs<String, Constant>
   /// This family's own word for a common key.
   package let spellings: KeyValuePairs<String, String>

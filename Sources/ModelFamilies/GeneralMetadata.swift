@@ -5,7 +5,7 @@ import JSON
 /// `general.*`: what the model card, the configuration and the directory's name tell of a model. The sources and their
 /// order are those of gguf-py 0.19's `Metadata`.
 struct GeneralMetadata {
-  /// What is told of the model itself, of a model it was made from, or of a data set.
+  /// A description of the model itself, of a model it was made from, or of a data set.
   struct Origin {
     var values: [String: String] = [:]
 
@@ -128,7 +128,7 @@ struct GeneralMetadata {
     }
   }
 
-  /// Of `owner/name`, or of an address.
+  /// The origin that a model card gives as `owner/name` or as an address.
   static func origin(_ text: String, _ total: Int) -> Origin {
     var origin = Origin()
     var identifier = text

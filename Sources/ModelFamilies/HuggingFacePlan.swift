@@ -7,7 +7,7 @@ public struct HuggingFaceModelPlan: Sendable {
   public var family: Family
   /// `config.json`, complete but for `dtype`: transformers 4 and 5 load it.
   public var config: JSONValue
-  /// In the order of the tensors passed in, a stack of experts as its parts.
+  /// The weights in the order of the tensors passed in, a stack of experts as its parts.
   public var weights: [PlannedWeight]
   public var warnings: [Warning]
 }

@@ -1,4 +1,4 @@
-/// What a repository's or a directory's name tells: `Qwen2.5-7B-Instruct` is Qwen2.5, of 7B parameters, tuned for
+/// The parts of a repository's or a directory's name: `Qwen2.5-7B-Instruct` is Qwen2.5, of 7B parameters, tuned for
 /// Instruct. The guesses are those of gguf-py 0.19.
 struct ModelName: Equatable {
   var organization: String?

@@ -1,7 +1,7 @@
 package import Bytes
 package import JSON
 
-/// What `config.json` says, completed by what transformers takes where it says nothing, under transformers' own names.
+/// The members of `config.json`, completed by transformers' defaults, under transformers' own names.
 package struct ModelParameters {
   package static let file = "config.json"
 
@@ -80,7 +80,7 @@ package struct ModelParameters {
     return array
   }
 
-  /// What GGUF has no key for and its readers take otherwise than this configuration says.
+  /// A warning for each value that GGUF has no key for and its readers assume to be another one.
   package func unexpected(_ constants: KeyValuePairs<String, Constant>) throws(Failure) -> [Warning] {
     constants.compactMap { key, constant in
       guard let value = self[key], value != constant.json else { return nil }

@@ -3,7 +3,7 @@ import GGUF
 import JSON
 
 extension ParameterRule {
-  /// What the rules read from.
+  /// The model that the rules read from.
   package struct Model {
     package let parameters: ModelParameters
     package let sizes: ModelSizes

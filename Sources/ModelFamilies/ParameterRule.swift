@@ -50,7 +50,7 @@ package enum ParameterRule: Sendable {
 }
 
 extension [ParameterRule] {
-  /// What most decoders have, in the order that llama.cpp's converter writes it.
+  /// The parameters that most decoders have, in the order in which llama.cpp's converter writes them.
   static func decoder(
     epsilon: ParameterRule = .number("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
     experts: [ParameterRule] = [], headLengths: [ParameterRule] = []
@@ -66,6 +66,6 @@ extension [ParameterRule] {
     [.count("expert_count", "num_local_experts"), .count("expert_used_count", "num_experts_per_tok")]
   }
 
-  /// What follows in the families that llama.cpp's converter derives from Llama.
+  /// The parameters that follow in the families that llama.cpp's converter derives from Llama.
   static var llama: [ParameterRule] { [.count("vocab_size", "vocab_size"), .ropeDimensions] }
 }

@@ -6,7 +6,7 @@ package struct PlannedMetadata {
   package private(set) var pairs: [(key: String, value: GGUFValue)] = []
   /// How many pairs precede `general.file_type`.
   package var fileTypePosition = 0
-  /// In front of every key.
+  /// The prefix of every key.
   package var prefix = ""
 
   package mutating func set(_ key: String, _ value: GGUFValue) {

@@ -29,9 +29,9 @@ public struct PlannedWeight: Sendable, Equatable {
     case part(of: Int, index: Int)
   }
 
-  /// In the output.
+  /// The tensor's name in the output.
   public var name: TensorName
-  /// Of the output.
+  /// The tensor's shape in the output.
   public var shape: [Int]
   public var source: Source
   public var transform: WeightTransform

@@ -7,7 +7,7 @@ import JSON
   import Darwin
 #endif
 
-/// What the frequency of each pair of a head's values is divided by.
+/// The divisors of the RoPE frequencies, one for each pair of a head's values.
 enum RopeFactors {
   /// Llama 3's scaling: how far the context is stretched, and which waves are stretched with it.
   struct Scaling {

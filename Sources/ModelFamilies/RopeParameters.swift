@@ -5,7 +5,7 @@ import JSON
 package struct RopeParameters {
   let type: String
   let theta: Double?
-  /// Of the layers with a window, where it has a base of its own.
+  /// The base of layers with a sliding window, where they have one of their own.
   let slidingTheta: Double?
   private let values: JSONObject
   private let parameters: ModelParameters

@@ -18,7 +18,7 @@ package struct SamplingMetadata {
     ("mirostat_tau", ["mirostat_tau"], .number), ("mirostat_eta", ["mirostat_eta"], .number),
   ]
 
-  /// What a file recommends, under the names of transformers.
+  /// The sampling parameters that a file recommends, under the names of transformers.
   package static func configuration(_ metadata: GGUFMetadata) throws(Failure) -> JSONObject {
     var object = JSONObject()
     for (key, names, form) in rows {

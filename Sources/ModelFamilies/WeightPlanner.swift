@@ -25,7 +25,7 @@ struct WeightPlanner {
     expertRules = family.tensors.filter(\.isPerExpert)
   }
 
-  /// What was found of the experts of one layer.
+  /// The experts found in one layer.
   private struct LayerExperts {
     /// For each of the rules, by number of the expert.
     var positions: [[Int: Int]]
@@ -229,7 +229,7 @@ struct WeightPlanner {
 }
 
 extension TensorRule {
-  /// What llama.cpp's converter never writes in a smaller type.
+  /// Whether llama.cpp's converter always writes the weight in F32.
   func isAlwaysF32(rank: Int) -> Bool {
     let name = TensorName(gguf)
     return isAlwaysF32 || rank <= 1 || name.hasSuffix("_norm.weight") || !name.hasSuffix(".weight")

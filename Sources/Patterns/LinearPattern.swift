@@ -6,15 +6,15 @@
 /// Literals, `.`, classes, `\d \w \s` and their opposites, groups, alternatives, `* + ? {m,n}` greedy or lazy, `^`
 /// and `$`. Looking around and references back are not supported.
 package struct LinearPattern: Sendable {
-  /// Whose syntax a pattern is written in.
+  /// The syntax that a pattern is written in.
   package enum Dialect: Sendable {
-    /// Of the `re` module, over Unicode scalars.
+    /// The syntax of Python's `re`, over Unicode scalars.
     case python
-    /// Of C++'s `std::regex` in its C locale, over bytes; with `\b` and `\B`.
+    /// The syntax of C++'s `std::regex` in its C locale, over bytes; with `\b` and `\B`.
     case ecmaScript
   }
 
-  /// What a state needs before the next one is reached.
+  /// A state of the automaton, with the condition for leaving it.
   private enum Node: Sendable {
     case character([ClosedRange<Unicode.Scalar>], isNegated: Bool)
     case split(Int, Int)
@@ -34,7 +34,7 @@ package struct LinearPattern: Sendable {
   /// How many states a match may have to follow at each character.
   package var stateCount: Int { nodes.count }
 
-  /// What a text means; nil for one that is not understood or is too long.
+  /// The syntax tree of a pattern; nil for one that is not understood or is too long.
   package static func parse(_ text: String, _ dialect: Dialect) -> Tree? {
     guard text.utf8.count <= lengthLimit else { return nil }
     var parser = Parser(text: characters(text, dialect), dialect: dialect)

@@ -9,8 +9,8 @@ public enum DoubleQuantization {
   /// Blocks, and so `nestedAbsmax` values, of `count` absmax values.
   public static func blockCount(_ count: Int) -> Int { count / blockSize + (count % blockSize == 0 ? 0 : 1) }
 
-  /// What each 8-bit code stands for, relative to the block's maximum: the signed dynamic map of
-  /// bitsandbytes' `create_dynamic_map()`, by rising value, stored as `nested_quant_map`.
+  /// The values of the 8-bit codes, relative to the block's maximum: the signed dynamic map of bitsandbytes'
+  /// `create_dynamic_map()`, by rising value, stored as `nested_quant_map`.
   ///
   /// Seven decades; the one of 10^-d is cut into 2^(6-d) equal parts of [0.1, 1], whose middles are
   /// taken with both signs. Zero and one complete it.

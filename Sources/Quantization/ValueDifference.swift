@@ -9,13 +9,13 @@ public struct ValueDifference: Sendable, Equatable {
   public var count = 0
   /// Pairs whose values are not equal.
   public var differing = 0
-  /// Of those, the pairs that are no finite distance apart: one of the two is NaN or infinite.
+  /// The number of `differing` pairs that are no finite distance apart: one of the two is NaN or infinite.
   public var undefined = 0
   /// The largest |B - A| of pairs of finite values.
   public var largest = 0.0
-  /// Of B - A, over pairs of finite values.
+  /// The sum of (B - A)² over pairs of finite values.
   public var sumOfSquares = 0.0
-  /// Of A, over the same pairs.
+  /// The sum of A² over the same pairs.
   public var referenceSumOfSquares = 0.0
 
   public init() {}

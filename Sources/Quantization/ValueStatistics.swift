@@ -1,16 +1,16 @@
 import Kernels
 
-/// What `inspect --stats` says about a tensor's values.
+/// The statistics of a tensor's values that `inspect --stats` shows.
 public struct ValueStatistics: Sendable, Equatable {
-  /// All values, the following three included.
+  /// The number of all values, zeros, NaNs and infinities included.
   public var count = 0
   public var zeros = 0
   public var nans = 0
   public var infinities = 0
-  /// Of the finite values; infinity and -infinity when there are none. Zero is never negative.
+  /// The smallest and largest finite value; infinity and -infinity when there are none. Zero is never negative.
   public var minimum = Double.infinity
   public var maximum = -Double.infinity
-  /// Of the finite values.
+  /// The sums of the finite values and of their squares.
   public var sum = 0.0
   public var sumOfSquares = 0.0
 
@@ -19,10 +19,10 @@ public struct ValueStatistics: Sendable, Equatable {
   /// Finite values counted.
   public var finite: Int { count - nans - infinities }
 
-  /// Of the finite values; NaN when there are none.
+  /// The mean of the finite values; NaN when there are none.
   public var mean: Double { sum / Double(finite) }
 
-  /// Of the finite values, as a whole population; NaN when there are none.
+  /// The standard deviation of the finite values, as a whole population; NaN when there are none.
   public var standardDeviation: Double {
     let variance = sumOfSquares / Double(finite) - mean * mean
     return max(variance, 0).squareRoot()

@@ -4,12 +4,12 @@ import Bytes
 public enum ChatTemplateFiles {
   /// The template that is meant when none is named.
   public static let main = "chat_template.jinja"
-  /// What processors wrote before there was a file of its own.
+  /// The older file that processors wrote, a JSON object.
   public static let old = "chat_template.json"
   /// A file for each further template, `NAME.jinja`.
   public static let folder = "additional_chat_templates"
   package static let suffix = ".jinja"
-  /// In `tokenizer_config.json`: a template, or a list of `{"name", "template"}`.
+  /// The key in `tokenizer_config.json`: a template, or a list of `{"name", "template"}`.
   public static let key = "chat_template"
   static let usualName = "default"
 

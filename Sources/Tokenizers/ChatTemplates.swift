@@ -21,8 +21,8 @@ package struct ChatTemplates: Sendable {
     }
   }
 
-  /// Of a Hugging Face directory. `tokenizer_config.json` has the first word, as for llama.cpp's converter; what the
-  /// files beside it have more is added.
+  /// The templates of a Hugging Face directory. Those of `tokenizer_config.json` take precedence, as for llama.cpp's
+  /// converter; the files beside it add those of other names.
   init(_ files: TokenizerFiles) {
     if let value = files.configuration?[ChatTemplateFiles.key], !value.isNull { add(value) }
     var differing: [String] = []
@@ -53,7 +53,7 @@ package struct ChatTemplates: Sendable {
     }
   }
 
-  /// Of a GGUF file.
+  /// The templates of a GGUF file.
   init(_ metadata: GGUFMetadata) throws(Failure) {
     let usual = ChatTemplateFiles.usualName
     if let text = try metadata.text(Self.key) { set(usual, text) }

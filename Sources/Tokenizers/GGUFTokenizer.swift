@@ -4,9 +4,9 @@ public import JSON
 
 /// The `tokenizer.*` metadata of a GGUF file.
 public struct GGUFTokenizer: Sendable {
-  /// In the order that llama.cpp's converter writes them.
+  /// The metadata in the order in which llama.cpp's converter writes them.
   public private(set) var pairs: [(key: String, value: GGUFValue)] = []
-  /// What was found that the result does not express, one sentence each.
+  /// Findings that the result does not express, one sentence each.
   public var warnings: [Warning] { Warning.grouped(found) }
   private var found: [Warning] = []
 

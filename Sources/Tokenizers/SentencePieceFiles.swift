@@ -10,7 +10,7 @@ struct SentencePieceFiles {
   private let added: [AddedToken]
   let configuration: JSONValue
 
-  /// Of a token that came to the pieces from another file.
+  /// The score of a token that was added to the pieces from another file.
   private static let addedScore: Float = -1000
 
   private struct Merge {

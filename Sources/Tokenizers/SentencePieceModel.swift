@@ -1,6 +1,6 @@
 import Bytes
 
-/// What a token of a SentencePiece model, or of a GGUF vocabulary, is. The numbers are those of both formats.
+/// The type of a token of a SentencePiece model, or of a GGUF vocabulary. The numbers are those of both formats.
 enum TokenType: Int32, Sendable {
   case normal = 1
   case unknown = 2

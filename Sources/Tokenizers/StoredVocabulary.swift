@@ -108,7 +108,7 @@ struct StoredVocabulary {
     return .object(object)
   }
 
-  /// What is found in a text before anything else is done with it.
+  /// The tokens that are found in a text before anything else is done with it.
   func addedTokens(stripsRight: (String) -> Bool = { _ in false }) -> [AddedToken] {
     types.indices.compactMap { id in
       switch types[id] {

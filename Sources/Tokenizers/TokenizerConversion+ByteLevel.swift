@@ -47,7 +47,7 @@ extension TokenizerConversion {
     if file.options["byte_fallback"]?.bool == true { throw refused("BPE with 'byte_fallback'") }
   }
 
-  /// What transformers leaves out of a text when it cleans up its spaces.
+  /// The text after transformers' clean-up of tokenization spaces.
   private static func cleaned(_ text: String) -> String {
     var bytes = Array(text.utf8)
     for (found, kept) in [

@@ -1,4 +1,4 @@
-/// What decides how a model's tokenizer is written.
+/// The kind of tokenizer, which decides how it is written.
 enum TokenizerFamily: Sendable {
   case llama, qwen, byteLevel, gemma, gemma2, phi3
 

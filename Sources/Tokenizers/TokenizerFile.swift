@@ -42,15 +42,15 @@ extension AddedToken {
 
 /// `tokenizer.json`, with its vocabulary and merges in flat buffers: they are all of its size.
 struct TokenizerFile: Sendable {
-  /// Of `model.vocab`, in the order of the file.
+  /// The tokens of `model.vocab`, in the order of the file.
   private(set) var tokens = ByteStrings()
-  /// Of an object: the tokens' numbers. Of a list, as Unigram has: their places in it.
+  /// The tokens' numbers in an object, or their places in a list, as Unigram has.
   private(set) var ids: [Int] = []
   private(set) var index = StringIndex(ByteStrings())
   /// Each merge as the two tokens one after the other, and the length of the first.
   private(set) var merges = ByteStrings()
   private(set) var splits: [Int] = []
-  /// What else `model` says.
+  /// The other members of `model`.
   private(set) var options = JSONObject()
   private(set) var addedTokens: [AddedToken] = []
   private(set) var normalizer = JSONValue.null

@@ -9,7 +9,7 @@ struct TokenizerFiles {
   let configuration: JSONObject?
   let addedTokens: JSONObject?
   let specialTokensMap: JSONObject?
-  /// Of files of their own: the main one, then the others in the order of their names.
+  /// The chat templates in files of their own: the main one, then the others in the order of their names.
   let templates: [(name: String, text: String)]
   let oldTemplates: JSONObject?
   let hasTekken: Bool
@@ -39,7 +39,7 @@ struct TokenizerFiles {
     hasTekken = tokenizer == nil ? try read("tekken.json") != nil : false
   }
 
-  /// What is to become text of GGUF must be one of Unicode.
+  /// Checks that texts that GGUF is to hold are Unicode.
   private static func checkText(of object: JSONObject, _ file: String) throws(Failure) {
     func refused(_ what: String) -> Failure {
       Failure(.unsupported, "\(what) has half of a surrogate pair, which the UTF-8 of GGUF cannot hold", file: file)

@@ -2,7 +2,7 @@ import Bytes
 
 /// The numbers of `tokenizer.json`'s tokens, those of its model and those added to it.
 struct Vocabulary {
-  /// What transformers adds: those of `tokenizer.json`, with what the configuration says more of them, by number.
+  /// The added tokens by number: those of `tokenizer.json`, completed by the tokenizer's configuration.
   private(set) var addedTokens: [AddedToken] = []
   /// One more than the highest number.
   private(set) var count = 0

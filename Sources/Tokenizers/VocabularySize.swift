@@ -6,7 +6,7 @@ enum VocabularySize {
   /// Four times the largest vocabulary known, so that no number in a file makes memory run out.
   static let limit = 1 << 22
 
-  /// What transformers takes where `config.json` is silent.
+  /// The sizes that transformers takes where `config.json` is silent, by `model_type`.
   private static let defaults: [String: Int] = [
     "gemma": 256000, "gemma2": 256000, "gemma3": 262208, "gemma3_text": 262208, "gpt2": 50257, "granite": 32000,
     "llama": 32000, "mistral": 32000, "mixtral": 32000, "olmo2": 50304, "phi3": 32064, "qwen2": 151936,

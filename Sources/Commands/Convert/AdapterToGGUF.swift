@@ -20,7 +20,7 @@ struct AdapterToGGUF {
   private let adapter: Adapter
   private let base: AdapterBase
   private let factors: [Int: TensorFactors]
-  /// Of the whole file.
+  /// The α of the whole file, from which llama.cpp computes the scale α/r.
   private let alpha: Double
 
   init(_ adapter: Adapter, base: AdapterBase, sideFile: (String) throws(Failure) -> [UInt8]?) throws(Failure) {
@@ -53,7 +53,7 @@ struct AdapterToGGUF {
     source = try PlannedSource(adapter.source, planned)
   }
 
-  /// What `scale · rank` is for most modules.
+  /// The α that most modules have.
   private static func commonAlpha(_ factors: some Collection<TensorFactors>) -> Double {
     var counts: [Double: Int] = [:]
     for entry in factors where entry.scale != 0 { counts[entry.alpha, default: 0] += 1 }
@@ -176,10 +176,10 @@ extension PlannedWeight {
 }
 
 extension TensorFactors {
-  /// What llama.cpp would have to be told, for the scale to come out.
+  /// The α with which llama.cpp computes this scale, rounded to float32.
   fileprivate var alpha: Double { Double(Float(scale * Double(rank))) }
 
-  /// What B is multiplied by where it is told another.
+  /// The factor on B that keeps the scale when the file has another α.
   fileprivate func factor(toAlpha alpha: Double) -> Double { self.alpha == alpha ? 1 : scale * Double(rank) / alpha }
 }
 

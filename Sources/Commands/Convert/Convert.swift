@@ -99,7 +99,7 @@ extension Convert {
     run.maxShardBytes = .max
   }
 
-  /// What the run would write: a directory, or GGUF.
+  /// The plan of the run: for a directory, or for GGUF.
   package func plan(from files: CheckpointFiles, asGGUF: Bool) throws(Failure) -> WritePlan {
     guard asGGUF else {
       let model = try StoredModel(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)

@@ -36,7 +36,7 @@ struct GGUFAdapter {
       source: source, files: files, warnings: values.warnings)
   }
 
-  /// Of a LoRA adapter for models like the base.
+  /// The α of a LoRA adapter for models like the base.
   private static func alpha(_ metadata: GGUFMetadata, _ base: AdapterBase) throws(Failure) -> Double {
     let type = try metadata.text("general.type") ?? "model"
     guard type == "adapter" else {

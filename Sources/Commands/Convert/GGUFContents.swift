@@ -12,7 +12,7 @@ import TypeMixtures
 package struct GGUFContents {
   /// One tensor for each of `tensors`.
   package let source: any TensorSource
-  /// As they would be written with nothing quantized.
+  /// The tensors as they would be written with nothing quantized.
   package let tensors: [GGUFTensor]
   /// Positions of tensors that keep their type whatever the others are written in: vectors and routers.
   package let fixed: Set<Int>
@@ -131,7 +131,7 @@ extension GGUFContents {
     located = { model.located($0) }
   }
 
-  /// In the types that they have in GGUF with nothing quantized.
+  /// The source's tensors in the types that they have in GGUF with nothing quantized.
   package static func tensors(of source: PlannedSource) throws(Failure) -> [GGUFTensor] {
     var tensors: [GGUFTensor] = []
     for (weight, info) in zip(source.weights, source.tensors) {
@@ -144,7 +144,7 @@ extension GGUFContents {
     return tensors
   }
 
-  /// What most of the matrices' values are in.
+  /// The type that most values of the matrices have.
   private static func prevailingType(of tensors: [GGUFTensor]) -> GGMLType {
     var counts: [GGMLType: Int] = [:]
     for tensor in tensors where tensor.shape.count > 1 {

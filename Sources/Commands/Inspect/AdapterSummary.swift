@@ -3,7 +3,7 @@ import Bytes
 import Console
 import JSON
 
-/// What an adapter's configuration says, for `inspect`.
+/// The summary of an adapter's configuration, for `inspect`.
 package struct AdapterSummary: Sendable {
   private let configuration: AdapterConfiguration
 

@@ -25,11 +25,11 @@ public struct Inspect: Sendable {
 
   public struct Row: Sendable {
     public var name: TensorName
-    /// As safetensors names it, or `NF4`, `FP4`, `MLX-Q4`.
+    /// The dtype as safetensors names it, or `NF4`, `FP4`, `MLX-Q4`.
     public var type: String
     public var shape: [Int]
     public var file: String
-    /// From the first byte of the file.
+    /// The offset in bytes from the beginning of the file.
     public var offset: Int
     public var byteCount: Int
     public var elementCount: Int
@@ -44,9 +44,9 @@ public struct Inspect: Sendable {
     package var metadata: [MetadataEntry]
     public var rows: [Row]
     public var warnings: [Warning]
-    /// Of an adapter's directory.
+    /// The configuration of an adapter; nil for anything else.
     package var adapter: AdapterSummary?
-    /// Of a checkpoint that has a manifest.
+    /// The origin that the manifest records; nil for a checkpoint without one.
     package var provenance: Provenance?
 
     public var parameters: Int { rows.reduce(0) { $0.addingReportingOverflow($1.elementCount).partialValue } }

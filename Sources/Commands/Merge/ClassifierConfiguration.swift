@@ -4,7 +4,7 @@ import Checkpoints
 package import JSON
 
 extension MergePlan.Classifier {
-  /// What a classifier says of its labels.
+  /// Members of `config.json` that describe a classifier's labels.
   private static let members = ["id2label", "label2id", "problem_type"]
 
   /// Makes `config.json` that of the class with the head. Its labels' names are those of a `config.json` beside the

@@ -11,7 +11,7 @@ public import Writing
 /// `nibble merge`: adapters into the weights of their base.
 public struct Merge: Sendable {
   public var settings = MergeSettings()
-  /// What the output's tensors are written in.
+  /// The dtype of the output's tensors.
   public var type = Convert.ElementTypeChoice.keep
   /// Quantize the merged weights in the same pass.
   public var scheme: Quantize.Code?
@@ -79,7 +79,7 @@ public struct Merge: Sendable {
       changes: { MergeReport.changes(merged) })
   }
 
-  /// What makes it likely that the merge is not what was meant.
+  /// Warnings for signs that the merge is not what was meant.
   package func doubts(_ adapters: [Adapter], _ model: StoredModel) throws(Failure) -> [Warning] {
     let names = try BaseNames(model)
     var doubts: [Warning] = []

@@ -16,7 +16,7 @@ enum MergeReport {
 }
 
 extension RunReport {
-  /// What adapters changed: a line for each kind of tensor, or for each tensor.
+  /// A table of the tensors that adapters changed: a line for each kind of tensor, or for each tensor.
   public func changesTable(isVerbose: Bool) -> String {
     guard let changes, !changes.isEmpty else { return "" }
     return isVerbose ? Self.table(changes) : Self.kinds(changes)

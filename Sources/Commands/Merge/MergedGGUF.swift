@@ -11,7 +11,7 @@ import Tokenizers
 struct MergedGGUF {
   private let merged: MergePlan
   private let model: StoredModel
-  /// Of the merged model.
+  /// The merged model's `config.json`.
   private let config: JSONValue
   private let side: SideFiles
   /// The merged model's tensors in the order of llama.cpp's converter.

@@ -9,7 +9,7 @@ public import Writing
 
 /// `nibble quantize SOURCE -o OUT --scheme mlx-q4`: a directory that mlx-lm loads, its weights in MLX's groups.
 public struct QuantizeToMLX: Sendable {
-  /// What most weights become.
+  /// The format of most weights.
   public let format: GroupFormat
   /// Dequantize a 4-bit source first.
   public var forcesRequantization = false
@@ -31,7 +31,7 @@ public struct QuantizeToMLX: Sendable {
     forcesRequantization = true
   }
 
-  /// What makes the weights of a model again; nil for groups that are not known here.
+  /// The quantization that makes the weights of a model again; nil for groups that are not known here.
   package init?(of model: StoredModel) {
     guard let stated = model.config?["quantization"] ?? model.config?["quantization_config"],
       let mode = GroupFormat.Mode(rawValue: stated["mode"]?.string ?? GroupFormat.Mode.affine.rawValue),

@@ -1,6 +1,6 @@
 /// One kind of block in plain Swift. Where the kind has kernels they compute the same, bit for bit.
 protocol BlockCodec {
-  /// What a block consists of, in order and without gaps.
+  /// The fields of a block, in order and without gaps.
   static var fields: [BlockField] { get }
 
   /// Any bytes are a block.

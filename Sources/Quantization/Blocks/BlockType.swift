@@ -14,7 +14,7 @@ public enum BlockType: String, Sendable, CaseIterable {
 }
 
 extension BlockType {
-  /// What the relative importance of a row's columns is to an encoder.
+  /// An encoder's use of the relative importance of a row's columns.
   public enum Importance: Sendable {
     /// Ignored.
     case unused

@@ -18,12 +18,12 @@ struct Multiples {
   var factor: BlockFactor
   var levels: [Float]
 
-  /// What sub-block `index` is decoded with.
+  /// The scale or minimum with which sub-block `index` is decoded.
   subscript(index: Int) -> Float { factor.value * levels[index] }
 
   func level(_ index: Int) -> Int { Int(levels[index]) }
 
-  /// Of the greatest divided by `greatest`.
+  /// Takes the greatest value divided by `greatest` as the factor.
   init(dividingByGreatest exact: [Float], greatest: Int) {
     let most = exact.reduce(0, max)
     let inverse = most > 0 ? Float(greatest) / most : 0
@@ -31,7 +31,7 @@ struct Multiples {
     levels = exact.map { ScaleSearch.nearest(inverse * $0, within: 0...greatest) }
   }
 
-  /// Of what fits best, weighted.
+  /// Takes the factor of the best weighted fit.
   init(fitting exact: [Float], _ weights: [Float], greatest: Int) {
     let fit = RefinedFit(positive: exact, weights, greatest: greatest)
     factor = BlockFactor(fit.scale)
@@ -89,7 +89,7 @@ struct BlockValues {
     }
   }
 
-  /// What the search had, for a scale that was rounded to zero.
+  /// Level = inverse · (value - offset), with the scale before rounding, for one that rounds to zero.
   func levels(_ range: Range<Int>, inverse: Float, offset: Float = 0, within bounds: ClosedRange<Int>) -> [UInt8] {
     values[range].map { value in
       UInt8(Int(ScaleSearch.rounded(inverse * (value - offset), within: bounds)) - bounds.lowerBound)

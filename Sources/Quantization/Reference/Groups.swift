@@ -102,7 +102,7 @@ extension Reference {
   }
 }
 
-/// What MLX makes of one group, before scale and bias are rounded to the type of the values.
+/// MLX's scale, bias and codes of one group, before scale and bias are rounded to the type of the values.
 private struct AffineGroup {
   var scale: Float
   var bias: Float

@@ -1,4 +1,4 @@
-/// What IQ4_NL and IQ4_XS have in common.
+/// The steps that the encoders of IQ4_NL and IQ4_XS share.
 private enum Codebook {
   static let levels = IQ4_NL.levels
 

@@ -1,5 +1,5 @@
-/// What sets Q2_K, Q4_K and Q5_K apart: sub-blocks of `size` values with levels from 0 to `greatest`, whose scales
-/// and minima are multiples, up to `multiples`, of one factor each.
+/// The differences between Q2_K, Q4_K and Q5_K: sub-blocks of `size` values with levels from 0 to `greatest`, whose
+/// scales and minima are multiples, up to `multiples`, of one factor each.
 private struct AffineKind {
   var size: Int
   var greatest: Int
