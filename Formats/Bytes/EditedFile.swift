@@ -11,9 +11,9 @@ import CSystem
 /// Neither a power failure nor another reader sees the old bytes or the new ones only: who needs that writes both down
 /// elsewhere first.
 public struct EditedFile: ~Copyable {
-  /// As the user would recognise it.
+  /// The file's name as the user would recognise it.
   public let name: String
-  /// Taken when the file was opened.
+  /// The identity taken when the file was opened.
   public let identity: FileIdentity
   /// Names that the file has.
   public let linkCount: Int

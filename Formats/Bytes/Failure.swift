@@ -1,4 +1,4 @@
-/// What went wrong, where, and how the process should say so.
+/// An error: what went wrong, where, and the exit code of the process.
 ///
 /// Every module of Nibble throws this one type. It names the file, the tensor and the byte offset as
 /// far as they are known where it is thrown; callers that know more add it with `located(…)`.
@@ -30,7 +30,7 @@ public struct Failure: Error, Sendable, Equatable {
   }
 
   public var code: Code
-  /// What was found, and what is allowed. One line, no full stop.
+  /// The value or state that was found, and what is allowed. One line, no full stop.
   public var message: String
   /// The file's name as the user would recognise it.
   public var file: String?
@@ -56,7 +56,7 @@ public struct Failure: Error, Sendable, Equatable {
     return copy
   }
 
-  /// Without file and tensor, which stand elsewhere.
+  /// The message with the offset, without file and tensor, which stand elsewhere.
   package var text: String { offset.map { "\(message), at offset \($0)" } ?? message }
 
   /// `FILE: tensor 'NAME': message, at offset N`, with every control character escaped.

@@ -1,6 +1,6 @@
-/// What a file is by its first bytes, for messages about one that is not what it should be.
+/// The kind of a file by its first bytes, for messages about one that is not what it should be.
 public enum FileContent {
-  /// As many bytes as are enough to tell.
+  /// The number of bytes that are enough to tell.
   public static let length = 512
 
   /// `a PNG image`, `a Git LFS pointer, …`; nil for what is not known, and for text.

@@ -4,7 +4,7 @@
   import Darwin
 #endif
 
-/// What tells whether a file is still the file it was: device, inode, size and both time stamps.
+/// The identity of a file, which tells whether it has changed: device, inode, size and both time stamps.
 public struct FileIdentity: Sendable, Equatable {
   public let device: UInt64
   public let inode: UInt64
@@ -41,7 +41,7 @@ public struct FileIdentity: Sendable, Equatable {
 extension stat {
   var kind: mode_t { st_mode & S_IFMT }
 
-  /// What the thing is, in a user's words.
+  /// The kind of the file in a user's words.
   var kindName: String {
     switch kind {
     case S_IFREG: "a regular file"

@@ -36,7 +36,7 @@ public enum HubCache {
     return "is not on this disk; 'hf download \(path) --local-dir \(last)' fetches it"
   }
 
-  /// What is to be named instead of a directory of the cache that holds no model itself; nil for any other directory.
+  /// A hint what to name instead of a directory of the cache that holds no model itself; nil for any other directory.
   public static func hint(for directory: InputDirectory) -> String? {
     let names = (try? directory.entries().filter { $0.kind == .directory }.map(\.name)) ?? []
     if names.contains("snapshots"), names.contains("blobs") || names.contains("refs") {

@@ -9,7 +9,7 @@
 /// The one link accepted is that of the Hugging Face cache: in `models--…/snapshots/REVISION/`, an entry
 /// that points to `../../blobs/HEX`; in a folder of it, to `../../../blobs/HEX`.
 public final class InputDirectory: Sendable {
-  /// As the user typed it.
+  /// The path as the user typed it.
   public let path: String
   public let identity: FileIdentity
   private let descriptor: Descriptor
@@ -53,7 +53,7 @@ public final class InputDirectory: Sendable {
     return SystemCall.succeeds { unsafe stat(path, &status) } && status.kind == S_IFDIR
   }
 
-  /// What an entry is, links not followed.
+  /// The kind of an entry, links not followed.
   public enum Kind: Sendable { case file, directory, link, other }
 
   /// All entries but `.` and `..`, sorted by bytes. Names that are not UTF-8 are an error.

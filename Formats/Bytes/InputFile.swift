@@ -11,7 +11,7 @@
 public final class InputFile: Sendable {
   /// The file's name as the user would recognise it.
   public let name: String
-  /// Taken when the file was opened.
+  /// The identity taken when the file was opened.
   public let identity: FileIdentity
   private let descriptor: Descriptor
 

@@ -15,7 +15,7 @@ extension Int {
     return Int(whole.magnitude.dividingFullWidth((high, low)).quotient)
   }
 
-  /// What falls to a range of `0..<whole`, so that the parts of ranges that cover it add up to `self`.
+  /// The share of a range of `0..<whole`, so that the shares of ranges that cover it add up to `self`.
   package func part(_ range: Range<Int>, of whole: Int) -> Int {
     guard whole > 0 else { return 0 }
     return proportion(range.upperBound, of: whole) - proportion(range.lowerBound, of: whole)

@@ -1,6 +1,6 @@
 import Dispatch
 
-/// What there is to do, piece by piece, in order.
+/// The pieces of work, one by one, in order.
 package protocol PieceCursor: Sendable {
   associatedtype Piece: Sendable
   /// Called by one worker at a time.

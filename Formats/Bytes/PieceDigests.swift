@@ -1,9 +1,9 @@
 /// How the bytes of one tensor are cut into pieces that have digests of their own: who reads a part of the
 /// tensor checks that part, not the rest.
 public struct PieceLayout: Hashable, Sendable {
-  /// Of the whole tensor.
+  /// Bytes of the whole tensor.
   public let byteCount: Int
-  /// Of every piece but the last, which may be shorter; above 0.
+  /// Bytes of every piece but the last, which may be shorter; above 0.
   public let pieceByteCount: Int
 
   /// Bytes up to which a tensor is one piece. Digests of smaller ones would take more room than they save

@@ -133,7 +133,7 @@ public struct StagedDirectory: ~Copyable {
   /// Gives the old directory, which has the hidden name, another one.
   private func setAside() -> String? { namesAside.first { move(stagingName, $0) } }
 
-  /// What earlier runs could not remove may go now.
+  /// Removes the old directories that earlier runs could not remove.
   private func removeSetAside() {
     for name in namesAside {
       guard let old = Descriptor(at: parent.number, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW),

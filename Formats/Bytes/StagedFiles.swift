@@ -11,7 +11,7 @@ import CSystem
 ///
 /// The hidden directory (`.NAME.nibble-partial`, of the first file's name) is locked as that of a `StagedDirectory` is.
 public struct StagedFiles: ~Copyable {
-  /// Of the first file.
+  /// The path of the first file.
   public let path: String
   private let names: [String]
   private let stagingName: String
@@ -22,7 +22,7 @@ public struct StagedFiles: ~Copyable {
   private let orphans: Set<String>
 
   /// - Parameters:
-  ///   - path: a file of the directory that the files go to; a run that writes the same path waits for nobody.
+  ///   - path: a file of the directory that the files go to; a second run with it fails instead of waiting.
   ///   - names: of all files.
   ///   - replacing: whether files of these names may be replaced.
   ///   - orphans: those of `names` that may be in any case: what they belonged to is gone.

@@ -1,4 +1,4 @@
-/// What is worth knowing and no error: one reason, and the names of all that it holds for.
+/// A message about something worth knowing that is no error: one reason, and the names of all that it holds for.
 ///
 /// A string literal is a warning; `\(names: list)` in it stands for names. On a terminal the first three of them and
 /// the number of the others are enough; a report has all.
@@ -35,7 +35,7 @@ public struct Warning: Sendable, ExpressibleByStringInterpolation {
     parts.flatMap { $0.names }
   }
 
-  /// With a few of the names: for a terminal.
+  /// The text with a few of the names, for a terminal.
   public var brief: String { text(limit: Self.shownNames) }
 
   /// Whether the whole text, with all names, does.
@@ -57,12 +57,12 @@ public struct Warning: Sendable, ExpressibleByStringInterpolation {
 
   // MARK: - One for each reason
 
-  /// What is the same for all names.
+  /// The text without the names, the same for all of them.
   private var reason: String {
     parts.map { part -> String in if case .words(let words) = part { words } else { "\0" } }.joined()
   }
 
-  /// Those of the same reason are one, at the place of the first.
+  /// Joins warnings of the same reason into one, at the place of the first.
   public static func grouped(_ warnings: [Warning]) -> [Warning] {
     var groups: [[Warning]] = []
     var places: [String: Int] = [:]
@@ -90,7 +90,7 @@ public struct Warning: Sendable, ExpressibleByStringInterpolation {
 }
 
 extension Warning: CustomStringConvertible {
-  /// With all names.
+  /// The text with all names.
   public var description: String { text(limit: Int.max) }
 }
 

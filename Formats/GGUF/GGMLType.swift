@@ -77,7 +77,7 @@ public enum GGMLType: UInt32, Sendable, CaseIterable {
   public var valuesPerBlock: Int { row.values }
   public var bytesPerBlock: Int { row.bytes }
 
-  /// As ggml prints it: `f16`, `q4_K`, `iq4_xs`.
+  /// The name as ggml prints it: `f16`, `q4_K`, `iq4_xs`.
   public var name: String { String(describing: self) }
 
   /// - Parameter name: in any case.
@@ -87,7 +87,7 @@ public enum GGMLType: UInt32, Sendable, CaseIterable {
     self = match
   }
 
-  /// What a number stood for that ggml has given up; nil for one that never meant anything.
+  /// The name of a type that ggml has given up, by its number; nil for a number that never meant anything.
   static func removedName(_ number: UInt32) -> String? {
     switch number {
     case 4: "q4_2"

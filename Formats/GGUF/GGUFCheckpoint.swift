@@ -6,7 +6,7 @@ public final class GGUFCheckpoint: Sendable {
   /// One file of the checkpoint.
   public struct File: Sendable {
     public let name: String
-    /// In bytes.
+    /// The file's size in bytes.
     public let size: Int
     /// Offset of the first data byte.
     public let dataStart: Int
@@ -16,15 +16,15 @@ public final class GGUFCheckpoint: Sendable {
     public let tensors: Range<Int>
   }
 
-  /// As the user named it.
+  /// The path as the user named it.
   public let path: String
-  /// In the order of the split.
+  /// The files in the order of the split.
   public let files: [File]
-  /// Of the first file, with the keys of the split.
+  /// The metadata of the first file, with the keys of the split.
   public let metadata: GGUFMetadata
-  /// File by file, in the order of their data.
+  /// The tensors file by file, in the order of their data.
   public let tensors: [GGUFTensor]
-  /// What is worth knowing and not an error, one line each.
+  /// Findings that are worth knowing and no errors, one line each.
   public let warnings: [Warning]
   /// The directory that holds the files of a split, or that the user named; nil for a single file.
   public let directory: InputDirectory?

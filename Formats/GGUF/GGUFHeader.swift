@@ -1,7 +1,7 @@
 public import Bytes
 public import Tensors
 
-/// What a GGUF file says about itself before its data: metadata, then the tensors. See `FORMAT.md`.
+/// The part of a GGUF file before its data: metadata, then descriptions of the tensors. See `FORMAT.md`.
 ///
 /// A header that exists is valid: keys and names differ by their bytes, each tensor begins at the first aligned byte
 /// after the one before it, and the last ends within the file.
@@ -22,12 +22,12 @@ public struct GGUFHeader: Sendable {
   /// 2 or 3, which differ in nothing that concerns a little-endian file.
   public let version: UInt32
   public let metadata: GGUFMetadata
-  /// In the order of their data.
+  /// The tensors in the order of their data.
   public let tensors: [GGUFTensor]
   /// Offset of the first data byte in the file.
   public let dataStart: Int
   public let alignment: Int
-  /// What is worth knowing and not an error.
+  /// Findings that are worth knowing and no errors.
   public let warnings: [Warning]
 
   /// First byte of each tensor, counted from `dataStart`.

@@ -11,7 +11,7 @@ public struct GGUFLayout: Sendable {
     public let header: [UInt8]
     /// First byte of each of the file's tensors, from the file's first byte.
     public let offsets: [Int]
-    /// In bytes, padding included.
+    /// The file's size in bytes, padding included.
     public let size: Int
   }
 

@@ -99,7 +99,7 @@ struct GGUFSplit {
 /// `STEM-00001-of-00003.gguf`, taken apart or put together.
 public struct GGUFFileName: Equatable, Sendable {
   public var stem: String
-  /// From 1.
+  /// The part's number, from 1.
   public var number: Int
   public var total: Int
 

@@ -1,7 +1,7 @@
 public import Bytes
 public import Tensors
 
-/// What is known of a GGUF tensor before any of its data is read.
+/// A GGUF tensor's name, type, shape and sizes, known before any of its data is read.
 public struct GGUFTensor: Sendable, Equatable {
   /// The most dimensions, and the longest name in bytes, that ggml can hold.
   public static let rankLimit = 4

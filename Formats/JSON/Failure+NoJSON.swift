@@ -1,7 +1,7 @@
 public import Bytes
 
 extension Failure {
-  /// What a file holds that ought to be JSON and is something else altogether; nil when it looks like JSON with a fault.
+  /// A failure that names the kind of a file that ought to be JSON; nil when it looks like JSON with a fault.
   public static func noJSON(_ bytes: [UInt8]) -> Failure? {
     let beginning = Array(bytes.prefix(FileContent.length))
     var found = FileContent.signature(beginning)

@@ -28,7 +28,7 @@ extension JSONValue {
   }
 }
 
-/// What a string of a JSON text may be.
+/// The two forms of a string in a JSON text.
 enum JSONText {
   case unicode(String)
   case illFormed(IllFormedString)

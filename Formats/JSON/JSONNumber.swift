@@ -24,7 +24,7 @@ public struct JSONNumber: Sendable, Equatable {
   /// Whether it is a number of RFC 8259, which may be beyond the range of doubles.
   public var isFinite: Bool { !Self.words.contains(text) }
 
-  /// What one of Python's words stands for; nil for a number.
+  /// The value of one of Python's words `NaN`, `Infinity` and `-Infinity`; nil for a number.
   public var notFinite: Double? { isFinite ? nil : Double(text) }
 
   /// The value, when it is written as a whole number (`2.0` and `2e0` are not) and fits.

@@ -1,5 +1,5 @@
 extension JSONReader {
-  /// What stands at the cursor, by its name, where it is one of the things that are taken for JSON.
+  /// An explanation of the character at the cursor, where it begins a common mistake; else nil.
   var slip: String? {
     if let encoding { return encoding }
     let rest = bytes[position...]

@@ -34,15 +34,15 @@ public struct JSONReader: Sendable {
     self.position = 0
   }
 
-  /// What the next value is, by its first byte.
+  /// The kind of a value, told by its first byte.
   public enum Kind: String, Sendable {
     case object = "an object"
     case array = "an array"
     case string = "a string"
-    /// Of values only: by its first byte it is a string.
+    /// Only the kind of a value that has been read: by its first byte it is a string.
     case illFormed = "a string with half of a surrogate pair"
     case number = "a number"
-    /// Of values only: by its first byte it is a number.
+    /// Only the kind of a value that has been read: by its first byte it is a number.
     case notFinite = "NaN or Infinity"
     case bool = "true or false"
     case null = "null"
@@ -191,7 +191,7 @@ public struct JSONReader: Sendable {
     position += 1
   }
 
-  /// What stands at the cursor is not what belongs there.
+  /// The failure for bytes at the cursor that do not belong there.
   func unexpected(_ expected: StaticString) -> Failure {
     guard position < end else { return failure("JSON text ends, expected \(expected)") }
     let message = "found \(describe(bytes[position])), expected \(expected)"

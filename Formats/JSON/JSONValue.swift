@@ -51,7 +51,7 @@ public indirect enum JSONValue: Sendable {
     }
   }
 
-  /// What this is, for messages: "a string".
+  /// The value's kind, for messages: "a string".
   public var kind: JSONReader.Kind {
     switch self {
     case .null: .null

@@ -5,7 +5,7 @@ import Bytes
 ///
 /// Each container has a layout of its own, so that a file can have a line for each entry.
 public struct JSONWriter: Sendable {
-  /// What was written since it was last cleared.
+  /// The bytes written since they were last cleared.
   public private(set) var bytes: [UInt8] = []
 
   private struct Container {
@@ -133,7 +133,7 @@ public struct JSONWriter: Sendable {
     containers.append(Container(style: style, closing: UInt8(ascii: closing)))
   }
 
-  /// What stands before an element of the container begun last.
+  /// Writes the comma and the white space before an element of the container begun last.
   private mutating func separate() {
     if followsKey {
       followsKey = false

@@ -2,7 +2,7 @@ import Bytes
 import JSON
 import Tensors
 
-/// What the headers of a checkpoint's files add up to, while they are being read.
+/// The files and tensors of a checkpoint, collected while the headers are being read.
 struct CheckpointAssembly {
   private(set) var files: [SafetensorsCheckpoint.File] = []
   private(set) var tensors: [TensorInfo] = []

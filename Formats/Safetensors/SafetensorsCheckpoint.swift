@@ -10,9 +10,9 @@ public import Tensors
 public final class SafetensorsCheckpoint: TensorSource {
   /// One file of the checkpoint.
   public struct File: Sendable {
-    /// Relative to the checkpoint's directory.
+    /// The file's path, relative to the checkpoint's directory.
     public let name: String
-    /// In bytes.
+    /// The file's size in bytes.
     public let size: Int
     /// Offset of the first data byte: the header with its length.
     public let dataStart: Int
@@ -21,7 +21,7 @@ public final class SafetensorsCheckpoint: TensorSource {
     public let tensors: Range<Int>
   }
 
-  /// As the user named it.
+  /// The path as the user named it.
   public let path: String
   /// The directory that holds the files; nil when a file was named.
   public let directory: InputDirectory?
@@ -31,7 +31,7 @@ public final class SafetensorsCheckpoint: TensorSource {
   public let files: [File]
   /// File by file, in the order of their data.
   public let tensors: [TensorInfo]
-  /// What is worth knowing and not an error, one line each.
+  /// Findings that are worth knowing and no errors, one line each.
   public let warnings: [Warning]
   /// An index that other loaders would look for, and why it was not followed; nil as a rule.
   public let indexFault: (file: String, text: String)?
@@ -161,7 +161,7 @@ public final class SafetensorsCheckpoint: TensorSource {
     indexFault = fault
   }
 
-  /// Of the first file; most checkpoints have the same in all.
+  /// The metadata of the first file; most checkpoints have the same in all.
   public var metadata: [(key: String, value: String)] { files.first?.metadata ?? [] }
 
   /// The position in `tensors` of a name.

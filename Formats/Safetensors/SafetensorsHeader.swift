@@ -2,8 +2,7 @@ public import Bytes
 import JSON
 public import Tensors
 
-/// What a safetensors file says about itself before its data: an 8-byte little-endian length, then that
-/// many bytes of JSON. See `FORMAT.md`.
+/// The header of a safetensors file: an 8-byte little-endian length, then that many bytes of JSON. See `FORMAT.md`.
 ///
 /// A header that exists is valid: names differ by their bytes, the tensors fill the data section from
 /// its first byte to the file's last, without a hole and without overlap.
@@ -15,13 +14,13 @@ public struct SafetensorsHeader: Sendable {
   /// Bytes of the length that stands before the JSON.
   static let prefixLength = 8
 
-  /// In the order of their data.
+  /// The tensors in the order of their data.
   public let tensors: [TensorInfo]
   /// The pairs of `__metadata__` in the order written.
   public let metadata: [(key: String, value: String)]
   /// Offset of the first data byte in the file.
   public let dataStart: Int
-  /// What is worth knowing and not an error.
+  /// Findings that are worth knowing and no errors.
   public let warnings: [Warning]
 
   /// First byte of each tensor, counted from `dataStart`.

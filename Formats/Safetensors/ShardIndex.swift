@@ -14,7 +14,7 @@ struct ShardIndex {
   let files: [String]
   /// `names` in byte order.
   let order: KeyOrder
-  /// What `metadata.total_size` says: bytes of all tensors.
+  /// The bytes of all tensors by `metadata.total_size`.
   let totalSize: TotalSize
 
   enum TotalSize: Equatable {

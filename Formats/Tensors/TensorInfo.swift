@@ -1,6 +1,6 @@
 public import Bytes
 
-/// What is known of a tensor before any of its data is read.
+/// A tensor's name, dtype, shape and sizes, known before any of its data is read.
 public struct TensorInfo: Sendable, Equatable {
   public let name: TensorName
   public let type: ElementType

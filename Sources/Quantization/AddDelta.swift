@@ -18,7 +18,7 @@ public struct ChangeSums: Sendable, Equatable {
   }
 }
 
-/// As with spans; what is read and what is written must not overlap.
+/// The overload for unsafe buffers; those read and those written must not overlap.
 package func addDelta(
   _ values: UnsafeRawBufferPointer, as type: FloatType, delta: UnsafeBufferPointer<Float>,
   roundedTo deltaType: FloatType, into output: UnsafeMutableRawBufferPointer, as outputType: FloatType

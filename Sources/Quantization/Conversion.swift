@@ -12,7 +12,7 @@ public struct Overflow: Error, Equatable {
   }
 }
 
-/// As with spans; what is read and what is written must not overlap.
+/// The overload for unsafe buffers; those read and those written must not overlap.
 package func convert(
   _ values: UnsafeRawBufferPointer, from source: FloatType, to target: FloatType,
   into output: UnsafeMutableRawBufferPointer
@@ -27,7 +27,7 @@ package func convert(
   }
 }
 
-/// As with spans; what is read and what is written must not overlap.
+/// The overload for unsafe buffers; those read and those written must not overlap.
 package func narrow(
   _ values: UnsafeRawBufferPointer, to target: FloatType, into output: UnsafeMutableRawBufferPointer
 ) throws(Overflow) {

@@ -33,7 +33,7 @@ public enum DoubleQuantization {
     return values.sorted()
   }
 
-  /// As with spans.
+  /// The overload for unsafe buffers.
   package static func offset(_ absmax: UnsafeBufferPointer<Float>) -> Float {
     guard !absmax.isEmpty else { return 0 }
     // Four partial sums hide the latency of addition; which value goes where is fixed.
@@ -48,7 +48,7 @@ public enum DoubleQuantization {
     return Float(sum / Double(absmax.count))
   }
 
-  /// As with spans; what is read and what is written must not overlap.
+  /// The overload for unsafe buffers; those read and those written must not overlap.
   package static func quantize(
     _ absmax: UnsafeBufferPointer<Float>, offset: Float, codes: UnsafeMutableBufferPointer<UInt8>,
     nestedAbsmax: UnsafeMutableBufferPointer<Float>
@@ -63,7 +63,7 @@ public enum DoubleQuantization {
     }
   }
 
-  /// As with spans; what is read and what is written must not overlap.
+  /// The overload for unsafe buffers; those read and those written must not overlap.
   package static func dequantize(
     codes: UnsafeBufferPointer<UInt8>, nestedAbsmax: UnsafeBufferPointer<Float>, map: [Float] = map,
     offset: Float, blocks: Range<Int>, into absmax: UnsafeMutableBufferPointer<Float>

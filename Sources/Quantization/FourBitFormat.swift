@@ -46,7 +46,7 @@ public struct NonFinite: Error, Equatable {
 }
 
 extension FourBitFormat {
-  /// As with spans; what is read and what is written must not overlap.
+  /// The overload for unsafe buffers; those read and those written must not overlap.
   package func quantize(
     _ values: UnsafeRawBufferPointer, as type: FloatType, codes: UnsafeMutableRawBufferPointer,
     absmax: UnsafeMutableBufferPointer<Float>
@@ -66,7 +66,7 @@ extension FourBitFormat {
     }
   }
 
-  /// As with spans; what is read and what is written must not overlap.
+  /// The overload for unsafe buffers; those read and those written must not overlap.
   package func dequantize(
     codes: UnsafeRawBufferPointer, absmax: UnsafeBufferPointer<Float>, elements: Range<Int>,
     into output: UnsafeMutableRawBufferPointer, as type: FloatType

@@ -1,6 +1,6 @@
 import Kernels
 
-/// As with spans; what is read and what is written must not overlap.
+/// The overload for unsafe buffers; those read and those written must not overlap.
 package func transpose(
   _ matrix: UnsafeRawBufferPointer, rows: Int, columns: Int, elementBytes: Int,
   into output: UnsafeMutableRawBufferPointer

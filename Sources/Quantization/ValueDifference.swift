@@ -31,7 +31,7 @@ public struct ValueDifference: Sendable, Equatable {
     return sumOfSquares.squareRoot() / referenceSumOfSquares.squareRoot()
   }
 
-  /// As with spans.
+  /// The overload for unsafe buffers.
   package mutating func add(
     _ a: UnsafeRawBufferPointer, as aType: RealType, _ b: UnsafeRawBufferPointer, as bType: RealType
   ) {

@@ -28,7 +28,7 @@ public struct ValueStatistics: Sendable, Equatable {
     return max(variance, 0).squareRoot()
   }
 
-  /// As with spans.
+  /// The overload for unsafe buffers.
   package mutating func add(_ values: UnsafeRawBufferPointer, as type: FloatType) {
     precondition(values.count % type.byteCount == 0, "half a value")
     var result = nibble_statistics_result()

@@ -1,4 +1,4 @@
-/// What autograd saves for the backward pass, in bytes: the tensors of `TrainedDecoder`, and those of the adapters.
+/// Bytes that autograd saves for the backward pass: the tensors of `TrainedDecoder`, and those of the adapters.
 ///
 /// Every term is a tensor that `torch.autograd.graph.saved_tensors_hooks` sees in one step of transformers 5.23 with
 /// the attention that it chooses, torch 2.13 on the CPU, without autocast or padding; parameters and further views of a
@@ -16,7 +16,7 @@
 /// either the end of the forward pass, with the head's tensors, or the backward pass of the largest layer, whose
 /// tensors have been computed once more.
 struct Activations: Sendable {
-  /// What is trained.
+  /// The parameters that are trained.
   enum Trained: Sendable {
     case everything
     /// - Parameter width: bytes of an element of the adapter.

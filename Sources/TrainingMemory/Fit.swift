@@ -10,7 +10,7 @@ public struct Fit: Sendable {
   public var rank = 64
   /// Last names of the modules with an adapter; nil for all linear layers but the output embedding.
   public var targetModules: [String]?
-  /// On each GPU.
+  /// The batch size on each GPU.
   public var batch = 1
   /// Nil for 2048, or as many as the model was made for if those are fewer.
   public var sequenceLength: Int?

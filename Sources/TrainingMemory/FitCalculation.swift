@@ -50,7 +50,7 @@ struct FitCalculation: Sendable {
     return (sums.floatState.resident + 4 * sums.trained, sums.floatState.pageable)
   }
 
-  /// What does not depend on the batch, and `Activations` for the rest.
+  /// The bytes that do not depend on the batch, and `Activations` for the rest.
   var fixed: Fixed {
     let trainedBytes = sums.trainedWidth * sums.trained
     let gradients = divided(trainedBytes, shardsStates)

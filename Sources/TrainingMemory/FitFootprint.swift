@@ -6,7 +6,7 @@ public struct FitFootprint: Sendable, Equatable {
   public var gradients: Int
   public var optimizer: Int
   public var activations: Int
-  /// What is neither state nor saved for the backward pass: the framework and working memory.
+  /// Memory of the framework and working memory: neither state nor saved for the backward pass.
   public var overhead: Int
   public var total: Int
 }

@@ -9,7 +9,7 @@ import Tensors
 /// A model as far as its training needs memory: shapes, from headers and configuration alone.
 struct FitModel: Sendable {
   let decoder: TrainedDecoder
-  /// What parameters are held and computed in: bf16 or f16.
+  /// The dtype in which parameters are held and computed: bf16 or f16.
   let type: FloatType
   var parameters: [FitParameter]
   /// Why there is no 4-bit form of it; nil when there is.

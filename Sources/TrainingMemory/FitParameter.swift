@@ -4,7 +4,7 @@ import Tensors
 /// One parameter of the model whose training is planned.
 struct FitParameter: Sendable {
   let info: TensorInfo
-  /// What it is in its layer.
+  /// The parameter's place and use in its layer.
   let role: TrainedParameter
   /// How bitsandbytes holds it in a 4-bit model; nil for what stays as it is.
   let fourBit: (format: FourBitFormat, isNested: Bool)?

@@ -2,7 +2,7 @@ public import Bytes
 import Console
 package import JSON
 
-/// What `nibble fit` found.
+/// The results of `nibble fit`.
 public struct FitReport: Sendable {
   public struct Row: Sendable {
     public var strategy: FitStrategy
@@ -19,7 +19,7 @@ public struct FitReport: Sendable {
     public var cards: Cards?
 
     public var fits: Bool { isPromised && perGPU.total <= budget }
-    /// What is left on the card; below 0 where it does not fit.
+    /// Bytes of the budget that are left on the card; below 0 where the run does not fit.
     public var margin: Int { budget - perGPU.total }
     /// Within the tolerance of the plan: a card may find otherwise.
     public var isClose: Bool { abs(margin) < perGPU.total / Fit.tolerance }
@@ -38,7 +38,7 @@ public struct FitReport: Sendable {
   /// Tokens that the model was made for; nil where the configuration does not say.
   public var positions: Int?
   public var parameters: Int
-  /// As torch names it.
+  /// The dtype as torch names it.
   public var type: String
   /// Linear layers with an adapter.
   public var targets: Int
@@ -133,7 +133,7 @@ extension FitReport {
     return "\(name) \(row.isClose ? "just \(fitsNot)" : fitsNot) \(card): \(reason)"
   }
 
-  /// What to change, the least first; nil for what fits.
+  /// A suggestion that makes the run fit, the smallest change first; nil for one that fits.
   private func advice(_ row: Row) -> String? {
     guard !row.fits, row.isPromised else { return nil }
     if row.longestSequence > 0 {
@@ -150,7 +150,7 @@ extension FitReport {
     return "no strategy does, \(least.strategy.rawValue) takes the least"
   }
 
-  /// What holds for all strategies: how many cards would do; how sure the close ones are.
+  /// Advice that holds for all strategies: how many cards would do; how sure the close ones are.
   private var summary: String {
     var text = ""
     let isPromised = rows.allSatisfy(\.isPromised)

@@ -1,13 +1,13 @@
 import Bytes
 import Tensors
 
-/// What one strategy takes of a model, before it is divided over cards.
+/// The memory that one strategy takes for a model, before it is divided over cards.
 struct FitSums: Sendable {
-  /// Of parameters, and of the statistics of 4-bit weights.
+  /// Bytes of parameters, and of the statistics of 4-bit weights.
   let weights, statistics: Checked
   /// Elements of what is trained, and the bytes of each.
   let trained, trainedWidth: Checked
-  /// Of the optimizer, in the type of what is trained, and in float32.
+  /// Bytes of optimizer state, in the type of the trained parameters, and in float32.
   let state, floatState: (resident: Checked, pageable: Checked)
   /// Two of the largest layers, and all that stands outside of the layers.
   let gathered: Checked

@@ -1,6 +1,6 @@
 import Tensors
 
-/// What autograd saves of one layer, or of what stands outside of the layers.
+/// The tensors that autograd saves for one layer, or outside of the layers.
 struct LayerTensors {
   /// Without what other layers save too.
   private(set) var own = SavedBytes()
@@ -27,7 +27,7 @@ struct LayerTensors {
   /// With what other layers save too.
   var whole: SavedBytes { shared.values.reduce(into: own, +=) }
 
-  /// What the gradient of a parameter, or of its adapter, needs.
+  /// Adds the tensors that the gradient of a parameter, or of its adapter, needs.
   mutating func add(_ parameter: FitParameter) {
     guard case .adapter(let rank, let width) = trained else {
       addInput(parameter)

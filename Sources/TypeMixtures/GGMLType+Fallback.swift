@@ -1,8 +1,8 @@
 package import GGUF
 
 extension GGMLType {
-  /// What takes the place of a type whose blocks do not fit into a row: one of a smaller block, or f16. nil when
-  /// there is none.
+  /// The type that replaces one whose blocks do not fit into a row: one of a smaller block, or f16. nil when there is
+  /// none.
   package func fallback(row: Int) -> GGMLType? {
     let smaller: GGMLType
     switch self {

@@ -1,6 +1,6 @@
 public import GGUF
 
-/// What a model is quantized to: a type for most of its tensors, and a mixture of others around it. The names are
+/// A scheme of quantization: a type for most tensors of a model, and a mixture of others around it. The names are
 /// those of `llama-quantize`, in lower case.
 // swift-format-ignore: AlwaysUseLowerCamelCase
 public enum GGUFScheme: String, Sendable, CaseIterable {
@@ -37,13 +37,13 @@ public enum GGUFScheme: String, Sendable, CaseIterable {
   /// The number in `general.file_type`.
   public var fileType: UInt32 { row.fileType }
 
-  /// Of the tensors that have no reason for another one.
+  /// The type of the tensors that have no reason for another one.
   public var defaultType: GGMLType { row.type }
 
-  /// What there is to say of it in a list, in a few words.
+  /// A description in a few words, for a list of schemes.
   public var summary: String { row.summary }
 
-  /// Of the default type.
+  /// The bits per weight of the default type.
   public var bitsPerWeight: Double {
     Double(8 * defaultType.bytesPerBlock) / Double(defaultType.valuesPerBlock)
   }

@@ -15,9 +15,9 @@ public struct ImportanceMatrix: Sendable {
     package let offset: Int
     /// Values in all.
     package let count: Int
-    /// What the sums are divided by: one number for each expert, or for all; 0 where nothing was measured.
+    /// The divisors of the sums: one number for each expert, or for all; 0 where nothing was measured.
     let divisors: [Float]
-    /// What stands for a sum whose divisor is 0; nil for the sum itself.
+    /// The value in place of a sum whose divisor is 0; nil for the sum itself.
     let unmeasured: Float?
   }
 
@@ -28,7 +28,7 @@ public struct ImportanceMatrix: Sendable {
   private let file: InputFile
   private let entries: [TensorName: Entry]
 
-  /// As the user named it.
+  /// The file's name as the user gave it.
   public var fileName: String { file.name }
   public var entryCount: Int { entries.count }
   public var names: [String] { entries.keys.sorted().map(\.string) }

@@ -1,7 +1,7 @@
 import GGUF
 
 extension MixtureState {
-  /// Of about two bits and less.
+  /// The schemes of about two bits and less.
   static let lowBit: [GGUFScheme] = [.iq1_s, .iq1_m, .iq2_xxs, .iq2_xs, .iq2_s, .iq2_m]
 
   func defaultOutput(_ tensor: GGUFTensor) -> GGMLType {

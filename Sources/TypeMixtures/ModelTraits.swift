@@ -1,7 +1,7 @@
 import Bytes
 import GGUF
 
-/// What of a model's shape its quantization depends on.
+/// The traits of a model on which its quantization depends.
 struct ModelTraits: Sendable {
   static let layerLimit = 65_536
 

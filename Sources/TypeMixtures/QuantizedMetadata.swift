@@ -1,7 +1,7 @@
 public import GGUF
 
 extension GGUFMetadata {
-  /// Of the layout of quantized blocks: what `general.quantization_version` says.
+  /// The version of the layout of quantized blocks, in `general.quantization_version`.
   public static let quantizationVersion: UInt32 = 2
 
   package static let importanceFileKey = "quantize.imatrix.file"
@@ -29,7 +29,7 @@ extension GGUFMetadata {
     return result
   }
 
-  /// What `llama-quantize` keeps of a text: 127 bytes; no character is cut in two here.
+  /// The first 127 bytes of a text, as many as `llama-quantize` keeps; no character is cut in two here.
   private static func cut(_ bytes: [UInt8]) -> [UInt8] {
     guard bytes.count > 127 else { return bytes }
     var end = 127

@@ -1,4 +1,4 @@
-/// What a tensor does in a model, as far as its name tells and its quantization depends on it.
+/// The role of a tensor in a model, as far as its name tells it and its quantization depends on it.
 enum TensorRole: Sendable {
   case output, embedding
   case query, key, value, queryKeyValue, keyValue, attentionOutput

@@ -7,9 +7,9 @@ import Tensors
 /// Which type each tensor of a model gets, as `llama-quantize` chooses it.
 public struct TypeChoice: Sendable {
   public var scheme: GGUFScheme
-  /// Of `output.weight`; without one, of the embedding that takes its place.
+  /// The type of `output.weight`; without one, of the embedding that takes its place.
   public var outputType: GGMLType?
-  /// Of the embeddings.
+  /// The type of the embeddings.
   public var embeddingType: GGMLType?
   /// The scheme's default type for everything.
   public var isPure = false
@@ -127,7 +127,7 @@ public struct TypeChoice: Sendable {
     }
   }
 
-  /// Of overrides that no tensor's type comes from.
+  /// Warnings about overrides that decide no tensor's type.
   private func idle(_ patterns: [Override], _ deciding: Set<Int>, _ tensors: [GGUFTensor]) -> [Warning] {
     patterns.indices.filter { !deciding.contains($0) }.map { place in
       let option = "\(overrides[place].pattern)=\(overrides[place].type.name)"

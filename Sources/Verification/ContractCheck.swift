@@ -6,7 +6,7 @@ import JSON
 import Quantization
 import Tensors
 
-/// What the trainers' loaders expect of a 4-bit checkpoint and do not check themselves.
+/// Checks of conditions on a 4-bit checkpoint that the trainers' loaders assume and do not check themselves.
 struct ContractCheck {
   let checkpoint: any StoredCheckpoint
   let logical: LogicalTensors

@@ -6,7 +6,7 @@ import Tensors
 struct DamagedPieces {
   /// Bytes of the tensor, front to back; pieces side by side are one range.
   private(set) var ranges: [Range<Int>] = []
-  /// Of the tensor's first byte in its file.
+  /// The offset of the tensor's first byte in its file.
   private let offset: Int
 
   /// Named in a message.

@@ -221,7 +221,7 @@ struct DigestCheck {
     private var sha256: SHA256Hasher?
     private var tensor = 0
     private var hasBadTensor = false
-    /// Of all files.
+    /// The damaged tensors of all files so far.
     private(set) var damages: [Damage] = []
 
     struct Damage {

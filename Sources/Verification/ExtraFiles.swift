@@ -3,7 +3,7 @@ import Checkpoints
 import Tensors
 import Tokenizers
 
-/// What lies in a checkpoint's directory and its manifest does not list.
+/// The search for files in a checkpoint's directory that its manifest does not list.
 extension DigestCheck {
   func findExtraFiles(_ directory: InputDirectory, _ result: inout Verify.Result) throws(Failure) {
     let known = Set(manifest.files.map { TensorName($0.name) })

@@ -10,13 +10,13 @@ struct HashCheck {
 
   private static let pieceBytes = 1 << 20
 
-  /// Of one tensor, or of one file.
+  /// The digest that the manifest has for one tensor, or for one file.
   private struct Expected {
     var kind: HashManifest.Kind
     var digest: String
   }
 
-  /// What is expected of one file of the model.
+  /// The digests that the manifest has for one file of the model.
   private struct ExpectedFile {
     var whole: [Expected] = []
     var tensors: [TensorName: [Expected]] = [:]

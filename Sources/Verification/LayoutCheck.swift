@@ -9,7 +9,7 @@ import Writing
 struct LayoutCheck {
   let plan: WritePlan
   let checkpoint: any StoredCheckpoint
-  /// What the plan was made from, for messages.
+  /// The name of what the plan was made from, for messages.
   let against: String
 
   func run(_ result: inout Verify.Result) throws(Failure) {

@@ -8,7 +8,7 @@ import Writing
 struct PlanCheck {
   let plan: WritePlan
   let checkpoint: any StoredCheckpoint
-  /// What the plan was made from, for messages.
+  /// The name of what the plan was made from, for messages.
   let against: String
   let jobs: Int
   let style: Progress.Style

@@ -30,7 +30,7 @@ public struct Verify: Sendable {
     public var tensorsChecked = 0
     public var bytesChecked = 0
     public var problems: [Problem] = []
-    /// What could not be checked, and why.
+    /// The parts that could not be checked, and why.
     public var notChecked: [String] = []
     public var warnings: [Warning] = []
 
@@ -91,7 +91,7 @@ public struct Verify: Sendable {
     return true
   }
 
-  /// What another tool has listed; nil for a manifest of Nibble, or none.
+  /// The digests that another tool has listed; nil for a manifest of Nibble, or none.
   private func readHashes() throws(Failure) -> HashManifest? {
     guard let manifest else { return nil }
     let file = try InputFile(path: manifest)

@@ -7,7 +7,7 @@ package import Tensors
 package struct ContainerFile: Sendable {
   var name: String
   var steps: Range<Int>
-  /// Of its tensors, padding included.
+  /// Bytes of the file's tensors, padding included.
   var dataByteCount: Int
 }
 
@@ -26,7 +26,7 @@ package protocol Container: Sendable {
 /// Safetensors files.
 struct SafetensorsContainer: Container {
   var files: [ContainerFile]
-  /// Of every file.
+  /// The metadata of every file.
   var metadata: [(key: String, value: String)] = [("format", "pt")]
 
   var alignment: Int { 1 }

@@ -5,7 +5,7 @@ package import Tensors
 
 /// Stores a tensor's bytes as they are.
 package struct CopyEncoder: TensorEncoder {
-  /// What is to become of a model that must be finite; nil when any value may be copied.
+  /// "quantized" or "merged", for the error about a value that is not finite; nil when any value may be copied.
   package var fate: String?
 
   package init(fate: String? = nil) {

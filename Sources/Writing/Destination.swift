@@ -11,7 +11,7 @@ package protocol Destination: Sendable {
   /// The path that a loader is given.
   func reportedPath(_ path: String, _ plan: WritePlan) -> String
 
-  /// Of the files beside the containers, without what the manifest says of tensors.
+  /// Bytes of the files beside the containers, without the manifest's entries of tensors.
   func otherByteCount() throws(Failure) -> Int
 
   /// Claims the place. Nothing is visible there before `commit`.

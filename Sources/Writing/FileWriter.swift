@@ -13,11 +13,11 @@ final class FileWriter {
   private var outputHasher = TensorHasher()
   private var storedHasher = XXH3Hasher()
 
-  /// Of the files finished so far.
+  /// The digests of the files finished so far.
   private(set) var fileDigests: [FileDigests] = []
-  /// Of every tensor written so far, in the order of the plan.
+  /// The digests of every tensor written so far, in the order of the plan.
   private(set) var outputDigests: [TensorDigests] = []
-  /// By position in `plan.stored.tensors`; nil for what was not read.
+  /// The digests of stored tensors, by position in `plan.stored.tensors`; nil for those that were not read.
   private(set) var storedDigests: [XXH3Digest?]
 
   init(_ plan: WritePlan, files: StagedDirectory.Files, sha256: Bool) {

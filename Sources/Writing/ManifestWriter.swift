@@ -20,7 +20,7 @@ package struct ManifestWriter {
   package let files: [FileDigests]
   /// In the order of the output.
   let outputDigests: [TensorDigests]
-  /// Of what the tensors were made from; nil for what was not read.
+  /// The tensors that the output was made from, and their digests, nil for those that were not read.
   package let sources: [TensorInfo]
   let storedDigests: [XXH3Digest?]
 

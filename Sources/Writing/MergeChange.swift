@@ -2,7 +2,7 @@
 public struct MergeChange: Sendable {
   public var tensor: String
   public var adapter: String
-  /// What B·A was multiplied by; nil where the adapter replaced values.
+  /// The factor on B·A; nil where the adapter replaced values.
   public var scale: Double?
   /// ‖W′ − W‖ / ‖W‖ of the tensor; nil before it was computed, and where the shape changed.
   public var relativeChange: Double?

@@ -9,7 +9,7 @@ package final class TensorWork: Sendable {
   let stepIndex: Int
   package let info: TensorInfo
   package let encoder: any TensorEncoder
-  /// Of the encoder: workers fill disjoint parts, the writer reads it when all pieces are done.
+  /// The encoder's state: workers fill disjoint parts, the writer reads it when all pieces are done.
   package let state: (any Sendable)?
   package let pieceByteCount: Int
 
@@ -25,8 +25,8 @@ package final class TensorWork: Sendable {
 
 /// A part of a weight: what one worker does in one go.
 package struct Piece: Sendable {
-  /// Of the weight's values, unless its encoder wants others. A multiple of every block size in every type, and small
-  /// enough for a core's private cache.
+  /// Bytes of the weight's values, unless its encoder wants others. A multiple of every block size in every type, and
+  /// small enough for a core's private cache.
   package static let byteCount = 512 * 1024
 
   package var work: TensorWork
@@ -111,7 +111,7 @@ package struct PieceInput {
   private var values = GrowingBuffer()
   private var widened = GrowingBuffer()
   private var encoded = GrowingBuffer()
-  /// What a traced piece was made of. Values may be stored in twice as many bytes as they are written in.
+  /// The stored bytes of a traced piece. Values may be stored in twice as many bytes as they are written in.
   private let original = ScratchBytes(capacity: 2 * Piece.byteCount)
 
   package init() {}
@@ -168,7 +168,7 @@ package struct PieceInput {
 
   deinit { unsafe memory.deallocate() }
 
-  /// What was taken.
+  /// The bytes of the room that was taken.
   var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(rebasing: memory[..<(count ?? 0)]) }
 
   mutating func clear() { count = nil }

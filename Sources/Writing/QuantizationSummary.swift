@@ -3,18 +3,18 @@ package import Bytes
 import GGUF
 import Tensors
 
-/// What a run quantized, and what stays as it was and why.
+/// A summary of the tensors that a run quantized, and of those that stay as they were and why.
 public struct QuantizationSummary: Sendable {
   /// Types of fewer bits and how many tensors have them; the most frequent first.
   package var types: [(name: String, tensors: Int)] = []
   /// Why other tensors stay, and which do; in the order of the first of each.
   package var kept: [(reason: Reason, names: [String])] = []
-  /// Of the values, how many were quantized.
+  /// The fraction of the values that were quantized.
   package var fraction = 0.0
-  /// Of the tensor data that is written.
+  /// The bits per parameter of the tensor data that is written.
   package var bitsPerParameter = 0.0
 
-  /// In words for one and for several.
+  /// A reason in words for one tensor and for several.
   package struct Reason: Sendable, Equatable {
     var one: String
     var several: String
@@ -67,7 +67,7 @@ public struct QuantizationSummary: Sendable {
 }
 
 extension QuantizationSummary {
-  /// Of a checkpoint of transformers.
+  /// The summary of a run that writes a checkpoint of transformers.
   ///
   /// - Parameter dispositions: one for each tensor of the plan's source; nil where the source decided.
   package init(_ plan: WritePlan, _ dispositions: [Disposition]?) {
@@ -78,7 +78,7 @@ extension QuantizationSummary {
     }
   }
 
-  /// Of a GGUF file.
+  /// The summary of a run that writes a GGUF file.
   package init(gguf plan: WritePlan) throws(Failure) {
     let tensors = try plan.ggufTensors()
     self.init(plan) { step in

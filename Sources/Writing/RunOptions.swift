@@ -2,7 +2,7 @@ public import Bytes
 public import Console
 import JSON
 
-/// What every verb that writes a checkpoint has in common.
+/// The options of every verb that writes a checkpoint.
 public struct RunOptions: Sendable {
   /// Workers; what is written does not depend on it.
   public var jobs = processorCount()
@@ -19,7 +19,7 @@ public struct RunOptions: Sendable {
   public init() {}
 }
 
-/// What a run did, or would do.
+/// The results of a run, or of a dry run the expected ones.
 public struct RunReport: Sendable {
   public var output: String
   public var files: [String]
@@ -32,9 +32,9 @@ public struct RunReport: Sendable {
   public var bytesOut: Int
   public var seconds: Double
   public var warnings: [Warning]
-  /// What adapters changed, in the order of the tensors; nil for a run without adapters.
+  /// The adapters' changes, in the order of the tensors; nil for a run without adapters.
   public var changes: [MergeChange]?
-  /// What was quantized; nil for a run that does not.
+  /// The summary of the quantization; nil for a run that does not quantize.
   public var summary: QuantizationSummary?
 
   /// The object that `--json` prints.

@@ -15,7 +15,7 @@ package struct StepLayout {
   /// statistics of a weight that is in 4 bits already.
   package var followers: [Int: [Step]] = [:]
 
-  /// Of every file.
+  /// The metadata of every file.
   package var metadata: [(key: String, value: String)] = [("format", "pt")]
 
   package init(

@@ -44,7 +44,7 @@ package protocol TensorEncoder: Sendable {
   /// Bytes of the weight's values that one worker takes at a time. What is written does not depend on it.
   func pieceByteCount(for weight: TensorInfo) -> Int
 
-  /// What is gathered while the pieces of a weight are encoded, such as block maxima; nil for nothing.
+  /// The state that is gathered while the pieces of a weight are encoded, such as block maxima; nil for nothing.
   func makeState(for weight: TensorInfo) -> (any Sendable)?
 
   /// Encodes one piece of a weight into `buffer.output`.

@@ -2,7 +2,7 @@ package import Bytes
 package import Checkpoints
 package import Tensors
 
-/// What is done with one tensor of the prepared source.
+/// The treatment of one tensor of the prepared source.
 package struct Step: Sendable {
   /// Position in the prepared source's `tensors`.
   package var tensor: Int
@@ -24,7 +24,7 @@ package struct WritePlan: Sendable {
   /// The checkpoint on disk; `StoredOrigin` counts in its `tensors`. No tensors when the manifest tells of no source.
   package let stored: any TensorSource
   package let encoders: [any TensorEncoder]
-  /// In the order of the output.
+  /// The steps in the order of the output.
   package let steps: [Step]
   package let container: any Container
 
@@ -60,7 +60,7 @@ package struct WritePlan: Sendable {
     } catch { throw error.located(file: planned.name) }
   }
 
-  /// Of all files, headers and padding included.
+  /// Bytes of all files, headers and padding included.
   func fileByteCount() throws(Failure) -> Int {
     var total = 0
     for file in container.files.indices {
@@ -69,7 +69,7 @@ package struct WritePlan: Sendable {
     return total
   }
 
-  /// Of the tensors alone.
+  /// Bytes of the tensors alone.
   var dataByteCount: Int { container.files.reduce(0) { $0.addingSaturated($1.dataByteCount) } }
 
   /// Stored tensors, and a bound of what the manifest and an index say of them.
@@ -86,7 +86,7 @@ package struct WritePlan: Sendable {
     return (count, bytes)
   }
 
-  /// Of the values: adapters may bring more than the source has.
+  /// The number of values that are written: adapters may bring more than the source has.
   package var parameterCount: Int { steps.reduce(0) { $0.addingSaturated(info(of: $1).elementCount) } }
 
   // MARK: - The input
@@ -98,7 +98,7 @@ package struct WritePlan: Sendable {
     encoder(of: step).storedByteCount(of: info(of: step)) ?? source.storedByteCount(of: step.tensor)
   }
 
-  /// What is read from files for a piece; that of all pieces adds up to the whole.
+  /// Bytes read from files for a piece; those of all pieces add up to the whole.
   package func inputByteCount(of piece: Piece) -> Int {
     inputByteCount(of: piece.work.step).part(piece.range, of: piece.work.info.byteCount)
   }

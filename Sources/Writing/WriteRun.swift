@@ -6,11 +6,11 @@ import Tensors
 
 /// The files that a run reads, which it may not replace and which may not change under it.
 package struct RunInputs {
-  /// Of files and directories that the output may not replace nor lie in.
+  /// Identities of files and directories that the output may not replace nor lie in.
   package var identities: [FileIdentity]
   /// Files beside the model's whose bytes are read too.
   package var others: [InputFile] = []
-  /// Asked when everything is written.
+  /// Called when everything is written.
   package var checkUnchanged: () throws(Failure) -> Void
 
   package init(
@@ -43,9 +43,9 @@ package struct WriteRun {
   package let inputs: RunInputs
   /// Logical ones, where the plan's tensors are but their parts.
   package var parameters: Int?
-  /// What was quantized, for a run that does.
+  /// The summary of the quantization; nil for a run that does not quantize.
   package var summary: QuantizationSummary?
-  /// What adapters did, asked for when the weights have been written.
+  /// The adapters' changes, asked for when the weights have been written.
   package var changes: (@Sendable () -> [MergeChange])?
   /// Pieces that are made at the same time; nil for as many as there are workers.
   package var jobs: Int?

@@ -4,7 +4,7 @@ struct Option: Sendable {
   let name: String
   /// A one-letter form: `-o`.
   let short: String?
-  /// What stands for the value in help (`N`); nil for a switch.
+  /// The placeholder of the value in help (`N`); nil for a switch.
   let value: String?
   /// One or more lines of at most 49 characters, the default named.
   let help: [String]
@@ -29,6 +29,6 @@ struct Option: Sendable {
   static let maxShardSize = Option("--max-shard-size", value: "SIZE", "data per shard, 5GB or 5GiB (default: 5GB)")
   static let sha256 = Option("--sha256", "SHA-256 of every file too, which shows forgery")
 
-  /// Of every verb that writes a checkpoint.
+  /// The options of every verb that writes a checkpoint.
   static let writing = [sha256, force, dryRun, jobs, quiet, verbose, json, help]
 }

@@ -1,6 +1,6 @@
 import Bytes
 
-/// What the name of an output says of its kind.
+/// Checks of an output's name.
 enum OutputName {
   /// Endings of files that no verb writes under the name it is given.
   private static let files = [

@@ -3,7 +3,7 @@ import Console
 import JSON
 import Writing
 
-/// What goes to standard error while a verb runs.
+/// The messages on standard error while a verb runs.
 struct Notices {
   let isQuiet: Bool
   let isVerbose: Bool

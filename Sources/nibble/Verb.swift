@@ -6,7 +6,7 @@ protocol Verb: SendableMetatype {
   static var name: String { get }
   /// For the list of verbs.
   static var summary: String { get }
-  /// What follows the verb: `SOURCE -o OUT [options]`.
+  /// The operands after the verb in help: `SOURCE -o OUT [options]`.
   static var operands: String { get }
   /// A paragraph of lines of at most 78 characters.
   static var description: [String] { get }
@@ -39,7 +39,7 @@ extension Verb {
   }
 }
 
-/// What the whole command line asks for.
+/// The command line as a whole: its verbs and its help.
 enum Tool {
   static var verbs: [any Verb.Type] {
     [

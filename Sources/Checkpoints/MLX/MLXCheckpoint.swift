@@ -7,7 +7,7 @@ import Tensors
 /// A directory in MLX's groups as the Hugging Face model that it was made from: names and shapes are those of
 /// transformers, and weights read as the values that they stand for.
 ///
-/// Of classes without a row in `MLXFamily` nothing is known: `sanitize` of mlx-lm may have changed values under names
+/// Classes without a row in `MLXFamily` are not known here: `sanitize` of mlx-lm may have changed values under names
 /// that stayed, as it adds 1 to the norms of Qwen3-Next, so that names and shapes do not tell that nothing is to be
 /// undone. They are refused.
 struct MLXCheckpoint: StoredCheckpoint {
@@ -84,7 +84,7 @@ struct MLXCheckpoint: StoredCheckpoint {
     }
   }
 
-  /// Of an expert, its part of the bytes of all.
+  /// Bytes of the tensor in its file; for an expert of a stack, its part of the stack's bytes.
   func storedByteCount(of index: Int) -> Int { planned.storedByteCount(of: index) }
 
   func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {

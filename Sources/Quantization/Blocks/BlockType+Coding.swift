@@ -1,7 +1,7 @@
 import Kernels
 
 extension BlockType {
-  /// As with spans; what is read and what is written must not overlap.
+  /// The overload for unsafe buffers; those read and those written must not overlap.
   package func decode(_ blocks: UnsafeRawBufferPointer, into values: UnsafeMutableBufferPointer<Float>) {
     let row = row
     let count = blocks.count / row.bytesPerBlock
@@ -19,7 +19,7 @@ extension BlockType {
     }
   }
 
-  /// As with spans; what is read and what is written must not overlap.
+  /// The overload for unsafe buffers; those read and those written must not overlap.
   package func encode(
     _ values: UnsafeBufferPointer<Float>, rowLength: Int, importance: UnsafeBufferPointer<Float>?,
     into blocks: UnsafeMutableRawBufferPointer

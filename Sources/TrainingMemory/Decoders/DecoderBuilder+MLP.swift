@@ -38,7 +38,7 @@ extension DecoderBuilder {
     var path = "mlp"
     var count: Int
     var width: Int
-    /// Of each token.
+    /// The number of experts that each token uses.
     var used: Int
     /// The weights of the chosen ones are in float32.
     var hasFloatWeights = false

@@ -6,7 +6,7 @@ public struct SavedTensor: Sendable, Hashable {
     case byte, int32, float32, int64
   }
 
-  /// What else the elements are multiplied by.
+  /// The dependence of the number of elements on batch and sequence length.
   public enum Extent: Sendable, Hashable {
     case once
     /// Tokens of a sequence.
@@ -20,13 +20,13 @@ public struct SavedTensor: Sendable, Hashable {
   public var element: Element
   public var extent: Extent
   public var sizes: [Int]
-  /// Only where the weights themselves are trained.
+  /// Whether it is saved only where the weights themselves are trained.
   public var isForWeights = false
-  /// Only with more than one sequence.
+  /// Whether it is saved only with more than one sequence.
   public var isForBatches = false
   /// The lengths of a sequence for which it is there.
   public var lengths = 0..<Int.max
-  /// All layers that give the same name save the same tensor.
+  /// A name for a tensor that layers share: all that give the same name save it once.
   public var shared: String?
 
   init(_ element: Element, _ extent: Extent, _ sizes: Int...) {

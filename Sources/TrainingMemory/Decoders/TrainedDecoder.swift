@@ -6,7 +6,7 @@ import ModelFamilies
 ///
 /// Held to transformers 5.23, PEFT and torch 2.13 on the CPU, with `attn_implementation` as they choose it.
 public struct TrainedDecoder: Sendable {
-  /// As people call the family.
+  /// The family's usual name.
   public let family: String
   /// The class with the output embedding.
   public let architecture: String
@@ -16,15 +16,15 @@ public struct TrainedDecoder: Sendable {
   public let positions: Int?
   public let tiesEmbeddings: Bool
   public internal(set) var parameters: [TrainedParameter] = []
-  /// What is saved of each layer.
+  /// The tensors saved for each layer.
   public internal(set) var layers: [[SavedTensor]] = []
   /// For each layer the first that is built alike: often all are.
   public internal(set) var likeLayers: [Int] = []
-  /// Outside of the layers: embeddings, last norm, logits, loss.
+  /// The tensors saved outside of the layers: embeddings, last norm, logits, loss.
   public internal(set) var head: [SavedTensor] = []
   /// Names of tensors that checkpoints have and training does not: ends.
   public let ignoredSuffixes: [String]
-  /// What the reader of the figures should know. One line each, no full stop.
+  /// Warnings that the reader of the figures should know. One line each, no full stop.
   public internal(set) var warnings: [Warning] = []
 
   /// Every layer is planned one by one.

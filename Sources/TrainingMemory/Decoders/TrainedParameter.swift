@@ -2,7 +2,7 @@ import Adapters
 
 /// A parameter of a model in training.
 public struct TrainedParameter: Sendable {
-  /// In transformers 5, which stacks a layer's experts whatever the checkpoint does.
+  /// The name in transformers 5, which stacks a layer's experts whatever the checkpoint does.
   public let name: String
   public let shape: [Int]
   /// Nil outside of the layers.
@@ -10,7 +10,7 @@ public struct TrainedParameter: Sendable {
   /// Nil for what PEFT's LoRA does not reach.
   public let adapter: Adapter?
 
-  /// What its gradient needs: the tensor that it is multiplied with.
+  /// The tensor that its gradient needs, by which the gradient of the output is multiplied.
   public enum Input: Sendable {
     /// Saved anyway.
     case saved
@@ -30,7 +30,7 @@ public struct TrainedParameter: Sendable {
     }
 
     public let form: Form
-    /// What `target_modules` calls it; all of these together.
+    /// The names that `target_modules` has for it; either all of them are listed or none.
     public let names: [String]
     /// Columns of the first factor and rows of the second, for each rank.
     public let inputs: Int

@@ -22,7 +22,7 @@ struct TrainingFamily: Sendable {
   let ignoredSuffixes: [String]
   /// Writes one layer down.
   let layer: @Sendable (inout DecoderBuilder, Int) throws(Failure) -> Void
-  /// What stands outside of the layers besides the usual.
+  /// Adds the tensors outside of the layers beyond the usual ones.
   let outside: @Sendable (inout DecoderBuilder) throws(Failure) -> Void
 
   /// Paths of modules.
@@ -32,8 +32,8 @@ struct TrainingFamily: Sendable {
     var norm = "model.norm"
   }
 
-  /// What PEFT takes the modules of transformers 4 for, which are parameters now: their names there, for the router
-  /// and for the stacked matrices. No linear layer of these names gets an adapter.
+  /// Names of modules in transformers 4 that are parameters now, and as which PEFT targets them: the router's and
+  /// those of the stacked matrices. No linear layer of these names gets an adapter.
   struct ExpertTargets: Sendable {
     var router: [String]
     var gateAndUp: [String]

@@ -9,7 +9,7 @@ package struct BlockEncoder: TensorEncoder {
   package let type: GGMLType
   /// Whether its shape is written without dimensions of 1 in front, as ggml does, which has always four of them.
   package var isFlat = false
-  /// What has been recorded of how much each column matters: one list, or one for each expert.
+  /// The importance of each column by an importance matrix: one list, or one for each expert.
   package var importance: [Float]?
 
   /// Values of one piece, unless one row has more: their f32 form fits a core's private cache.

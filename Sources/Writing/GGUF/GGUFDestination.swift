@@ -14,7 +14,7 @@ package struct GGUFDestination: Destination {
 
   package func fileNames(_ plan: WritePlan) -> [String] { plan.container.files.map(\.name) + [manifestName(plan)] }
 
-  /// Of parts, the one that llama.cpp is given.
+  /// The path of the file that llama.cpp is given: the first of several parts.
   package func reportedPath(_ path: String, _ plan: WritePlan) -> String {
     String(path.dropLast(FileName.last(of: path).count)) + plan.container.files[0].name
   }

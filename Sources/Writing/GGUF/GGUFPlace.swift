@@ -2,13 +2,13 @@ import Bytes
 import Checkpoints
 import GGUF
 
-/// What already lies where GGUF files are to be written.
+/// The directory where GGUF files are to be written, with the files that lie there already.
 struct GGUFPlace {
   /// Ends with `/`, or is empty for the working directory.
   private let parent: String
   /// Nil when there is none: whoever writes says so.
   private let directory: InputDirectory?
-  /// Of the files that are to be written.
+  /// The names of the files that are to be written.
   private let names: [String]
 
   init(path: String, names: [String]) {

@@ -20,7 +20,7 @@ package struct MLXModel {
   /// transformers does.
   private(set) var statedTie: Bool?
 
-  /// What `eightBit` stands for.
+  /// The format of the modules in `MLXFamily.eightBit`.
   package static let finer = GroupFormat(bits: 8, groupSize: 64)
 
   private static let head = "lm_head.weight"

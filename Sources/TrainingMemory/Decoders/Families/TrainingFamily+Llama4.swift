@@ -40,7 +40,7 @@ extension TrainingFamily {
 }
 
 extension DecoderBuilder {
-  /// Of the layers by `no_rope_layers`, which lists those that do turn, as 1.
+  /// Whether a layer applies RoPE: by `no_rope_layers`, which has 1 for layers that do, else by the interval.
   func turns(_ layer: Int) throws(Failure) -> Bool {
     if let list = try config.array("no_rope_layers"), !list.isEmpty {
       guard layer < list.count, let number = list[layer].int else {
