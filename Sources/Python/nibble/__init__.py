@@ -19,7 +19,7 @@ from .errors import CheckpointError, DigestError, NoSuchTensorError, needs
 from .lazy import LazyTensor
 
 if TYPE_CHECKING:
-    from .model import load
+    from .loading import load
     from .saving import save_adapter
 
 __version__ = "0.1.0"
@@ -46,7 +46,7 @@ def __getattr__(name: str) -> Any:
     if name in ("load", "save_adapter"):
         instead = "nibble.open does without, and dequantize() gives 4-bit weights as NumPy arrays"
         with needs(f"nibble.{name}", "torch transformers accelerate bitsandbytes peft", instead):
-            from .model import load
+            from .loading import load
             from .saving import save_adapter
 
         return load if name == "load" else save_adapter
