@@ -80,7 +80,7 @@ extension XXH128Digest: CustomStringConvertible {
     unsafe bytes.withUnsafeBytes { pointer in unsafe nibble_xxh3_update(state, pointer.baseAddress, pointer.count) }
   }
 
-  /// Back to the state after no bytes at all.
+  /// Returns to the state after no bytes at all.
   public mutating func reset() { unsafe nibble_xxh3_reset(state) }
 
   /// The 64-bit digest of the bytes so far; more may follow.

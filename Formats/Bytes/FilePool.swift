@@ -52,6 +52,6 @@ package final class FilePool: Sendable {
     }
   }
 
-  /// Every file that was opened, as it was then.
+  /// The identities of all files that were opened, as they were then.
   package var identities: [FileIdentity] { state.withLock { $0.identities.compactMap(\.self) } }
 }

@@ -106,7 +106,7 @@ public final class InputDirectory: Sendable {
       && !bytes.contains { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") || $0 < 0x20 || $0 == 0x7F }
   }
 
-  /// Folders that may stand before a file's name.
+  /// The most folders in front of a file's name.
   public static let depthLimit = 3
 
   /// One plain component, or up to `depthLimit` of them and a file's name, put together with `/`.

@@ -3,7 +3,7 @@ import Dispatch
 /// The pieces of work, one by one, in order.
 package protocol PieceCursor: Sendable {
   associatedtype Piece: Sendable
-  /// Called by one worker at a time.
+  /// The next piece; nil after the last. Called by one worker at a time.
   mutating func next() -> Piece?
 }
 
@@ -23,7 +23,7 @@ package struct OrderedStream<Cursor: PieceCursor, Buffer: AnyObject & Sendable>:
 
   private struct State: Sendable {
     var cursor: Cursor
-    /// Pieces handed out, and pieces drained.
+    /// The numbers of pieces handed out and of pieces drained.
     var claimed = 0
     var drained = 0
     var isDraining = false

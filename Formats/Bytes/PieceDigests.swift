@@ -36,7 +36,7 @@ public struct PieceLayout: Hashable, Sendable {
     self.pieceByteCount = pieceByteCount
   }
 
-  /// Number of pieces.
+  /// The number of pieces.
   public var count: Int { byteCount / pieceByteCount + (byteCount % pieceByteCount == 0 ? 0 : 1) }
 
   /// The bytes of the tensor that `pieces`, which are among those of the layout, are made of.
@@ -50,7 +50,7 @@ public struct PieceLayout: Hashable, Sendable {
 /// The digests of a tensor's pieces.
 public struct PieceDigests: Hashable, Sendable {
   public let layout: PieceLayout
-  /// One for each piece, front to back.
+  /// The digests of the pieces, front to back.
   public let digests: [XXH3Digest]
 
   /// - Precondition: one digest for each piece of the layout.

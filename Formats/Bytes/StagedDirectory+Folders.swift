@@ -32,7 +32,7 @@ extension StagedDirectory.Files {
 
 /// A directory and the folders in it.
 enum DirectoryTree {
-  /// Deeper ones are nobody's that this tool wrote.
+  /// The depth down to which folders are visited: this tool writes none that are deeper.
   private static let depthLimit = InputDirectory.depthLimit
 
   /// Does something to each folder, those inside it first.

@@ -96,7 +96,7 @@ public struct JSONReader: Sendable {
     return (key, offset)
   }
 
-  /// As `nextMember()`, with the key's bytes appended to `keys`.
+  /// Does the same as `nextMember()` and appends the key's bytes to `keys`.
   public mutating func nextMember(appendingTo keys: inout [UInt8]) throws(Failure) -> Int? {
     guard try advance(closing: UInt8(ascii: "}"), "',' or '}'") else { return nil }
     guard try peek("a key in double quotes") == UInt8(ascii: "\"") else { throw unexpected("a key in double quotes") }
@@ -113,7 +113,7 @@ public struct JSONReader: Sendable {
     return true
   }
 
-  /// Nothing but whitespace may follow the text's one value.
+  /// Checks that nothing but whitespace follows the text's one value.
   public mutating func finish() throws(Failure) {
     skipWhitespace()
     if position < end { throw unexpected("the end of the JSON text") }

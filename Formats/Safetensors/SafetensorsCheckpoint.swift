@@ -29,7 +29,7 @@ public final class SafetensorsCheckpoint: TensorSource {
   public let indexName: String?
   /// Sorted by name.
   public let files: [File]
-  /// File by file, in the order of their data.
+  /// The tensors file by file, in the order of their data.
   public let tensors: [TensorInfo]
   /// Findings that are worth knowing and no errors, one line each.
   public let warnings: [Warning]

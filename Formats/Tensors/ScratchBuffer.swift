@@ -46,7 +46,7 @@ package import Bytes
 
   deinit { unsafe memory.deallocate() }
 
-  /// For when the workers are done.
+  /// The bytes of the whole buffer, for use when the workers are done.
   package var bytes: RawSpan {
     @_lifetime(borrow self)
     get { unsafe _overrideLifetime(RawSpan(_unsafeBytes: UnsafeRawBufferPointer(memory)), borrowing: self) }
@@ -65,7 +65,7 @@ package import Bytes
     return unsafe _overrideLifetime(MutableRawSpan(_unsafeBytes: part), borrowing: self)
   }
 
-  /// As `part`, of 32-bit values and counted in them.
+  /// A part as `part` gives it, in 32-bit values and counted in them.
   @_lifetime(borrow self)
   package func floats(_ range: Range<Int>) -> MutableSpan<Float> {
     let part = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[4 * range.lowerBound..<4 * range.upperBound])

@@ -41,7 +41,7 @@ public final class Adapter: Sendable {
     var tensor: Int
   }
 
-  /// In the order of the file.
+  /// The parts of the adapter, in the order of the file.
   let modules: [Module]
   let replacements: [Replacement]
   let tokenRows: [TokenRows]

@@ -32,7 +32,7 @@ public struct AdapterConfiguration: Sendable {
   /// MiCA rounds the delta to the weight's dtype before it adds it.
   public let roundsDelta: Bool
   public let taskType: String?
-  /// `base_model_name_or_path`: what its training loaded.
+  /// `base_model_name_or_path`: the base model that training loaded.
   public let baseModel: String?
   /// Members that PEFT does not have and that say something.
   let unknownMembers: [String]

@@ -14,7 +14,7 @@ enum AdapterMembers {
     "use_dora", "use_qalora", "use_rslora", "velora_config",
   ]
 
-  /// Those that are not known and say something.
+  /// The names of members that are not known here and have a value that says something.
   static func unknown(in members: JSONObject) -> [String] {
     members.members.filter { !known.contains($0.key) && !isNeutral($0.value) }.map(\.key)
   }

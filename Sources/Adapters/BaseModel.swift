@@ -6,8 +6,8 @@ public struct BaseModel: Sendable {
   public struct Entry: Sendable {
     /// The parameter's name in the model that was trained, which the adapters' keys speak of.
     public var parameter: String
-    /// With experts that are stored one by one: expert, position and number of the parts that are put one below
-    /// the other.
+    /// The part of a parameter in this tensor, where experts are stored one by one: expert, position and number of
+    /// the parts that are put one below the other.
     public var part: Part?
     /// Whether it lies `[inputs, outputs]`; nil where only the shape can tell.
     public var isTransposed: Bool?
@@ -68,7 +68,7 @@ public struct MergeSettings: Sendable {
     case peftSafe = "peft-safe"
   }
 
-  /// One for each adapter; 1 where there are fewer.
+  /// The adapters' weights, one for each; 1 where there are fewer.
   public var weights: [Double] = []
   public var combination = Combination.sum
   public var density = 0.5

@@ -21,7 +21,7 @@ struct LowRankDelta: Sendable {
     var rowOffset = 0
   }
 
-  /// DoRA: what length each output is given.
+  /// The magnitudes of DoRA: the length that each output is given.
   struct Magnitude: Sendable {
     let adapter: Adapter
     let tensor: Int

@@ -16,9 +16,9 @@ package struct TensorFactors: Sendable {
   package var rank: Int
   package var inputs: Int
   package var outputs: Int
-  /// `[experts, rank, inputs]`.
+  /// The values of A, `[experts, rank, inputs]`.
   package var a: Values
-  /// `[experts, outputs, rank]`.
+  /// The values of B, `[experts, outputs, rank]`.
   package var b: Values
   package var scale: Double
   /// Whether the tensor is `[inputs, outputs]`.

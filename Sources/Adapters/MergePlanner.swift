@@ -79,7 +79,7 @@ struct MergePlanner {
   /// Where a parameter of the model is stored.
   enum Home {
     case whole(Int)
-    /// By expert and part: experts stored one by one.
+    /// The tensors by expert and part, where experts are stored one by one.
     case parts([[Int]])
   }
 

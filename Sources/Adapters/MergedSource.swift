@@ -26,7 +26,7 @@ public struct MergedSource: TracingSource {
   /// ‖W′ − W‖ / ‖W‖ of a tensor that has been read; nil when it was not, or replaced one of another shape.
   public func relativeChange(of index: Int) -> Double? { meter.relativeChange(of: index) }
 
-  /// In the files of the base: what is read of adapters has no single place in the result.
+  /// Bytes of the tensor in the base's files: those read of adapters have no single place in the result.
   public func storedByteCount(of index: Int) -> Int {
     let item = items[index]
     return (item.baseIndex ?? item.replaced).map(base.storedByteCount) ?? 0

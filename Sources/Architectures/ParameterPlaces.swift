@@ -21,7 +21,7 @@ public struct ParameterPlace: Sendable, Equatable {
 
 /// How a model class names and shares its parameters.
 public struct ParameterNames: Sendable {
-  /// One for each tensor, in the order given.
+  /// The places of the tensors, one for each, in the order given.
   public var places: [ParameterPlace]
   /// Whether the class is known.
   public var isKnown: Bool

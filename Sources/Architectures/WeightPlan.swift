@@ -46,7 +46,7 @@ public enum KeepReason: Sendable, Equatable, CaseIterable {
 
 /// The answer for a whole checkpoint.
 public struct WeightPlan: Sendable {
-  /// One for each tensor, in the order given.
+  /// The treatment of each tensor, in the order given.
   public var dispositions: [Disposition]
   /// For each tensor the path, as the model names it, of the linear layer whose weight it is; nil for others.
   public var modules: [String?]
@@ -59,6 +59,6 @@ public struct WeightPlan: Sendable {
   public var expertBytes: Int
   /// Why no 4-bit form of this checkpoint could be loaded, in one line; nil when it can.
   public var refusal: String?
-  /// One line each, no full stop.
+  /// Warnings of one line each, no full stop.
   public var warnings: [Warning]
 }

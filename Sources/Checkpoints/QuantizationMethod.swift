@@ -15,7 +15,7 @@ extension StoredModel {
 }
 
 extension QuantizationMethod {
-  /// By the configuration, or by the tensors where there is no word in it.
+  /// Takes the method that the configuration declares, else the one that the tensors show.
   package init(_ logical: LogicalTensors, config: JSONValue?) {
     self = Self.declared(config) ?? Self.found(logical)
   }

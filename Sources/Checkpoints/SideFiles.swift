@@ -6,12 +6,12 @@ import Tokenizers
 /// The files that go along with the weights: those of the model, and instead of them what an adapter's directory
 /// has of tokenizer, chat templates and generation settings, since those are what it was trained with.
 package struct SideFiles: Sendable {
-  /// Paths, relative to the directories that hold them; sorted.
+  /// Paths of files on disk, relative to the directories that hold them; sorted.
   package private(set) var files: [(name: String, directory: InputDirectory)] = []
   package private(set) var warnings: [Warning] = []
   /// Whether the chat templates are those of an adapter.
   package private(set) var hasTemplatesOfAdapter = false
-  /// Those that lie nowhere.
+  /// The contents of files that were made in memory, by name.
   private var made: [String: [UInt8]] = [:]
 
   static let tokenizerSettings = "tokenizer_config.json"

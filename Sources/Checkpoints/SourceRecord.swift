@@ -26,7 +26,7 @@ package struct SourceRecord {
       recorded.compactMap(\.self).filter { !$0.isEmpty && $0.utf8.count <= Self.nameLimit }.prefix(Self.originLimit))
   }
 
-  /// For the manifest of what is made from it.
+  /// The members of a manifest's options for a model made from this one.
   package var members: [(key: String, value: JSONValue)] {
     guard let name else { return [] }
     let members: [(key: String, value: JSONValue)] = [("source", .string(name))]

@@ -12,7 +12,7 @@ package protocol StoredCheckpoint: TensorSource {
   var container: String { get }
   /// Who quantized weights that are read here as the values that they stand for, such as `MLX`; nil for none.
   var dequantizes: String? { get }
-  /// As the user named it.
+  /// The path as the user named it.
   var path: String { get }
   /// The directory that holds the files; nil when a file was named.
   var directory: InputDirectory? { get }

@@ -15,7 +15,7 @@ public struct StoredModel: Sendable {
   package let config: JSONValue?
   /// Regular files of the directory, and of folders in it that belong to the model, that go along unchanged.
   package let sideFiles: [String]
-  /// Directories and other weights that do not.
+  /// Names of directories and of other weights that do not go along.
   let leftBehind: [String]
 
   package static let configName = "config.json"

@@ -7,7 +7,7 @@ package import Tensors
 /// No loader knows the words. The first three are attributes of no model; `module` is one of a wrapper when every name
 /// begins with it.
 package struct WrapperNames: Sendable {
-  /// One for each tensor.
+  /// The names, one for each tensor.
   package let names: [TensorName]
   /// The words that were taken off, sorted.
   package let words: [String]

@@ -20,7 +20,7 @@ package struct ByteComparison {
   private static let pieceBytes = 256 * 1024
 
   private struct Part: Sendable {
-    /// Among the pairs.
+    /// The position among the pairs.
     var position: Int
     var a: Int
     var b: Int

@@ -9,7 +9,7 @@ package struct CheckpointPair: Sendable {
   package let b: ComparedCheckpoint
   /// Tensors of the same name, as positions among the logical tensors of each, in the order of A.
   package let common: [(a: Int, b: Int)]
-  /// Sorted.
+  /// Names of the tensors that only one of the two has, sorted.
   package let onlyInA: [TensorName]
   package let onlyInB: [TensorName]
 

@@ -18,9 +18,9 @@ package struct ValueComparison {
 
   /// How elements of two types are compared.
   enum Method: Sendable {
-    /// As real numbers.
+    /// Compares the elements as real numbers.
     case real(RealType, RealType)
-    /// As elements of one type, whole numbers or bits.
+    /// Compares the elements of one type as whole numbers or bits.
     case stored(ElementType)
 
     /// Nil for types that have nothing in common, such as BF16 and I64.
@@ -36,9 +36,9 @@ package struct ValueComparison {
   }
 
   private struct Work: Sendable {
-    /// Among what `run` was given.
+    /// The position among the pairs that `run` was given.
     var number: Int
-    /// Among the logical tensors.
+    /// The positions among the logical tensors.
     var a: Int
     var b: Int
     var method: Method

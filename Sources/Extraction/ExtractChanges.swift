@@ -7,7 +7,7 @@ import Quantization
 struct ExtractChanges: Sendable {
   /// A tensor that differs and has no factors.
   struct Other: Sendable {
-    /// Among the pairs.
+    /// The position among the pairs.
     var position: Int
     /// ‖tuned - base‖ / ‖base‖; nil where there is no such number.
     var relative: Double?

@@ -11,9 +11,9 @@ import Tensors
 struct ExtractPlan: Sendable {
   /// The weight of a linear layer.
   struct Module: Sendable {
-    /// Among the pairs.
+    /// The position among the pairs.
     var position: Int
-    /// As PEFT names the module.
+    /// The module's path as PEFT names it.
     var path: String
     var inputs: Int
     var outputs: Int
@@ -21,7 +21,7 @@ struct ExtractPlan: Sendable {
     var isTransposed: Bool
   }
 
-  /// In the order of the base.
+  /// The modules in the order of the base.
   private(set) var modules: [Module] = []
   /// Linear weights that `--target` leaves out, by position.
   private(set) var excluded: [Int] = []

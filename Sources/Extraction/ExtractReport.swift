@@ -14,7 +14,7 @@ public struct ExtractReport: Sendable {
     public var residual: Double
     public var change: Double
     public var base: Double
-    /// Largest first, all.
+    /// All singular values, largest first.
     public var singularValues: [Float]
 
     /// 1 - ‖D - B·A‖² / ‖D‖².

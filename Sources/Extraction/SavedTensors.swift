@@ -9,9 +9,9 @@ import Tensors
 struct SavedTensors: Sendable {
   /// A tensor of the tuned model that goes into the adapter.
   struct Saved: Sendable {
-    /// Its name there.
+    /// The tensor's name in the adapter.
     var key: String
-    /// Among the pairs.
+    /// The position among the pairs.
     var position: Int
     var relative: Double?
   }
@@ -19,7 +19,7 @@ struct SavedTensors: Sendable {
   struct Missing: Sendable {
     var position: Int
     var relative: Double?
-    /// Why, to follow the name.
+    /// The reason, worded to follow the name.
     var reason: String
   }
 
@@ -27,7 +27,7 @@ struct SavedTensors: Sendable {
 
   private(set) var saved: [Saved] = []
   private(set) var missing: [Missing] = []
-  /// Paths for `modules_to_save`.
+  /// The modules' paths for `modules_to_save`.
   private(set) var modules: Set<String> = []
   private(set) var hasBiases = false
   /// The saved input embedding is the output embedding too.

@@ -6,10 +6,10 @@ import Writing
 
 /// `nibble edit`: the metadata of one file, its data untouched.
 public struct Edit: Sendable {
-  /// `KEY=VALUE`.
+  /// The values to set, as `KEY=VALUE`.
   public var settings: [String] = []
   public var removals: [String] = []
-  /// `OLD=NEW`.
+  /// The keys to rename, as `OLD=NEW`.
   public var renames: [String] = []
   public var isDryRun = false
   public var progress = Progress.Style.automatic
@@ -22,7 +22,7 @@ public struct Edit: Sendable {
     public var changes: [MetadataChange] = []
     /// Whether the data stays where it is.
     public var isHeaderOnly = true
-    /// Written to the file, or to be written.
+    /// The bytes written to the file, or to be written.
     public var bytes = 0
     /// The manifest that was brought up to date.
     public var manifest: String?

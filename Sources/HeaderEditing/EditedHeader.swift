@@ -11,7 +11,7 @@ struct EditedHeader {
   let new: [UInt8]
   let changes: [MetadataChange]
   let warnings: [Warning]
-  /// As they are to be; nil of safetensors.
+  /// The metadata as they are to be; nil for safetensors.
   let metadata: GGUFMetadata?
 
   /// Whether the data may stay where it is.

@@ -3,7 +3,7 @@ struct NumberedName {
   static let placeholders = ["{layer}", "{expert}"]
 
   let pattern: String
-  /// Layer, then expert.
+  /// The numbers of the layer, then of the expert.
   let numbers: [Int]
 
   /// Nil when a number is written as no program writes it (`007`), is too large, or there are more than two.

@@ -6,7 +6,7 @@ package struct TensorRule: Sendable {
     case optional
     /// Required where the configuration does not tie it to the token embedding.
     case unlessTied
-    /// Another spelling of what another rule reads; never written.
+    /// A second spelling of a tensor that another rule reads; never written.
     case alternative
   }
 
@@ -21,10 +21,10 @@ package struct TensorRule: Sendable {
     case half(Int)
   }
 
-  /// With `{layer}` and `{expert}` for numbers.
+  /// The name in transformers, with `{layer}` and `{expert}` for numbers.
   let huggingFace: String
   let gguf: String
-  /// As Hugging Face stores it, row-major.
+  /// The shape as Hugging Face stores it, row-major.
   let shape: [Dimension]
   let presence: Presence
   let transform: Transform

@@ -4,7 +4,7 @@ import JSON
 
 /// How a conversation becomes a text: templates by name. The one called `default` is meant when none is named.
 package struct ChatTemplates: Sendable {
-  /// Each name, by its bytes, once.
+  /// The templates; each name, by its bytes, occurs once.
   private(set) var templates: [(name: String, text: String)] = []
   private(set) var warnings: [Warning] = []
   private var positions: [[UInt8]: Int] = [:]

@@ -6,7 +6,7 @@ struct AddedToken: Sendable {
   var id: Int
   var content: String
   var isSpecial = false
-  /// It is looked for in the normalized text.
+  /// Whether it is looked for in the normalized text.
   var isNormalized = false
   var stripsLeft = false
   var stripsRight = false

@@ -23,14 +23,14 @@ struct Activations: Sendable {
     case adapter(rank: Int, width: Int)
   }
 
-  /// Without checkpointing.
+  /// The bytes saved without checkpointing.
   private let all: SavedBytes
   private let head: SavedBytes
   /// Each kind of layer once, with what it shares with others.
   private let layers: [SavedBytes]
-  /// e × hidden size × layers.
+  /// Bytes per token of the inputs of all layers: e × hidden size × layers.
   private let inputs: Checked
-  /// (e + 4) × vocabulary.
+  /// Bytes per token of the logits: (e + 4) × vocabulary.
   private let logits: Checked
 
   init(_ model: FitModel, _ trained: Trained) {

@@ -15,7 +15,7 @@ public struct Fit: Sendable {
   /// Nil for 2048, or as many as the model was made for if those are fewer.
   public var sequenceLength: Int?
   public var optimizer = FitOptimizer.adamw
-  /// 0, 2 or 3.
+  /// DeepSpeed's ZeRO stage: 0, 2 or 3.
   public var zeroStage = 0
   public var checkpointing = true
 

@@ -2,9 +2,9 @@ import Tensors
 
 /// The tensors that autograd saves for one layer, or outside of the layers.
 struct LayerTensors {
-  /// Without what other layers save too.
+  /// The bytes that no other layer saves too.
   private(set) var own = SavedBytes()
-  /// By name.
+  /// The bytes that other layers save too, by the tensor's name.
   private(set) var shared: [String: SavedBytes] = [:]
 
   private let trained: Activations.Trained
@@ -24,7 +24,7 @@ struct LayerTensors {
     }
   }
 
-  /// With what other layers save too.
+  /// The bytes of `own` and `shared` together.
   var whole: SavedBytes { shared.values.reduce(into: own, +=) }
 
   /// Adds the tensors that the gradient of a parameter, or of its adapter, needs.

@@ -13,7 +13,7 @@ public struct ImportanceMatrix: Sendable {
   package struct Entry: Sendable {
     /// First byte of the sums in the file.
     package let offset: Int
-    /// Values in all.
+    /// The number of all values.
     package let count: Int
     /// The divisors of the sums: one number for each expert, or for all; 0 where nothing was measured.
     let divisors: [Float]

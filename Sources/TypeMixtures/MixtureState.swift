@@ -7,7 +7,7 @@ struct MixtureState {
   let scheme: GGUFScheme
   let model: ModelTraits
   let hasImportance: Bool
-  /// Given for the tensor that makes the output.
+  /// The type given by the user for the tensor that makes the output.
   let outputType: GGMLType?
   /// There is no output tensor: the embedding makes the output as well.
   let isTied: Bool

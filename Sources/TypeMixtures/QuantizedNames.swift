@@ -51,10 +51,10 @@ enum QuantizedNames {
 }
 
 extension GGUFTensor {
-  /// Dimensions of 1 in front do not count.
+  /// Whether it has more than one row; dimensions of 1 in front do not count.
   package var isMatrix: Bool { shape.dropLast().contains { $0 > 1 } }
 
-  /// Values of a row.
+  /// The number of values in a row.
   package var columns: Int { shape.last ?? 1 }
 
   /// Matrices that lie behind one another, of a tensor that holds those of all experts.

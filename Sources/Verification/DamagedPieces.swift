@@ -9,7 +9,7 @@ struct DamagedPieces {
   /// The offset of the tensor's first byte in its file.
   private let offset: Int
 
-  /// Named in a message.
+  /// The number of ranges that a message names.
   static let shownLimit = 4
 
   /// Reads the tensor once more.

@@ -121,7 +121,7 @@ struct DigestCheck {
   private struct ListedFile: Sendable {
     /// Position in the manifest.
     var number: Int
-    /// Taken when its size was compared.
+    /// The identity taken when the file's size was compared.
     var identity: FileIdentity
     var tensors: [Manifest.Tensor]
   }

@@ -11,7 +11,7 @@ import Writing
 struct GGUFSourceCheck {
   let values: StoredGGUF
   let files: CheckpointFiles
-  /// As the user named it, for messages.
+  /// The source as the user named it, for messages.
   let against: String
   let jobs: Int
   let style: Progress.Style

@@ -25,7 +25,7 @@ struct HashManifest {
     var subject: String
   }
 
-  /// As the user named it.
+  /// The manifest's name as the user gave it.
   let name: String
   private(set) var entries: [Entry] = []
 

@@ -9,7 +9,7 @@ import Writing
 struct SourceCheck {
   let logical: LogicalTensors
   let files: CheckpointFiles
-  /// As the user named it, for messages.
+  /// The source as the user named it, for messages.
   let against: String
   let jobs: Int
   let style: Progress.Style

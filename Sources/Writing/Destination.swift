@@ -43,7 +43,7 @@ package protocol Stage: AnyObject {
 package struct DirectoryDestination: Destination {
   /// The new `config.json`; nil when the source has none, or its own goes along.
   package var config: JSONValue?
-  /// Files that are made of nothing else, by name.
+  /// Contents of files that are made from no other file, by name.
   package var made: [(name: String, text: String)] = []
   package var sideFiles: SideFiles?
 

@@ -18,13 +18,13 @@ package struct ManifestWriter {
   package let operation: String
   package let options: [(key: String, value: JSONValue)]
   package let files: [FileDigests]
-  /// In the order of the output.
+  /// The digests of the output's tensors, in the order of the output.
   let outputDigests: [TensorDigests]
   /// The tensors that the output was made from, and their digests, nil for those that were not read.
   package let sources: [TensorInfo]
   let storedDigests: [XXH3Digest?]
 
-  /// Both files of a directory.
+  /// Writes both files of a directory: the manifest and the list for `xxhsum`.
   package func write(into directory: StagedDirectory.Files, sha256: Bool) throws(Failure) {
     let own = try writeManifest(Manifest.fileName, into: directory, sha256: sha256)
     let checksums = try directory.create(Manifest.checksumsName)

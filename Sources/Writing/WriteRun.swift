@@ -30,11 +30,11 @@ package struct RunInputs {
 package struct WriteRun {
   package let plan: WritePlan
   package let destination: any Destination
-  /// "quantize", "convert": for the manifest.
+  /// The verb in the manifest, such as "quantize" or "convert".
   package let operation: String
-  /// "quantizing": for the progress display.
+  /// The word in the progress display, such as "quantizing".
   package let activity: String
-  /// The path of the model that the manifest names as its source; nil to name none.
+  /// The number of logical parameters, where the plan's tensors are but their parts.
   package var source: String?
   /// The options that shaped the result, for the manifest.
   package let recorded: [(key: String, value: JSONValue)]

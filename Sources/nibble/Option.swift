@@ -1,6 +1,6 @@
 /// One option of a verb, as it is parsed and as help shows it.
 struct Option: Sendable {
-  /// With its dashes: `--block-size`.
+  /// The name with its dashes: `--block-size`.
   let name: String
   /// A one-letter form: `-o`.
   let short: String?

@@ -56,7 +56,7 @@ enum QuantizeVerb: Verb {
 
   /// Schemes that are written by the same code, and the options that are for them alone.
   private struct Kind: Sendable {
-    /// In "option … is for …".
+    /// The kind's name in the error "option … is for …".
     var name: String
     var schemes: [String]
     var options: [Option]

@@ -4,7 +4,7 @@ import Patterns
 /// One word after `nibble`: its help and what it does.
 protocol Verb: SendableMetatype {
   static var name: String { get }
-  /// For the list of verbs.
+  /// One line for the list of verbs.
   static var summary: String { get }
   /// The operands after the verb in help: `SOURCE -o OUT [options]`.
   static var operands: String { get }

@@ -43,7 +43,7 @@ import Tensors
     withExtendedLifetime(self) { if let start = unsafe memory.baseAddress { unsafe body(start) } }
   }
 
-  /// For when the workers are done.
+  /// The bytes of all values, for use when the workers are done.
   package var bytes: RawSpan {
     @_lifetime(borrow self)
     get { unsafe _overrideLifetime(RawSpan(_unsafeBytes: UnsafeRawBufferPointer(memory)), borrowing: self) }

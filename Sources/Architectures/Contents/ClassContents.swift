@@ -4,11 +4,11 @@ struct ClassContents {
     case required
     /// In the numbers that these stand for; nil is any.
     case requiredAt([Int?])
-    /// In every number but the first.
+    /// Required in every number but the first.
     case requiredAfterFirst
     /// All of one group are there or none, number by number.
     case group(Int)
-    /// Wherever one of a group is.
+    /// Required wherever one of a group is.
     case follows(Int)
     /// In every number of the path's first star or in none.
     case even
@@ -17,7 +17,7 @@ struct ClassContents {
 
   struct Parameter {
     var presence: Presence
-    /// In no number at all, otherwise as `presence` says.
+    /// Whether it may also be in no number at all; otherwise as `presence` says.
     var mayBeNowhere = false
     var shape: [ConfiguredSize]
   }

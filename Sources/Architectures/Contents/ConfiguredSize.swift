@@ -4,7 +4,7 @@ struct ConfiguredSize: Equatable {
     /// Divides what stands in front of it, rounding down.
     var divides: Bool
     var number: Int?
-    /// With dots for members of members.
+    /// The member's name, with dots for members of members.
     var member: String
   }
 

@@ -21,7 +21,7 @@ public struct ContentsReport: Sendable, Equatable {
   public internal(set) var faults: [Fault] = []
   /// The number of all faults, those that are not in `faults` too.
   public internal(set) var faultCount = 0
-  /// One line each, no full stop.
+  /// Warnings of one line each, no full stop.
   public internal(set) var warnings: [Warning] = []
   /// Tensors that are no parameter of the class: loaders leave them out.
   public internal(set) var unused: [String] = []

@@ -75,7 +75,7 @@ struct MLXCheckpoint: StoredCheckpoint {
     return try base.place(of: stored)
   }
 
-  /// As in MLX.
+  /// The type that MLX stores the tensor in.
   func typeName(of index: Int) -> String {
     switch item(index) {
     case .packed(let weight): weight.typeName

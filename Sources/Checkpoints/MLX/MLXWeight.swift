@@ -11,7 +11,7 @@ package struct MLXWeight: PackedWeight {
   /// Codes are stored in words of 32 bits.
   package static let wordBits = 32
 
-  /// In the type of its scales, which MLX dequantizes it to; those of MXFP4 are no numbers, and it takes bfloat16.
+  /// Name, shape and the dtype of its scales, to which MLX dequantizes it; for MXFP4 it is bfloat16.
   package let info: TensorInfo
   let format: GroupFormat
 

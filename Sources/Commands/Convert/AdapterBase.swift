@@ -8,7 +8,7 @@ import Tensors
 /// The model that an adapter was trained on: what its tensors are called by PEFT and in GGUF, and in which
 /// arrangement they lie there.
 struct AdapterBase {
-  /// As the user named it.
+  /// The path as the user named it.
   let path: String
   let merge: MergeBase
   let config: JSONValue

@@ -14,7 +14,7 @@ public struct Inspect: Sendable {
   /// A glob of tensor names.
   public var tensor: String?
   public var wantsStatistics = false
-  /// Arrays of the files' metadata element by element.
+  /// Whether to list arrays of the files' metadata element by element.
   public var wantsMetadata = false
   /// A checkpoint that quantized weights are compared with; implies statistics.
   public var against: String?

@@ -13,7 +13,7 @@ public struct Merge: Sendable {
   public var settings = MergeSettings()
   /// The dtype of the output's tensors.
   public var type = Convert.ElementTypeChoice.keep
-  /// Quantize the merged weights in the same pass.
+  /// The 4-bit type to which the merged weights are quantized in the same pass; nil for none.
   public var scheme: Quantize.Code?
   /// The same for a GGUF file.
   public var ggufScheme: GGUFScheme?

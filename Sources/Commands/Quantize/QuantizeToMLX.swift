@@ -15,7 +15,7 @@ public struct QuantizeToMLX: Sendable {
   public var forcesRequantization = false
   public var run = RunOptions()
 
-  /// Encoders by what they are for.
+  /// Positions of the encoders, by their use.
   private static let copying = 0
   private static let quantizing = 1
   private static let finer = 2

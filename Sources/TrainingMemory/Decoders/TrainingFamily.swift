@@ -4,7 +4,7 @@ import ModelFamilies
 
 /// One family of decoders: its configuration, and what it is built of, layer by layer.
 struct TrainingFamily: Sendable {
-  /// As people call it.
+  /// The family's usual name.
   let name: String
   /// transformers' `model_type`.
   let modelType: String
