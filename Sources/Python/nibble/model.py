@@ -18,7 +18,7 @@ import transformers
 from bitsandbytes.nn import Linear4bit, Params4bit
 from transformers import GenerationConfig, PreTrainedModel
 
-from .architecture import Architecture, resolve
+from .architecture import Architecture
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .lazy import LazyTensor
