@@ -136,7 +136,8 @@ import Testing
   @Test func inspect() throws {
     _ = try object("quantize", model, "-o", out)
     let listed = try object("inspect", out)
-    #expect(keys(listed) == ["path", "container", "metadata", "tensors", "summary"])
+    #expect(keys(listed) == ["path", "container", "metadata", "tensors", "summary", "provenance"])
+    #expect(try keys(object("inspect", model)) == ["path", "container", "metadata", "tensors", "summary"])
     #expect(listed["path"]?.string == out && listed["container"]?.string == "safetensors")
     #expect(listed["metadata"]?["format"]?.string == "pt")
     let rows = try #require(listed["tensors"]?.array)
@@ -231,12 +232,13 @@ import Testing
   @Test func table() throws {
     _ = try object("quantize", model, "-o", out)
     let lines = try Tool.run("inspect", out).output.split(separator: "\n")
-    #expect(lines.count == 1 + 8 + 1)
+    #expect(lines.count == 1 + 8 + 2)
     #expect(lines[0].hasPrefix("tensor"))
     #expect(
       lines.contains {
         $0.hasPrefix("model.layers.0.mlp.down_proj.weight") && $0.contains("NF4") && $0.contains("[64, 64]")
       })
-    #expect(lines.last?.contains("bits per parameter") == true)
+    #expect(lines[9].contains("bits per parameter"))
+    #expect(lines[10].hasPrefix("made from ") && lines[10].hasSuffix(" by nibble quantize (nf4)"))
   }
 }
