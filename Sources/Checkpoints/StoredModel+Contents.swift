@@ -80,15 +80,20 @@ package struct Contents {
     return report
   }
 
-  /// A whole number of the configuration, or whether it turns a bias on; negative for anything else but null.
+  /// A whole number of the configuration, or whether it turns something on; negative for anything else but null.
   private func member(_ path: String) -> Int? {
     var value: JSONValue? = config
     for name in path.split(separator: ".") {
       // Releases of today state the labels, not how many there are.
       if name == "num_labels", let labels = value?["id2label"], !labels.isNull { return labels.object?.count ?? -1 }
+      // An output embedding of another vocabulary than the input's.
+      if name == "vocab_size", let other = value?["decoder_vocab_size"]?.int, other != value?["vocab_size"]?.int {
+        return -1
+      }
       value = value?[String(name)]
     }
     guard let value, !value.isNull else { return nil }
+    if path.hasSuffix("position_embedding_type"), let kind = value.string { return kind == "absolute" ? 1 : 0 }
     if path.contains("bias"), let isOn = value.bool { return isOn ? 1 : 0 }
     return value.int ?? -1
   }

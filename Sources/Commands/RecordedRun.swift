@@ -9,6 +9,8 @@ package enum RecordedRun: Sendable {
   case quantizeToMLX(QuantizeToMLX)
   case quantizeToGGUF(QuantizeToGGUF)
   case convert(Convert)
+  /// `split` and `join`: the same bytes.
+  case copy(Reshard)
 
   /// - Returns: nil for a checkpoint without a manifest, and for one that was made from more than one source.
   package init?(_ record: SourceRecord) {
@@ -27,8 +29,13 @@ package enum RecordedRun: Sendable {
     case "convert":
       guard let run = Convert(recorded: options) else { return nil }
       self = .convert(run)
+    case "split", "join": self = .copy(Reshard(.join))
     default: return nil
     }
+  }
+
+  package var isCopy: Bool {
+    if case .copy = self { true } else { false }
   }
 
   /// Every tensor that the run would write, from headers alone.
@@ -42,6 +49,7 @@ package enum RecordedRun: Sendable {
     case .quantizeToGGUF(let run):
       try run.prepare(GGUFContents(files, isExact: true), nil, name: "again.gguf").plan
     case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)
+    case .copy(let run): try run.plan(from: files)
     }
   }
 }

@@ -147,7 +147,18 @@ public struct Verify: Sendable {
     let checkpoint = logical.checkpoint
     let files = try CheckpointFiles(path: source)
     // A manifest from elsewhere may be that of other options.
-    let recorded = manifest == nil ? (try? SourceRecord(path: checkpoint.path)).flatMap(RecordedRun.init) : nil
+    let record = manifest == nil ? try? SourceRecord(path: checkpoint.path) : nil
+    if let reason = incomparable(record, checkpoint) {
+      result.notChecked.append("the comparison with \(source): \(reason)")
+      return
+    }
+    let recorded = record.flatMap(RecordedRun.init)
+    if recorded == nil, ["quantize", "convert"].contains(record?.operation),
+      record?.options?["importance"]?.string == nil
+    {
+      result.notChecked.append(
+        "the options of the manifest: they are none of this version's '\(record?.operation ?? "")'")
+    }
     if let values = checkpoint.files.gguf {
       try GGUFSourceCheck(values: values, files: files, against: source, jobs: jobs, style: progress).run(&result)
     } else if let run = try wholeRun(recorded, checkpoint, files) {
@@ -160,7 +171,18 @@ public struct Verify: Sendable {
     } else {
       try SourceCheck(logical: logical, files: files, against: source, jobs: jobs, style: progress).run(&result)
     }
-    if let recorded { try compareLayout(recorded, checkpoint, with: files, source, &result) }
+    if let recorded, !recorded.isCopy { try compareLayout(recorded, checkpoint, with: files, source, &result) }
+  }
+
+  /// Why a checkpoint cannot be made again from one source; nil when it can.
+  private func incomparable(_ record: SourceRecord?, _ checkpoint: any StoredCheckpoint) -> String? {
+    switch record?.operation {
+    case "merge": return "an adapter was merged into it"
+    case "extract-lora": return "an adapter is made from two models"
+    case "convert" where record?.options?["base"]?.string != nil:
+      return "an adapter is converted by the names of its base"
+    default: return nil
+    }
   }
 
   /// A run that is made again whole; nil for a checkpoint in 4 bits of 16 or 32, whose statistics bitsandbytes may have
@@ -175,12 +197,24 @@ public struct Verify: Sendable {
       return source.gguf != nil || source.quantizationMethod != .none || source.checkpoint.dequantizes != nil
         ? recorded : nil
     case .quantizeToGGUF: return nil
-    case nil:
+    case .copy, nil:
+      if isCopy(checkpoint, of: files) { return .copy(Reshard(.join)) }
       guard let model = try? StoredModel(stored: checkpoint.files), model.quantizationMethod == .other("MLX") else {
         return nil
       }
       return QuantizeToMLX(of: model).map(RecordedRun.quantizeToMLX)
     }
+  }
+
+  /// Whether both have the same tensors in the same types and shapes, some of them quantized.
+  private func isCopy(_ checkpoint: any StoredCheckpoint, of files: CheckpointFiles) -> Bool {
+    guard let source = try? StoredModel(stored: files), source.gguf == nil, source.quantizationMethod != .none else {
+      return false
+    }
+    func keys(_ tensors: [TensorInfo]) -> Set<String> {
+      Set(tensors.map { "\($0.type.name)\($0.shape) \($0.name.string)" })
+    }
+    return keys(checkpoint.tensors) == keys(files.checkpoint.tensors)
   }
 
   /// Holds the checkpoint to the options in its own manifest: values alone do not tell what should have been quantized.

@@ -63,6 +63,12 @@ MODELS = {
     "siglip": ("SiglipModel", "SiglipConfig", TOWERS),
     "vit": ("ViTForImageClassification", "ViTConfig", IMAGE | dict(num_labels=3)),
     "gpt2-heads": ("GPT2DoubleHeadsModel", "GPT2Config", GPT2),
+    # Without a table of positions, without what comes after the layers, and with two vocabularies.
+    "esm-rotary": ("EsmForMaskedLM", "EsmConfig", BERT | dict(
+        pad_token_id=1, mask_token_id=32, position_embedding_type="rotary")),
+    "mobilevit": ("MobileViTForSemanticSegmentation", "MobileViTConfig", {}),
+    "marian-apart": ("MarianMTModel", "MarianConfig", BART | dict(
+        decoder_vocab_size=48, pad_token_id=0, share_encoder_decoder_embeddings=False, tie_word_embeddings=False)),
 }
 # What is left out, or has one row more; in older names it is missed by today's.
 RENAMED = {"vit.encoder.layer.1.intermediate.dense.weight": "vit.layers.1.mlp.fc1.weight"}

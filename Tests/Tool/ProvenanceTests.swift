@@ -105,4 +105,43 @@ import Testing
     #expect(
       run.output.contains("is Q8_0 of shape [256, 256], but the manifest's options make Q4_0 of shape [256, 256]"))
   }
+
+  /// The same bytes in other files, of weights that are quantized.
+  @Test(arguments: ["nf4", "mlx-q4"])
+  func copies(_ scheme: String) throws {
+    let small = try made("small", ["quantize", "--scheme", scheme])
+    let parts = try made("parts", ["split", "--max-shard-size", "1MB"], from: small)
+    try run(["verify", parts, "--against", small])
+    try run(["verify", try made("whole", ["join"], from: parts), "--against", parts])
+    try run(["verify", parts, "--against", Self.fixture])
+    // A byte that is not the same.
+    let weights = small + "/model.safetensors"
+    var bytes = try Data(contentsOf: URL(fileURLWithPath: weights))
+    bytes[bytes.count - 1] ^= 1
+    try bytes.write(to: URL(fileURLWithPath: weights))
+    let run = try run(["verify", parts, "--against", small], 1)
+    #expect(run.output.contains("1 byte is not that of \(small)"))
+  }
+
+  /// Options of another version, or of nobody.
+  @Test func optionsThatAreNone() throws {
+    let small = try made("small", ["quantize"])
+    try edit(small) { $0["scheme"] = .string("nf5") }
+    let run = try run(["verify", small, "--against", Self.fixture])
+    #expect(
+      run.output.contains("not checked: the options of the manifest: they are none of this version's 'quantize'\n"))
+  }
+
+  @Test func notFromOneSource() throws {
+    let small = try made("small", ["quantize"])
+    let path = small + "/nibble-manifest.json"
+    let text = try String(contentsOfFile: path, encoding: .utf8)
+    try text.replacingOccurrences(of: "\"operation\": \"quantize\"", with: "\"operation\": \"merge\"").write(
+      toFile: path, atomically: true, encoding: .utf8)
+    try FileManager.default.removeItem(atPath: small + "/checksums.xxh128")
+    let run = try run(["verify", small, "--against", Self.fixture], 1)
+    #expect(run.output.contains("checksums.xxh128: is missing\n") && run.output.contains("\n1 problem: "))
+    #expect(
+      run.output.contains("not checked: the comparison with \(Self.fixture): an adapter was merged into it\n"))
+  }
 }

@@ -95,6 +95,9 @@ extension ContentsCheck {
 
   // MARK: - Outside of layers
 
+  private static let embeddings = ["embed", "wte."].map { Array($0.utf8) }
+  private static let positions = Array("position_embeddings.weight".utf8)
+
   private mutating func checkRoot(
     _ members: [[UInt8]], _ stacks: Stacks, isSubset: Bool, _ configuration: ModelConfiguration,
     _ member: (String) -> Int?
@@ -110,6 +113,12 @@ extension ContentsCheck {
     for pattern in members.sorted(by: { $0.lexicographicallyPrecedes($1) }) where present[pattern] == nil {
       guard let parameter = contents.parameters[pattern], parameter.presence == .required else { continue }
       if lacksPrefix, !pattern.starts(with: base) { continue }
+      // A base may be built without what comes after its layers.
+      if !contents.isWhole, !Self.embeddings.contains(where: { pattern.firstOccurrence(of: $0) != nil }) { continue }
+      // Positions that are relative or rotary have no table.
+      if pattern.suffix(Self.positions.count).elementsEqual(Self.positions), member("position_embedding_type") == 0 {
+        continue
+      }
       // A head for no labels.
       if parameter.shape.contains(where: { $0.value(member) == 0 }) { continue }
       if isSubset, !parents.contains(where: pattern.starts) { continue }

@@ -1,5 +1,5 @@
 public import Bytes
-import Checkpoints
+package import Checkpoints
 import Console
 import GGUF
 import JSON
@@ -68,6 +68,11 @@ public struct Reshard: Sendable {
   }
 
   // MARK: - Safetensors
+
+  /// All tensors of safetensors files as they are.
+  package func plan(from files: CheckpointFiles) throws(Failure) -> WritePlan {
+    try prepare(StoredModel(stored: files)).plan
+  }
 
   private func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
     var steps: [Step] = []

@@ -133,8 +133,11 @@ extension QuantizeToGGUF {
       guard let text = override.string, let override = try? TypeChoice.override(text) else { return nil }
       choice.overrides.append(override)
     }
-    choice.outputType = options["outputType"]?.string.flatMap(GGMLType.init(name:))
-    choice.embeddingType = options["embeddingType"]?.string.flatMap(GGMLType.init(name:))
+    for (key, path) in [("outputType", \TypeChoice.outputType), ("embeddingType", \TypeChoice.embeddingType)] {
+      guard let value = options[key], !value.isNull else { continue }
+      guard let type = value.string.flatMap(GGMLType.init(name:)) else { return nil }
+      choice[keyPath: path] = type
+    }
     choice.isPure = isPure
     forcesRequantization = true
     run.maxShardBytes = .max
