@@ -7,6 +7,42 @@ package protocol PieceCursor: Sendable {
   mutating func next() -> Piece?
 }
 
+/// Things that follow each other, each cut into ranges of at most one length.
+///
+/// A thing of nothing is one empty range.
+package struct RangeCursor: PieceCursor {
+  package struct Piece: Sendable {
+    /// The position of the thing that it is a part of.
+    package var item: Int
+    package var range: Range<Int>
+  }
+
+  private let counts: [Int]
+  private let limit: Int
+  private var item = 0
+  private var position = 0
+
+  /// - Parameters:
+  ///   - counts: the length of each thing.
+  ///   - limit: the length of a piece, but for the last of each thing.
+  package init(_ counts: [Int], limit: Int) {
+    self.counts = counts
+    self.limit = limit
+  }
+
+  package mutating func next() -> Piece? {
+    guard item < counts.count else { return nil }
+    let end = position + min(limit, counts[item] - position)
+    let piece = Piece(item: item, range: position..<end)
+    position = end
+    if end == counts[item] {
+      item += 1
+      position = 0
+    }
+    return piece
+  }
+}
+
 /// Pieces are filled by several workers at once and drained in order, by whichever worker finds the next
 /// one ready.
 ///

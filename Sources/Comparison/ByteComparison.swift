@@ -27,32 +27,6 @@ package struct ByteComparison {
     var byteCount: Int
   }
 
-  private struct Piece: Sendable {
-    var part: Part
-    var range: Range<Int>
-  }
-
-  private struct Cursor: PieceCursor {
-    let parts: [Part]
-    var current = 0
-    var offset = 0
-
-    init(parts: [Part]) { self.parts = parts }
-
-    mutating func next() -> Piece? {
-      guard current < parts.count else { return nil }
-      let part = parts[current]
-      let end = min(offset + ByteComparison.pieceBytes, part.byteCount)
-      let piece = Piece(part: part, range: offset..<end)
-      offset = end
-      if end == part.byteCount {
-        current += 1
-        offset = 0
-      }
-      return piece
-    }
-  }
-
   /// Positions found to differ so far, asked and told by all workers.
   private final class Found: Sendable {
     private let positions = Mutex<Set<Int>>([])
@@ -71,9 +45,9 @@ package struct ByteComparison {
     let progress = Progress("comparing", total: total, style: style)
     defer { progress.finish() }
     let found = Found()
-    let stream = OrderedStream<Cursor, PairBuffer>(jobs: jobs) { PairBuffer(capacity: Self.pieceBytes) }
-    try stream.run(Cursor(parts: parts)) { piece, buffer throws(Failure) in
-      try compare(piece, buffer, found)
+    let stream = OrderedStream<RangeCursor, PairBuffer>(jobs: jobs) { PairBuffer(capacity: Self.pieceBytes) }
+    try stream.run(RangeCursor(parts.map(\.byteCount), limit: Self.pieceBytes)) { piece, buffer throws(Failure) in
+      try compare(parts[piece.item], piece.range, buffer, found)
     } drain: { piece, buffer throws(Failure) in
       progress.advance(by: 2 * piece.range.count)
     }
@@ -91,16 +65,16 @@ package struct ByteComparison {
     return parts
   }
 
-  private func compare(_ piece: Piece, _ buffer: PairBuffer, _ found: Found) throws(Failure) {
+  private func compare(_ part: Part, _ range: Range<Int>, _ buffer: PairBuffer, _ found: Found) throws(Failure) {
     // One difference settles it; the values are read again to measure it.
-    if found.contains(piece.part.position) { return }
+    if found.contains(part.position) { return }
     let (memoryA, memoryB) = (buffer.a, buffer.b)
-    var a = memoryA.part(0..<piece.range.count)
-    var b = memoryB.part(0..<piece.range.count)
-    try pair.a.readStored(piece.part.a, at: piece.range.lowerBound, into: &a)
-    try pair.b.readStored(piece.part.b, at: piece.range.lowerBound, into: &b)
+    var a = memoryA.part(0..<range.count)
+    var b = memoryB.part(0..<range.count)
+    try pair.a.readStored(part.a, at: range.lowerBound, into: &a)
+    try pair.b.readStored(part.b, at: range.lowerBound, into: &b)
     if !a.bytes.hasSameBytes(as: b.bytes) {
-      found.insert(piece.part.position)
+      found.insert(part.position)
     }
   }
 }

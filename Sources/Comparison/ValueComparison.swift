@@ -49,34 +49,8 @@ package struct ValueComparison {
     var byteCount: Int
   }
 
-  private struct Piece: Sendable {
-    var work: Work
-    var elements: Range<Int>
-  }
-
-  private struct Cursor: PieceCursor {
-    let works: [Work]
-    var current = 0
-    var element = 0
-
-    /// A multiple of 8. The widest elements are 8 bytes.
-    static let elementsPerPiece = 1 << 17
-
-    init(works: [Work]) { self.works = works }
-
-    mutating func next() -> Piece? {
-      guard current < works.count else { return nil }
-      let work = works[current]
-      let end = min(element + Self.elementsPerPiece, work.count)
-      let piece = Piece(work: work, elements: element..<end)
-      element = end
-      if end == work.count {
-        current += 1
-        element = 0
-      }
-      return piece
-    }
-  }
+  /// A multiple of 8. The widest elements are 8 bytes.
+  private static let elementsPerPiece = 1 << 17
 
   /// - Parameter positions: of pairs of one shape.
   /// - Returns: one for each of them; nil when their types cannot be compared.
@@ -99,23 +73,24 @@ package struct ValueComparison {
     }
     let progress = Progress("measuring", total: total, style: style)
     defer { progress.finish() }
-    let stream = OrderedStream<Cursor, PairBuffer>(jobs: jobs) { PairBuffer(capacity: 8 * Cursor.elementsPerPiece) }
-    try stream.run(Cursor(works: works)) { piece, buffer throws(Failure) in
-      try compare(piece, buffer)
+    let stream = OrderedStream<RangeCursor, PairBuffer>(jobs: jobs) { PairBuffer(capacity: 8 * Self.elementsPerPiece) }
+    let cursor = RangeCursor(works.map(\.count), limit: Self.elementsPerPiece)
+    try stream.run(cursor) { [works] piece, buffer throws(Failure) in
+      try compare(works[piece.item], piece.range, buffer)
     } drain: { piece, buffer throws(Failure) in
-      result[piece.work.number]?.merge(buffer.difference)
-      progress.advance(by: piece.work.byteCount.part(piece.elements, of: piece.work.count))
+      let work = works[piece.item]
+      result[work.number]?.merge(buffer.difference)
+      progress.advance(by: work.byteCount.part(piece.range, of: work.count))
     }
     return result
   }
 
-  private func compare(_ piece: Piece, _ buffer: PairBuffer) throws(Failure) {
-    let work = piece.work
+  private func compare(_ work: Work, _ elements: Range<Int>, _ buffer: PairBuffer) throws(Failure) {
     let (memoryA, memoryB) = (buffer.a, buffer.b)
-    var a = memoryA.part(0..<Self.bytes(piece.elements.count, work.bits.a))
-    var b = memoryB.part(0..<Self.bytes(piece.elements.count, work.bits.b))
-    try pair.a.read(work.a, at: Self.bytes(piece.elements.lowerBound, work.bits.a), into: &a)
-    try pair.b.read(work.b, at: Self.bytes(piece.elements.lowerBound, work.bits.b), into: &b)
+    var a = memoryA.part(0..<Self.bytes(elements.count, work.bits.a))
+    var b = memoryB.part(0..<Self.bytes(elements.count, work.bits.b))
+    try pair.a.read(work.a, at: Self.bytes(elements.lowerBound, work.bits.a), into: &a)
+    try pair.b.read(work.b, at: Self.bytes(elements.lowerBound, work.bits.b), into: &b)
     var difference = ValueDifference()
     switch work.method {
     case .real(let left, let right):

@@ -155,50 +155,25 @@ struct DigestCheck {
     }
   }
 
-  private struct Piece: Sendable {
-    var file: Int
-    var range: Range<Int>
-  }
-
-  private struct Cursor: PieceCursor {
-    let sizes: [Int]
-    var file = 0
-    var position = 0
-
-    init(sizes: [Int]) { self.sizes = sizes }
-
-    mutating func next() -> Piece? {
-      guard file < sizes.count else { return nil }
-      let end = min(position + DigestCheck.pieceBytes, sizes[file])
-      let piece = Piece(file: file, range: position..<end)
-      position = end
-      if end == sizes[file] {
-        file += 1
-        position = 0
-      }
-      return piece
-    }
-  }
-
   private func digest(_ files: [ListedFile], _ pool: ListedPool, _ result: inout Verify.Result) throws(Failure) {
     let total = files.reduce(0) { $0 + $1.identity.size }
     let progress = Progress("verifying", total: total, style: style)
     defer { progress.finish() }
-    let stream = OrderedStream<Cursor, SharedBuffer>(jobs: jobs) { SharedBuffer(byteCount: Self.pieceBytes) }
+    let stream = OrderedStream<RangeCursor, SharedBuffer>(jobs: jobs) { SharedBuffer(byteCount: Self.pieceBytes) }
     var state = FileState()
     var found = result
     var unreadable: Failure?
     do throws(Failure) {
-      try stream.run(Cursor(sizes: files.map(\.identity.size))) { piece, buffer throws(Failure) in
+      try stream.run(RangeCursor(files.map(\.identity.size), limit: Self.pieceBytes)) { piece, buffer throws(Failure) in
         var target = buffer.part(0..<piece.range.count)
-        try pool.file(piece.file).read(at: piece.range.lowerBound, into: &target)
+        try pool.file(piece.item).read(at: piece.range.lowerBound, into: &target)
       } drain: { piece, buffer throws(Failure) in
-        let listed = files[piece.file]
+        let listed = files[piece.item]
         let entry = manifest.files[listed.number]
         if piece.range.lowerBound == 0 { state.begin(wantsSHA256: entry.sha256 != nil) }
         let bytes = buffer.bytes.extracting(first: piece.range.count)
         state.update(
-          bytes, at: piece.range.lowerBound, listed.tensors, file: (piece.file, entry.name), &found)
+          bytes, at: piece.range.lowerBound, listed.tensors, file: (piece.item, entry.name), &found)
         if piece.range.upperBound == listed.identity.size { state.finish(entry, &found) }
         progress.advance(by: piece.range.count)
       }
