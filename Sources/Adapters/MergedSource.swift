@@ -5,7 +5,7 @@ public import Tensors
 /// A model with adapters merged into it, computed as it is read: `W + Σ s·B·A`, and what else adapters do.
 ///
 /// Memory is a few rows per reader and the factors of the tensors under way.
-public struct MergedSource: TracingSource {
+public struct MergedSource: TensorSource {
   public let tensors: [TensorInfo]
   public let items: [MergedTensor]
   let base: any TensorSource
@@ -35,11 +35,17 @@ public struct MergedSource: TracingSource {
   public func read(
     _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
-    try read(index, at: offset, into: &destination, original: nil)
+    try compute(index, at: offset, into: &destination, nil)
   }
 
-  package func read(
-    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, original: ScratchBytes?
+  public func read(
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, original: OriginalBytes
+  ) throws(Failure) {
+    try compute(index, at: offset, into: &destination, original)
+  }
+
+  private func compute(
+    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, _ original: OriginalBytes?
   ) throws(Failure) {
     let item = items[index]
     let width = max(1, item.info.type.bitWidth / 8)
@@ -90,7 +96,7 @@ public struct MergedSource: TracingSource {
 
   private func pass(
     _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: inout MutableRawSpan,
-    _ original: ScratchBytes?
+    _ original: OriginalBytes?
   ) throws(Failure) {
     let (source, position) = origin(of: item)
     if source.tensors[position].type == item.info.type {
@@ -141,7 +147,7 @@ public struct MergedSource: TracingSource {
 
   private func merge(
     _ index: Int, _ item: MergedTensor, _ elements: Range<Int>, into destination: inout MutableRawSpan,
-    _ original: ScratchBytes?
+    _ original: OriginalBytes?
   ) throws(Failure) {
     let (from, to) = try type(of: item)
     let length = item.rowLength

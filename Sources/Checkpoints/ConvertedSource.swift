@@ -3,7 +3,7 @@ package import Quantization
 package import Tensors
 
 /// A source with some of its tensors in another floating-point type, rounded to nearest even.
-package struct ConvertedSource: TracingSource {
+package struct ConvertedSource: WrappingSource {
   package let base: any TensorSource
   package let tensors: [TensorInfo]
   private let conversions: [Int: (from: ElementType, to: FloatType)]
@@ -27,16 +27,7 @@ package struct ConvertedSource: TracingSource {
     self.conversions = conversions
   }
 
-  package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
-
-  package func read(
-    _ index: Int, at offset: Int, into destination: inout MutableRawSpan, original: ScratchBytes?
-  ) throws(Failure) {
-    guard conversions[index] == nil, let base = base as? any TracingSource else {
-      throw Failure(.internal, "a converted tensor cannot be traced", tensor: tensors[index].name.string)
-    }
-    try base.read(index, at: offset, into: &destination, original: original)
-  }
+  package func changes(_ index: Int) -> Bool { conversions[index] != nil }
 
   /// - Throws: `malformed` for a finite value that the new type can only hold as an infinity.
   package func read(

@@ -5,9 +5,8 @@ package import Tensors
 
 /// A source with some of its weights as they are after 4-bit quantization and back: what an adapter trained on
 /// the quantized model has seen.
-package struct SimulatedSource: TensorSource {
+package struct SimulatedSource: WrappingSource {
   package let base: any TensorSource
-  package var tensors: [TensorInfo] { base.tensors }
   private let weights: Set<Int>
   private let format: FourBitFormat
   private let statistics = Statistics()
@@ -21,14 +20,14 @@ package struct SimulatedSource: TensorSource {
     self.format = format
   }
 
-  package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
+  package func changes(_ index: Int) -> Bool { weights.contains(index) }
 
   /// - Throws: `malformed` for a value that is not finite.
   package func read(
     _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
     let info = tensors[index]
-    guard weights.contains(index), let type = FloatType(info.type), destination.byteCount > 0 else {
+    guard changes(index), let type = FloatType(info.type), destination.byteCount > 0 else {
       return try base.read(index, at: offset, into: &destination)
     }
     let width = type.byteCount

@@ -4,7 +4,7 @@ package import Tensors
 
 /// A source with some of its matrices transposed: `Conv1D` stores `[in, out]`, the loader quantizes
 /// `[out, in]`.
-package struct TransposedSource: TensorSource {
+package struct TransposedSource: WrappingSource {
   package let base: any TensorSource
   package let tensors: [TensorInfo]
   private let transposed: Set<Int>
@@ -21,12 +21,12 @@ package struct TransposedSource: TensorSource {
     self.tensors = tensors
   }
 
-  package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
+  package func changes(_ index: Int) -> Bool { transposed.contains(index) }
 
   package func read(
     _ index: Int, at offset: Int, into destination: inout MutableRawSpan
   ) throws(Failure) {
-    guard transposed.contains(index) else { return try base.read(index, at: offset, into: &destination) }
+    guard changes(index) else { return try base.read(index, at: offset, into: &destination) }
     let info = tensors[index]
     let width = info.type.alignment
     guard info.shape.count == 2, offset % width == 0, destination.byteCount % width == 0 else {

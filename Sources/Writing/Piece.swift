@@ -82,9 +82,9 @@ package struct PlanCursor: PieceCursor {
 package struct PieceInput {
   let source: any TensorSource
   let piece: Piece
-  private let original: ScratchBytes
+  private let original: OriginalBytes
 
-  init(_ source: any TensorSource, _ piece: Piece, original: ScratchBytes) {
+  init(_ source: any TensorSource, _ piece: Piece, original: OriginalBytes) {
     self.source = source
     self.piece = piece
     self.original = original
@@ -98,9 +98,6 @@ package struct PieceInput {
     guard case .traced = piece.work.step.origin else {
       return try source.read(tensor, at: offset, into: &destination)
     }
-    guard let source = source as? any TracingSource else {
-      throw Failure(.internal, "a source that cannot be traced")
-    }
     original.clear()
     try source.read(tensor, at: offset, into: &destination, original: original)
   }
@@ -112,7 +109,7 @@ package struct PieceInput {
   private var widened = GrowingBuffer()
   private var encoded = GrowingBuffer()
   /// The stored bytes of a traced piece. Values may be stored in twice as many bytes as they are written in.
-  private let original = ScratchBytes(capacity: 2 * Piece.byteCount)
+  private let original = OriginalBytes(capacity: 2 * Piece.byteCount)
 
   package init() {}
 
@@ -123,7 +120,7 @@ package struct PieceInput {
   }
 
   /// The stored bytes that the values of a traced piece were computed from.
-  package var stored: ScratchBytes { original }
+  package var stored: OriginalBytes { original }
 
   /// The bytes that are to be written.
   package var output: RawSpan {
