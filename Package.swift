@@ -149,7 +149,11 @@ let package = Package(
     tests("Tokenizers", ["Tokenizers", "GGUF", "JSON", "Bytes"]),
     tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "Tensors", "JSON", "Bytes"]),
     tests("Checkpoints", ["Commands", "Checkpoints", "Quantization", "Safetensors", "Tensors", "Bytes"]),
-    tests("Writing", ["Writing", "Architectures", "Quantization", "Tensors", "JSON", "Bytes"]),
+    tests(
+      "Writing",
+      [
+        "Writing", "Checkpoints", "Architectures", "Console", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes",
+      ]),
     tests("TypeMixtures", ["TypeMixtures", "Patterns", "GGUF", "Tensors", "JSON", "Bytes"]),
     tests("Comparison", ["Comparison", "Quantization", "Tensors"]),
     tests("Verification", ["Verification", "Commands", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),

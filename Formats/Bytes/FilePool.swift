@@ -5,8 +5,7 @@ import Synchronization
 package final class FilePool: Sendable {
   private static let capacity = 4
 
-  private let directory: InputDirectory?
-  private let names: [String]
+  private let open: @Sendable (Int) throws(Failure) -> InputFile
   private let state: Mutex<State>
 
   private struct State {
@@ -16,16 +15,25 @@ package final class FilePool: Sendable {
     var open: [(index: Int, file: InputFile)] = []
   }
 
-  package init(directory: InputDirectory, names: [String]) {
-    self.directory = directory
-    self.names = names
-    state = Mutex(State(identities: Array(repeating: nil, count: names.count)))
+  package convenience init(directory: InputDirectory, names: [String]) {
+    self.init(identities: Array(repeating: nil, count: names.count)) { (index) throws(Failure) in
+      try directory.open(names[index])
+    }
+  }
+
+  /// - Parameters:
+  ///   - identities: of files that have been looked at already.
+  ///   - open: opens a file by its position among them.
+  package init(
+    identities: [FileIdentity?], open: @escaping @Sendable (_ index: Int) throws(Failure) -> InputFile
+  ) {
+    self.open = open
+    state = Mutex(State(identities: identities))
   }
 
   /// A pool of one file that stays open.
   package init(file: InputFile) {
-    directory = nil
-    names = [file.name]
+    open = { (_) throws(Failure) in file }
     state = Mutex(State(identities: [file.identity], open: [(0, file)]))
   }
 
@@ -40,8 +48,7 @@ package final class FilePool: Sendable {
         }
         return entry.file
       }
-      guard let directory else { throw Failure(.internal, "no file \(index) in a pool of one") }
-      let file = try directory.open(names[index])
+      let file = try open(index)
       if let identity = state.identities[index], identity != file.identity {
         throw Failure(.io, "was replaced or changed while it was being read", file: file.name)
       }

@@ -25,7 +25,7 @@ public final class OutputFile {
     guard InputDirectory.isPlainComponent(name) else {
       throw Failure(.internal, "'\(name)' is not a plain file name", file: name)
     }
-    guard let descriptor = Descriptor(at: directory, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW) else {
+    guard let descriptor = Descriptor(at: directory, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW) else {
       throw .output("cannot create", file: shown ?? name)
     }
     self.name = shown ?? name
@@ -90,6 +90,41 @@ public final class OutputFile {
 
   public func append(_ bytes: [UInt8]) throws(Failure) {
     try append(bytes.span.rawBytes)
+  }
+
+  /// Writes over bytes at the file's start, which were appended to keep the room.
+  ///
+  /// - Throws: `io` when the device fails.
+  public func overwriteStart(_ bytes: RawSpan) throws(Failure) {
+    guard bytes.byteCount <= size else { throw Failure(.internal, "more than was appended", file: name) }
+    var done = 0
+    while done < bytes.byteCount {
+      let rest = bytes.extracting(droppingFirst: done)
+      let count = unsafe rest.withUnsafeBytes { (rest) in
+        SystemCall.value { unsafe pwrite(descriptor.number, rest.baseAddress, rest.count, off_t(done)) }
+      }
+      guard let count else { throw Failure(.io, "cannot write: \(errorText())", file: name, offset: done) }
+      done += count
+    }
+  }
+
+  /// Reads back what was written, front to back.
+  ///
+  /// - Throws: `io` when the device fails.
+  public func forEachPiece(_ body: (RawSpan) throws(Failure) -> Void) throws(Failure) {
+    var buffer = [UInt8](repeating: 0, count: min(size, 1 << 20))
+    var position = 0
+    while position < size {
+      let wanted = min(buffer.count, size - position)
+      let count = unsafe buffer.withUnsafeMutableBytes { (room) in
+        SystemCall.value { unsafe pread(descriptor.number, room.baseAddress, wanted, off_t(position)) }
+      }
+      guard let count, count > 0 else {
+        throw Failure(.io, "cannot read back: \(errorText())", file: name, offset: position)
+      }
+      try body(buffer.span.rawBytes.extracting(first: count))
+      position += count
+    }
   }
 
   /// Gives the file the permissions of another, which it is to replace. Where that is not allowed it keeps its own.

@@ -10,10 +10,11 @@ enum HeaderEncoder {
   /// - Parameters:
   ///   - tensors: in the order of their data, which follows without a hole.
   ///   - metadata: written first; nothing is written when it is empty.
+  ///   - room: bytes that were kept for the header, which is filled up to them; nil for as many as it needs.
   /// - Throws: `malformed` when a name cannot be written or the sizes overflow, `unsupported` when the
   ///   header would be longer than readers accept.
   static func encode(
-    _ tensors: [TensorInfo], metadata: [(key: String, value: String)]
+    _ tensors: [TensorInfo], metadata: [(key: String, value: String)], room: Int? = nil
   ) throws(Failure) -> [UInt8] {
     guard tensors.count <= SafetensorsHeader.tensorLimit else {
       throw Failure(
@@ -43,12 +44,15 @@ enum HeaderEncoder {
       begin = end
     }
     json.end()
-    return try framed(json.bytes)
+    return try framed(json.bytes, room)
   }
 
-  private static func framed(_ json: [UInt8]) throws(Failure) -> [UInt8] {
+  private static func framed(_ json: [UInt8], _ room: Int?) throws(Failure) -> [UInt8] {
     let used = SafetensorsHeader.prefixLength + json.count
-    let pages = (used + dataAlignment - 1) / dataAlignment
+    guard used <= room ?? .max else {
+      throw Failure(.internal, "the header has \(used) bytes, more than were kept for it")
+    }
+    let pages = ((room ?? used) + dataAlignment - 1) / dataAlignment
     let length = pages * dataAlignment - SafetensorsHeader.prefixLength
     guard length <= SafetensorsHeader.lengthLimit else {
       throw Failure(
@@ -80,11 +84,12 @@ extension SafetensorsHeader {
   /// - Parameters:
   ///   - tensors: in the order of their data, which follows without a hole.
   ///   - metadata: written first; nothing is written when it is empty.
+  ///   - room: bytes that were kept for the header, which is filled up to them; nil for as many as it needs.
   /// - Throws: `malformed` when a name cannot be written or the sizes overflow, `unsupported` when the
   ///   header would be longer than readers accept.
   public static func encode(
-    _ tensors: [TensorInfo], metadata: [(key: String, value: String)]
+    _ tensors: [TensorInfo], metadata: [(key: String, value: String)], room: Int? = nil
   ) throws(Failure) -> [UInt8] {
-    try HeaderEncoder.encode(tensors, metadata: metadata)
+    try HeaderEncoder.encode(tensors, metadata: metadata, room: room)
   }
 }

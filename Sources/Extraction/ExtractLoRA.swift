@@ -5,22 +5,18 @@ import Checkpoints
 import Comparison
 import JSON
 import Patterns
-import Quantization
+public import Quantization
 import Tensors
 public import Writing
 
 /// `nibble extract-lora`: a PEFT adapter that makes one model nearly of another, from the truncated singular value
 /// decomposition of the difference of each linear weight.
 public struct ExtractLoRA: Sendable {
-  /// The dtype in which the adapter's factors are written.
-  public enum Precision: String, Sendable, CaseIterable {
-    case float32, bfloat16, float16
-  }
-
   /// The rank of every module's factors.
   public var rank: Int
-  /// PEFT computes in 32 bits whatever an adapter is stored in; 16 bits lose about 1e-5 of the energy in bfloat16.
-  public var precision = Precision.float32
+  /// The dtype of the adapter's factors. PEFT computes in 32 bits whatever an adapter is stored in; 16 bits lose about
+  /// 1e-5 of the energy in bfloat16.
+  public var type = FloatType.f32
   /// Globs of the modules that get factors; empty for all linear layers.
   public var targets: [String] = []
   /// Save other tensors that differ whole, where PEFT can load that.
@@ -59,7 +55,6 @@ public struct ExtractLoRA: Sendable {
     let names = ModuleNames(parameters: parameters)
     let rest = SavedTensors(pair, plan, changes, names, savesRest: savesRest, adapted: paths)
     warnings += rest.warnings + Self.warnings(rest, pair)
-    let type = FloatType(torchName: precision.rawValue) ?? .f32
     let tensors = try ExtractedTensors(
       pair.tensors, modules: modules, saved: rest.saved, rank: rank, type: type, jobs: run.jobs)
     let config = configuration(pair, plan, modules, rest, names, base: base).text(.indented) + "\n"
@@ -129,7 +124,7 @@ public struct ExtractLoRA: Sendable {
 
   private var recorded: [(key: String, value: JSONValue)] {
     [
-      ("rank", .number(rank)), ("dtype", .string(precision.rawValue)),
+      ("rank", .number(rank)), ("dtype", .string(type.torchName)),
       ("targets", .array(targets.map(JSONValue.string))), ("saveRest", .bool(savesRest)),
     ]
   }

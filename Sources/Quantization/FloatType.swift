@@ -24,6 +24,12 @@ public enum FloatType: String, Sendable, CaseIterable {
     self = type
   }
 
+  /// The names that torch has for them.
+  public static let names = allCases.map(\.torchName)
+
+  /// The choices of an option that may keep each tensor's own type.
+  public static let namesToKeep = ["keep"] + names
+
   /// The value of `nibble_float_type` in the kernels' header.
   var kernelValue: Int32 {
     switch self {
@@ -32,4 +38,9 @@ public enum FloatType: String, Sendable, CaseIterable {
     case .f32: 2
     }
   }
+}
+
+extension FloatType? {
+  /// One of `FloatType.namesToKeep`.
+  public var choice: String { self?.torchName ?? "keep" }
 }

@@ -1,7 +1,6 @@
 import Bytes
 import Checkpoints
 import Console
-import Synchronization
 import Tensors
 import Writing
 
@@ -44,10 +43,10 @@ struct DigestCheck {
       }
       files.append(ListedFile(number: number, identity: file.identity, tensors: tensors(of: number)))
     }
-    let names = manifest.files.map(\.name)
-    let pool = ListedPool(files) { number throws(Failure) in
-      guard let directory else { return try InputFile(path: path, name: names[number]) }
-      return try directory.open(path: names[number])
+    let names = files.map { manifest.files[$0.number].name }
+    let pool = FilePool(identities: files.map(\.identity)) { (index) throws(Failure) in
+      guard let directory else { return try InputFile(path: path, name: names[index]) }
+      return try directory.open(path: names[index])
     }
     try digest(files, pool, &result)
   }
@@ -126,36 +125,7 @@ struct DigestCheck {
     var tensors: [Manifest.Tensor]
   }
 
-  /// Opens files as they are needed and keeps the few last used: a model may have more shards than a
-  /// process may have descriptors.
-  private final class ListedPool: Sendable {
-    private static let capacity = 4
-
-    private let files: [ListedFile]
-    private let open: @Sendable (Int) throws(Failure) -> InputFile
-    private let recent = Mutex<[(index: Int, file: InputFile)]>([])
-
-    /// - Parameter open: by position in the manifest.
-    init(_ files: [ListedFile], open: @escaping @Sendable (Int) throws(Failure) -> InputFile) {
-      self.files = files
-      self.open = open
-    }
-
-    func file(_ index: Int) throws(Failure) -> InputFile {
-      try recent.withLock { (recent) throws(Failure) in
-        if let entry = recent.last(where: { $0.index == index }) { return entry.file }
-        let file = try open(files[index].number)
-        guard file.identity == files[index].identity else {
-          throw Failure(.io, "was replaced or changed while it was being read", file: file.name)
-        }
-        if recent.count == Self.capacity { recent.removeFirst() }
-        recent.append((index, file))
-        return file
-      }
-    }
-  }
-
-  private func digest(_ files: [ListedFile], _ pool: ListedPool, _ result: inout Verify.Result) throws(Failure) {
+  private func digest(_ files: [ListedFile], _ pool: FilePool, _ result: inout Verify.Result) throws(Failure) {
     let total = files.reduce(0) { $0 + $1.identity.size }
     let progress = Progress("verifying", total: total, style: style)
     defer { progress.finish() }

@@ -7,7 +7,7 @@ package import Tensors
 package struct ContainerFile: Sendable {
   var name: String
   var steps: Range<Int>
-  /// Bytes of the file's tensors, padding included.
+  /// Bytes of the file's tensors, padding included: as many as there can be of tensors whose sizes are bounds.
   var dataByteCount: Int
 }
 
@@ -19,8 +19,12 @@ package protocol Container: Sendable {
 
   /// Everything of a file that stands before its data.
   ///
-  /// - Parameter tensors: of the file, in order.
-  func header(of file: Int, _ tensors: () throws(Failure) -> [StoredTensor]) throws(Failure) -> [UInt8]
+  /// - Parameters:
+  ///   - room: bytes that were kept for it, which it fills; nil for as many as it needs.
+  ///   - tensors: of the file, in order.
+  func header(
+    of file: Int, room: Int?, _ tensors: () throws(Failure) -> [StoredTensor]
+  ) throws(Failure) -> [UInt8]
 }
 
 /// Safetensors files.
@@ -31,7 +35,9 @@ struct SafetensorsContainer: Container {
 
   var alignment: Int { 1 }
 
-  func header(of file: Int, _ tensors: () throws(Failure) -> [StoredTensor]) throws(Failure) -> [UInt8] {
+  func header(
+    of file: Int, room: Int?, _ tensors: () throws(Failure) -> [StoredTensor]
+  ) throws(Failure) -> [UInt8] {
     var infos: [TensorInfo] = []
     for tensor in try tensors() {
       guard case .element(let type) = tensor.type else {
@@ -39,7 +45,7 @@ struct SafetensorsContainer: Container {
       }
       infos.append(try TensorInfo(name: tensor.name, type: type, shape: tensor.shape))
     }
-    return try SafetensorsHeader.encode(infos, metadata: metadata)
+    return try SafetensorsHeader.encode(infos, metadata: metadata, room: room)
   }
 }
 

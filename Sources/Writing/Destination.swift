@@ -130,7 +130,7 @@ package struct DirectoryDestination: Destination {
     var file = HashedFile(try files.create(Self.indexName), sha256: sha256)
     var json = JSONWriter()
     json.beginObject(.indented)
-    json.member("metadata", ["total_size": .number(plan.dataByteCount)])
+    json.member("metadata", ["total_size": .number(try plan.dataByteCount())])
     json.key("weight_map")
     json.beginObject(.indented)
     for shard in plan.container.files {

@@ -4,12 +4,19 @@ import Tensors
 
 /// Writes a plan's files from front to back, taking every digest from the bytes as they pass.
 final class FileWriter {
-  private let plan: WritePlan
+  /// What is written, with every size that is known by now.
+  private(set) var plan: WritePlan
   private let files: StagedDirectory.Files
   private let wantsSHA256: Bool
 
   private var file: HashedFile?
   private var fileIndex = -1
+  /// Of the file under way.
+  private var headerByteCount = 0
+  /// Whether the file under way has a tensor whose size was a bound.
+  private var hasSettled = false
+  /// Bytes written of the tensor under way, where its size was a bound.
+  private var boundedSize: Int?
   private var outputHasher = TensorHasher()
   private var storedHasher = XXH3Hasher()
 
@@ -32,7 +39,10 @@ final class FileWriter {
     let work = piece.work
     if piece.isFirst {
       try openFile(of: work.stepIndex)
-      outputHasher.begin(byteCount: try plan.outputs(of: work.step).first?.byteCount ?? 0)
+      let output = try plan.outputs(of: work.step).first
+      boundedSize = output?.isBounded == true ? 0 : nil
+      // Digests of pieces need the size first.
+      outputHasher.begin(byteCount: boundedSize ?? output?.byteCount ?? 0)
       storedHasher.reset()
     }
     let isCopy = work.encoder.keepsBytes
@@ -52,7 +62,12 @@ final class FileWriter {
     } else {
       try file?.append(buffer.output)
     }
+    if let size = boundedSize { boundedSize = size.addingSaturated(buffer.output.byteCount) }
     guard piece.isLast else { return }
+    if let boundedSize {
+      plan.settledSizes[work.step.tensor] = boundedSize
+      hasSettled = true
+    }
     outputDigests.append(outputHasher.finish())
     try pad()
     try work.encoder.finish(work) { bytes throws(Failure) in try append(bytes) }
@@ -74,12 +89,20 @@ final class FileWriter {
   private func open(_ index: Int) throws(Failure) {
     fileIndex = index
     var file = HashedFile(try files.create(plan.container.files[index].name), sha256: wantsSHA256)
-    try file.append(try plan.header(of: index))
+    let header = try plan.header(of: index)
+    try file.append(header)
+    headerByteCount = header.count
+    hasSettled = false
     self.file = consume file
   }
 
+  /// The header of a file whose tensors had bounds is written over the one that kept its place.
   private func closeFile() throws(Failure) {
-    guard let finished = file.take() else { return }
+    guard var finished = file.take() else { return }
+    if hasSettled {
+      plan.keptHeaders[fileIndex] = headerByteCount
+      try finished.overwriteStart(try plan.header(of: fileIndex))
+    }
     fileDigests.append(try finished.finish())
   }
 

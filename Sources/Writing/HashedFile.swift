@@ -19,10 +19,12 @@ package struct FileDigests: Sendable {
 package struct HashedFile: ~Copyable {
   private let file: OutputFile
   private var hasher = XXH3Hasher()
+  private let hasSHA256: Bool
   private var sha256: SHA256Hasher?
 
   package init(_ file: OutputFile, sha256: Bool) {
     self.file = file
+    hasSHA256 = sha256
     self.sha256 = sha256 ? SHA256Hasher() : nil
   }
 
@@ -48,6 +50,17 @@ package struct HashedFile: ~Copyable {
   }
 
   package mutating func append(_ text: String) throws(Failure) { try append(Array(text.utf8)) }
+
+  /// Writes over bytes at the file's start. The digests are taken anew, from what is read back.
+  package mutating func overwriteStart(_ bytes: [UInt8]) throws(Failure) {
+    try file.overwriteStart(bytes.span.rawBytes)
+    hasher.reset()
+    if hasSHA256 { sha256 = SHA256Hasher() }
+    try file.forEachPiece { bytes throws(Failure) in
+      hasher.update(bytes)
+      sha256?.update(bytes)
+    }
+  }
 
   /// Makes the file durable.
   package consuming func finish() throws(Failure) -> FileDigests {

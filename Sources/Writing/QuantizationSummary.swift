@@ -104,7 +104,7 @@ extension QuantizationSummary {
       }
     }
     setTypes(counts)
-    setSizes(quantized: quantized, all: all, bytes: plan.dataByteCount)
+    setSizes(quantized: quantized, all: all, bytes: plan.plannedByteCount)
   }
 }
 

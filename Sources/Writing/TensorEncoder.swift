@@ -15,6 +15,28 @@ package struct StoredTensor: Sendable {
   package var type: StoredType
   package var shape: [Int]
   package var byteCount: Int
+  /// Whether fewer bytes may turn out to be needed: the size of a compressed tensor is known when it is written.
+  package var isBounded = false
+
+  /// Bytes of which there are at most so many. They are stored as a vector of U8.
+  package init(_ name: TensorName, atMost byteCount: Int) {
+    self.name = name
+    type = .element(.u8)
+    shape = [byteCount]
+    self.byteCount = byteCount
+    isBounded = true
+  }
+
+  /// The same with its size known.
+  func settled(_ byteCount: Int) throws(Failure) -> StoredTensor {
+    guard isBounded, byteCount <= self.byteCount else {
+      throw Failure(
+        .internal, "\(byteCount) bytes were written, \(self.byteCount) were planned", tensor: name.string)
+    }
+    var tensor = StoredTensor(name, atMost: byteCount)
+    tensor.isBounded = false
+    return tensor
+  }
 
   package init(_ info: TensorInfo) {
     name = info.name
@@ -36,7 +58,7 @@ package struct StoredTensor: Sendable {
 /// The first of these is written piece by piece, in parallel; the others follow it, when the whole weight has been
 /// seen. A scheme is one encoder, beside the decoder that reads what it writes.
 package protocol TensorEncoder: Sendable {
-  /// The stored tensors of a weight in file order, known before any data.
+  /// The stored tensors of a weight in file order, known before any data. The size of the first may be a bound.
   ///
   /// - Throws: `unsupported` for a weight that the scheme cannot hold.
   func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor]

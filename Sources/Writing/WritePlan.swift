@@ -27,6 +27,10 @@ package struct WritePlan: Sendable {
   /// The steps in the order of the output.
   package let steps: [Step]
   package let container: any Container
+  /// Bytes of outputs whose sizes were bounds before they were written, by position in the source's `tensors`.
+  var settledSizes: [Int: Int] = [:]
+  /// Bytes kept for the headers of files that have such outputs, by position in the container's `files`.
+  var keptHeaders: [Int: Int] = [:]
 
   package init(
     source: any TensorSource, stored: any TensorSource, encoders: [any TensorEncoder], steps: [Step],
@@ -45,14 +49,16 @@ package struct WritePlan: Sendable {
 
   /// The tensors that a step writes, in file order.
   package func outputs(of step: Step) throws(Failure) -> [StoredTensor] {
-    try encoder(of: step).outputs(for: info(of: step))
+    var outputs = try encoder(of: step).outputs(for: info(of: step))
+    if let size = settledSizes[step.tensor], let first = outputs.first { outputs[0] = try first.settled(size) }
+    return outputs
   }
 
   /// Everything of a file that stands before its data.
   package func header(of file: Int) throws(Failure) -> [UInt8] {
     let planned = container.files[file]
     do throws(Failure) {
-      return try container.header(of: file) { () throws(Failure) in
+      return try container.header(of: file, room: keptHeaders[file]) { () throws(Failure) in
         var tensors: [StoredTensor] = []
         for step in steps[planned.steps] { tensors += try outputs(of: step) }
         return tensors
@@ -64,13 +70,32 @@ package struct WritePlan: Sendable {
   func fileByteCount() throws(Failure) -> Int {
     var total = 0
     for file in container.files.indices {
-      total = total.addingSaturated(try header(of: file).count).addingSaturated(container.files[file].dataByteCount)
+      total = total.addingSaturated(try header(of: file).count).addingSaturated(try dataByteCount(of: file))
     }
     return total
   }
 
+  /// Bytes of the tensors alone, before any is written: as many as there can be.
+  var plannedByteCount: Int { container.files.reduce(0) { $0.addingSaturated($1.dataByteCount) } }
+
   /// Bytes of the tensors alone.
-  var dataByteCount: Int { container.files.reduce(0) { $0.addingSaturated($1.dataByteCount) } }
+  func dataByteCount() throws(Failure) -> Int {
+    var total = 0
+    for file in container.files.indices { total = total.addingSaturated(try dataByteCount(of: file)) }
+    return total
+  }
+
+  private func dataByteCount(of file: Int) throws(Failure) -> Int {
+    let planned = container.files[file]
+    guard keptHeaders[file] != nil else { return planned.dataByteCount }
+    var total = 0
+    for step in steps[planned.steps] {
+      for output in try outputs(of: step) {
+        total = total.addingSaturated(output.byteCount.aligned(upTo: container.alignment))
+      }
+    }
+    return total
+  }
 
   /// Stored tensors, and a bound of what the manifest and an index say of them.
   package func entries() throws(Failure) -> (count: Int, byteCount: Int) {

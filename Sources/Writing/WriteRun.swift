@@ -96,6 +96,8 @@ package struct WriteRun {
     defer { progress.finish() }
     let writer = FileWriter(plan, files: stage.files, sha256: options.sha256)
     try stream(into: writer, progress)
+    // Sizes that were bounds are known now.
+    let plan = writer.plan
     let files = writer.fileDigests + (try destination.writeOthers(plan, into: stage.files, sha256: options.sha256))
     let origin = try source.map { (source) throws(Failure) in try SourceRecord(path: source).members } ?? []
     let manifest = ManifestWriter(
@@ -106,7 +108,7 @@ package struct WriteRun {
     for input in inputs.others { try input.checkUnchanged() }
     try Interruption.check()
     let leftovers = try stage.commit()
-    var report = try report(path, bytesOut: byteCount, seconds: progress.seconds)
+    var report = try report(path, bytesOut: try plan.fileByteCount(), seconds: progress.seconds)
     for warning in leftovers { announce(warning) }
     report.warnings += leftovers
     return report

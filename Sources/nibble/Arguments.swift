@@ -73,13 +73,17 @@ struct Arguments {
 
   func choice<T: CaseIterable & RawRepresentable>(_ option: Option, _ type: T.Type) throws(Failure) -> T?
   where T.RawValue == String {
+    try choice(option, among: T.allCases.map(\.rawValue)).flatMap(T.init)
+  }
+
+  func choice(_ option: Option, among allowed: [String]) throws(Failure) -> String? {
     guard let text = text(option) else { return nil }
-    guard let value = T(rawValue: text) else {
-      let allowed = T.allCases.map(\.rawValue).joined(separator: ", ")
-      let hint = nearest(to: text, among: T.allCases.map(\.rawValue)).map { "; did you mean '\($0)'?" } ?? ""
-      throw Failure(.usage, "option '\(option.name)': '\(text)' is not one of \(allowed)\(hint)")
+    guard allowed.contains(text) else {
+      let hint = nearest(to: text, among: allowed).map { "; did you mean '\($0)'?" } ?? ""
+      throw Failure(
+        .usage, "option '\(option.name)': '\(text)' is not one of \(allowed.joined(separator: ", "))\(hint)")
     }
-    return value
+    return text
   }
 
   /// `5GB`, `5GiB`, `1.5GB`, `4096B`.

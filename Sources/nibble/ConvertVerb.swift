@@ -44,10 +44,10 @@ enum ConvertVerb: Verb {
     let output = try arguments.required(.output, verb: name)
     try OutputName.check(output)
     var convert = Convert()
-    if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { convert.type = choice }
+    convert.type = try arguments.choice(type, among: FloatType.namesToKeep).flatMap(FloatType.init(torchName:))
     convert.base = arguments.text(base)
     // Factors of 16 bits would have llama.cpp round what they are multiplied with.
-    if convert.base != nil, arguments.text(type) == nil { convert.type = .float32 }
+    if convert.base != nil, arguments.text(type) == nil { convert.type = .f32 }
     convert.run = try RunOptions(arguments)
     // One file, unless a size was named.
     if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { convert.run.maxShardBytes = .max }

@@ -1,6 +1,7 @@
 import Bytes
 import Console
 import Extraction
+import Quantization
 import Writing
 
 enum ExtractVerb: Verb {
@@ -36,7 +37,9 @@ enum ExtractVerb: Verb {
     try OutputName.check(output)
     _ = try arguments.required(rank, verb: name)
     var extract = ExtractLoRA(rank: try arguments.number(rank, allowed: 1...1_000_000) ?? 1)
-    if let choice = try arguments.choice(precision, ExtractLoRA.Precision.self) { extract.precision = choice }
+    if let name = try arguments.choice(precision, among: FloatType.names), let type = FloatType(torchName: name) {
+      extract.type = type
+    }
     extract.targets = arguments.all(target)
     extract.savesRest = arguments.has(saveRest)
     extract.run = try RunOptions(arguments)

@@ -1,6 +1,7 @@
 import Adapters
 import Bytes
 import Commands
+import Quantization
 import TypeMixtures
 import Writing
 
@@ -64,7 +65,7 @@ enum MergeVerb: Verb {
       merge.scheme = choice
     }
     if let choice = try arguments.choice(trainedAs, Quantize.Code.self) { merge.trainedAs = choice }
-    if let choice = try arguments.choice(type, Convert.ElementTypeChoice.self) { merge.type = choice }
+    merge.type = try arguments.choice(type, among: FloatType.namesToKeep).flatMap(FloatType.init(torchName:))
     merge.run = try RunOptions(arguments)
     // One file, unless a size was named.
     if output.hasSuffix(".gguf"), arguments.text(.maxShardSize) == nil { merge.run.maxShardBytes = .max }

@@ -2,6 +2,7 @@ import Bytes
 import Commands
 import GGUF
 import Patterns
+import Quantization
 import TypeMixtures
 import Writing
 
@@ -103,7 +104,9 @@ enum QuantizeVerb: Verb {
     }
     quantize.usesDoubleQuantization = !arguments.has(noDoubleQuant)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
-    if let type = try arguments.choice(computeDtype, Quantize.ComputeType.self) { quantize.computeType = type }
+    if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {
+      quantize.computeType = type
+    }
     if let loader = try arguments.choice(target, Quantize.Target.self) { quantize.target = loader }
     quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)

@@ -71,7 +71,7 @@ import Testing
         offset += output.byteCount
       }
     }
-    #expect(offset == plan.dataByteCount)
+    #expect(offset == plan.plannedByteCount)
   }
 
   /// A layer that fits a file is not cut; one that does not is cut between weights, never inside one.

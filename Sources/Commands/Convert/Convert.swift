@@ -3,17 +3,14 @@ public import Bytes
 package import Checkpoints
 import GGUF
 package import JSON
-import Quantization
+public import Quantization
 import Tensors
 public import Writing
 
 /// `nibble convert`: the same weights in other shards or another dtype, 4-bit ones dequantized.
 public struct Convert: Sendable {
-  public enum ElementTypeChoice: String, Sendable, CaseIterable {
-    case keep, bfloat16, float16, float32
-  }
-
-  public var type = ElementTypeChoice.keep
+  /// The dtype of the output's floating-point tensors; nil keeps that of each.
+  public var type: FloatType?
   /// The model that an adapter was trained on.
   public var base: String?
   public var run = RunOptions()
@@ -32,7 +29,7 @@ public struct Convert: Sendable {
       throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
     }
     if isGGUF { return try convertToGGUF(files, output: output, announce: announce) }
-    let model = try StoredModel(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+    let model = try StoredModel(files, blocksAs: type ?? .bf16)
     do throws(Failure) {
       if model.isAdapter { return try prepareAdapter(model).run(into: output, announce: announce) }
       return try prepare(model).run(into: output, announce: announce)
@@ -41,7 +38,7 @@ public struct Convert: Sendable {
 
   package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
-    let target = FloatType(torchName: type.rawValue)
+    let target = type
     let method = model.quantizationMethod
     if case .other(let name) = method, target != nil {
       throw Failure(
@@ -73,7 +70,7 @@ public struct Convert: Sendable {
     return WriteRun(
       plan: plan, destination: DirectoryDestination(config: config(of: model, method, target), sideFiles: side),
       operation: "convert", activity: "converting", source: model.checkpoint.path,
-      recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
+      recorded: [("dtype", .string(type.choice)), ("maxShardSize", .number(run.maxShardBytes))],
       warnings: model.warnings + contents.warnings() + side.warnings, options: run, inputs: RunInputs(model))
   }
 
@@ -93,19 +90,19 @@ extension Convert {
   ///
   /// - Returns: nil for options that are not those of this verb.
   package init?(recorded options: JSONValue) {
-    guard let type = options["dtype"]?.string.flatMap(ElementTypeChoice.init) else { return nil }
+    guard let name = options["dtype"]?.string, FloatType.namesToKeep.contains(name) else { return nil }
     self.init()
-    self.type = type
+    type = FloatType(torchName: name)
     run.maxShardBytes = .max
   }
 
   /// The plan of the run: for a directory, or for GGUF.
   package func plan(from files: CheckpointFiles, asGGUF: Bool) throws(Failure) -> WritePlan {
     guard asGGUF else {
-      let model = try StoredModel(files, blocksAs: FloatType(torchName: type.rawValue) ?? .bf16)
+      let model = try StoredModel(files, blocksAs: type ?? .bf16)
       return try (model.isAdapter ? prepareAdapter(model) : prepare(model)).plan
     }
-    let target = FloatType(torchName: type.rawValue)
+    let target = type
     return try GGUFContents(files, isExact: target != nil).plan(as: target, name: "again.gguf", maxShardBytes: .max)
   }
 }

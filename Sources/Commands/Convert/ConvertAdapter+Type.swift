@@ -11,7 +11,7 @@ extension Convert {
   /// An adapter of PEFT in another dtype: the same directory, with one file of tensors, as PEFT wants them.
   func prepareAdapter(_ model: StoredModel) throws(Failure) -> WriteRun {
     let checkpoint = model.checkpoint
-    let target = FloatType(torchName: type.rawValue)
+    let target = type
     var conversions: [Int: FloatType] = [:]
     if let target {
       for (index, info) in checkpoint.tensors.enumerated() where info.type.isFloat && info.type != target.elementType {
@@ -28,7 +28,7 @@ extension Convert {
     if model.config != nil, let directory = checkpoint.directory { side.add(StoredModel.configName, in: directory) }
     return WriteRun(
       plan: plan, destination: DirectoryDestination(sideFiles: side), operation: "convert", activity: "converting",
-      source: checkpoint.path, recorded: [("dtype", .string(type.rawValue))], warnings: model.warnings + side.warnings,
+      source: checkpoint.path, recorded: [("dtype", .string(type.choice))], warnings: model.warnings + side.warnings,
       options: run, inputs: RunInputs(model))
   }
 }

@@ -45,7 +45,7 @@ extension Convert {
       guard let directory = adapter.directory, directory.contains(name) else { return nil }
       return try directory.open(name).contents(limit: GGUFContents.sideFileLimit)
     }
-    let target = FloatType(torchName: type.rawValue)?.elementType
+    let target = type?.elementType
     var types: [GGMLType] = []
     for info in made.source.tensors {
       guard let type = GGMLType(target ?? info.type) else {
@@ -66,7 +66,7 @@ extension Convert {
 
   private func adapterRun(_ source: GGUFAdapter, _ base: StoredModel) throws(Failure) -> WriteRun {
     var tensors: any TensorSource = source.source
-    if let target = FloatType(torchName: type.rawValue) {
+    if let target = type {
       tensors = try ConvertedSource(
         tensors, Dictionary(uniqueKeysWithValues: tensors.tensors.indices.map { ($0, target) }))
     }
@@ -81,6 +81,6 @@ extension Convert {
   }
 
   private func recorded(_ base: StoredModel) -> [(key: String, value: JSONValue)] {
-    [("dtype", .string(type.rawValue)), ("base", .string(base.directoryName))]
+    [("dtype", .string(type.choice)), ("base", .string(base.directoryName))]
   }
 }

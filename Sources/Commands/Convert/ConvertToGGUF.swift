@@ -11,13 +11,13 @@ extension Convert {
   func convertToGGUF(
     _ files: CheckpointFiles, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let target = FloatType(torchName: type.rawValue)
+    let target = type
     let input = try GGUFContents(files, isExact: target != nil)
     do throws(Failure) {
       let plan = try input.plan(as: target, name: FileName.last(of: output), maxShardBytes: run.maxShardBytes)
       return try WriteRun(
         plan: plan, destination: GGUFDestination(), operation: "convert", activity: "converting", source: input.path,
-        recorded: [("dtype", .string(type.rawValue)), ("maxShardSize", .number(run.maxShardBytes))],
+        recorded: [("dtype", .string(type.choice)), ("maxShardSize", .number(run.maxShardBytes))],
         warnings: input.warnings, options: run, inputs: RunInputs(input)
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }

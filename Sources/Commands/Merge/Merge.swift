@@ -3,7 +3,7 @@ import Architectures
 public import Bytes
 package import Checkpoints
 package import JSON
-package import Quantization
+public import Quantization
 import Tensors
 public import TypeMixtures
 public import Writing
@@ -11,8 +11,8 @@ public import Writing
 /// `nibble merge`: adapters into the weights of their base.
 public struct Merge: Sendable {
   public var settings = MergeSettings()
-  /// The dtype of the output's tensors.
-  public var type = Convert.ElementTypeChoice.keep
+  /// The dtype of the output's tensors; nil keeps that of each.
+  public var type: FloatType?
   /// The 4-bit type to which the merged weights are quantized in the same pass; nil for none.
   public var scheme: Quantize.Code?
   /// The same for a GGUF file.
@@ -42,7 +42,7 @@ public struct Merge: Sendable {
     try check(model)
     let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: scheme != nil)
-    let target = FloatType(torchName: type.rawValue)
+    let target = type
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
     // Reads the adapters whole, so whatever headers can tell comes before it.
     let provenance = try MergeProvenance(model, adapters, settings)
@@ -105,7 +105,7 @@ public struct Merge: Sendable {
         "is quantized (\(method)); merge into the original 16-bit checkpoint, or one in 4 bits "
           + "(bitsandbytes)", file: path)
     }
-    if scheme != nil || ggufScheme != nil, type != .keep {
+    if scheme != nil || ggufScheme != nil, type != nil {
       throw Failure(.usage, "options '--scheme' and '--dtype' exclude each other")
     }
   }
@@ -152,7 +152,7 @@ public struct Merge: Sendable {
   package func recorded(_ provenance: MergeProvenance) -> [(key: String, value: JSONValue)] {
     var options: [(key: String, value: JSONValue)] = [
       ("adapters", provenance.json), ("combine", .string(settings.combination.rawValue)),
-      ("rounding", .string(settings.rounding.rawValue)), ("dtype", .string(type.rawValue)),
+      ("rounding", .string(settings.rounding.rawValue)), ("dtype", .string(type.choice)),
       ("scheme", (scheme?.rawValue ?? ggufScheme?.rawValue).map(JSONValue.string) ?? .null),
       ("baseAsTrained", trainedAs.map { .string($0.rawValue) } ?? .null),
       ("expertLayout", .string(settings.expertLayout.rawValue)), ("maxShardSize", .number(run.maxShardBytes)),

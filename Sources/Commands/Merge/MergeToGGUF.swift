@@ -25,7 +25,7 @@ extension Merge {
   ) throws(Failure) -> WriteRun {
     let contents = try model.checkContents()
     let base = try MergeBase(model, trainedAs: trainedAs, isQuantizedAgain: false)
-    let target = FloatType(torchName: type.rawValue)
+    let target = type
     let merged = try MergePlan(base: base.model, adapters: adapters, settings: settings, type: target)
     let provenance = try MergeProvenance(model, adapters, settings)
     let doubts = try doubts(adapters, model)

@@ -3,7 +3,7 @@ public import Bytes
 package import Checkpoints
 import Console
 package import JSON
-import Quantization
+public import Quantization
 package import Tensors
 public import Writing
 
@@ -29,14 +29,12 @@ public struct Quantize: Sendable {
     }
   }
 
-  public enum ComputeType: String, Sendable, CaseIterable { case bfloat16, float16, float32 }
-
   public var code = Code.nf4
   /// Weights that share one absmax: 32, 64, … 4096.
   public var blockSize = 64
   public var usesDoubleQuantization = true
   public var storage = Storage.uint8
-  public var computeType = ComputeType.bfloat16
+  public var computeType = FloatType.bf16
   public var target = Target.transformers5
   /// Globs of module paths, or `towers`.
   public var keep: [String] = []
@@ -137,7 +135,7 @@ public struct Quantize: Sendable {
   func quantizationConfig(skip: [String]) -> JSONValue {
     .object([
       "_load_in_4bit": true, "_load_in_8bit": false,
-      "bnb_4bit_compute_dtype": .string(computeType.rawValue), "bnb_4bit_quant_storage": .string(storage.rawValue),
+      "bnb_4bit_compute_dtype": .string(computeType.torchName), "bnb_4bit_quant_storage": .string(storage.rawValue),
       "bnb_4bit_quant_type": .string(code.rawValue), "bnb_4bit_use_double_quant": .bool(usesDoubleQuantization),
       "llm_int8_enable_fp32_cpu_offload": false, "llm_int8_has_fp16_weight": false,
       "llm_int8_skip_modules": .array(skip.map(JSONValue.string)),
@@ -150,7 +148,7 @@ public struct Quantize: Sendable {
     [
       ("scheme", .string(code.rawValue)), ("blockSize", .number(blockSize)),
       ("doubleQuantization", .bool(usesDoubleQuantization)), ("quantStorage", .string(storage.rawValue)),
-      ("computeDtype", .string(computeType.rawValue)), ("target", .string(target.rawValue)),
+      ("computeDtype", .string(computeType.torchName)), ("target", .string(target.rawValue)),
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
     ]
   }
@@ -164,7 +162,7 @@ extension Quantize {
     guard let code = options["scheme"]?.string.flatMap(Code.init), let blockSize = options["blockSize"]?.int,
       let usesDoubleQuantization = options["doubleQuantization"]?.bool,
       let storage = options["quantStorage"]?.string.flatMap(Storage.init),
-      let computeType = options["computeDtype"]?.string.flatMap(ComputeType.init),
+      let computeType = options["computeDtype"]?.string.flatMap(FloatType.init(torchName:)),
       let target = options["target"]?.string.flatMap(Target.init), let keep = options["keep"]?.array
     else { return nil }
     self.init()

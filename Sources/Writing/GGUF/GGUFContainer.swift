@@ -17,8 +17,11 @@ struct GGUFContainer: Container {
 
   var alignment: Int { layout.alignment }
 
-  func header(of file: Int, _ tensors: () throws(Failure) -> [StoredTensor]) throws(Failure) -> [UInt8] {
-    layout.files[file].header
+  func header(
+    of file: Int, room: Int?, _ tensors: () throws(Failure) -> [StoredTensor]
+  ) throws(Failure) -> [UInt8] {
+    guard room == nil else { throw Failure(.internal, "the offsets of GGUF are known before its data") }
+    return layout.files[file].header
   }
 }
 
