@@ -6,7 +6,7 @@ import CSystem
   import Darwin
 #endif
 
-/// A new file inside a `StagedDirectory`, written from front to back.
+/// A new file inside a `StagedDirectory` or of `StagedFiles`, written from front to back or within a size given first.
 ///
 /// Nothing of it is visible under its final path before the directory commits.
 public final class OutputFile {
@@ -92,18 +92,32 @@ public final class OutputFile {
     try append(bytes.span.rawBytes)
   }
 
-  /// Writes over bytes at the file's start, which were appended to keep the room.
+  /// Appends zeros up to a size, which take no room before they are written over.
   ///
-  /// - Throws: `io` when the device fails.
-  public func overwriteStart(_ bytes: RawSpan) throws(Failure) {
-    guard bytes.byteCount <= size else { throw Failure(.internal, "more than was appended", file: name) }
+  /// - Throws: `io` when the file cannot become so large.
+  public func extend(to newSize: Int) throws(Failure) {
+    let isDone = newSize >= size && SystemCall.succeeds { ftruncate(descriptor.number, off_t(newSize)) }
+    guard isDone, lseek(descriptor.number, off_t(newSize), SEEK_SET) == off_t(newSize) else {
+      throw .output("cannot make a file of \(newSize) bytes", file: name)
+    }
+    size = newSize
+  }
+
+  /// Writes over bytes that were appended.
+  ///
+  /// - Throws: `io` when the disk is full or the device fails.
+  public func overwrite(at offset: Int, _ bytes: RawSpan) throws(Failure) {
+    guard offset >= 0, bytes.byteCount <= size, offset <= size - bytes.byteCount else {
+      throw Failure(.internal, "\(bytes.byteCount) bytes are beyond those appended", file: name, offset: offset)
+    }
     var done = 0
     while done < bytes.byteCount {
       let rest = bytes.extracting(droppingFirst: done)
+      let position = off_t(offset + done)
       let count = unsafe rest.withUnsafeBytes { (rest) in
-        SystemCall.value { unsafe pwrite(descriptor.number, rest.baseAddress, rest.count, off_t(done)) }
+        SystemCall.value { unsafe pwrite(descriptor.number, rest.baseAddress, rest.count, position) }
       }
-      guard let count else { throw Failure(.io, "cannot write: \(errorText())", file: name, offset: done) }
+      guard let count else { throw Failure(.io, "cannot write: \(errorText())", file: name, offset: offset + done) }
       done += count
     }
   }

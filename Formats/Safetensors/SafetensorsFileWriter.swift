@@ -6,7 +6,8 @@ public import Tensors
 /// The file appears under its name with `commit()`, complete and durable, or not at all.
 public struct SafetensorsFileWriter: ~Copyable {
   public let shard: ShardLayout.Shard
-  private let file: AtomicFile
+  private let staged: StagedFiles
+  private let file: OutputFile
   /// Bytes of each tensor still to come.
   private var missing: [Int]
 
@@ -14,15 +15,22 @@ public struct SafetensorsFileWriter: ~Copyable {
   ///   - path: of the file to create.
   ///   - tensors: everything it will hold, in the order of storage.
   ///   - metadata: the pairs of `__metadata__`.
-  /// - Throws: `malformed` when a name occurs twice; `cannotCreate` or `io` from the file.
+  ///   - replacing: whether a file of that name may be replaced.
+  /// - Throws: `malformed` when a name occurs twice; `cannotCreate` when the name is taken or its place cannot be
+  ///   written; `locked` when another writer has it; `io` when the device fails.
   public init(
-    path: String, tensors: [TensorInfo], metadata: [(key: String, value: String)] = [("format", "pt")]
+    path: String, tensors: [TensorInfo], metadata: [(key: String, value: String)] = [("format", "pt")],
+    replacing: Bool = false
   ) throws(Failure) {
     let layout = try ShardLayout(layers: [[tensors]], maxShardSize: Int.max, metadata: metadata)
     let shard = layout.shards[0]
-    let file = try AtomicFile(path: path, size: shard.size)
-    try file.write(at: 0, shard.header.span.rawBytes)
+    let name = FileName.last(of: path)
+    let staged = try StagedFiles(path: path, names: [name], replacing: replacing)
+    let file = try staged.files.create(name)
+    try file.append(shard.header)
+    try file.extend(to: shard.size)
     self.shard = shard
+    self.staged = staged
     self.file = file
     missing = tensors.map(\.byteCount)
   }
@@ -38,9 +46,9 @@ public struct SafetensorsFileWriter: ~Copyable {
       throw Failure(
         .internal,
         "\(bytes.byteCount) bytes at \(offset) are more than the tensor's \(tensor.byteCount) bytes, "
-          + "\(missing[index]) of them to come", file: file.path, tensor: tensor.name.string)
+          + "\(missing[index]) of them to come", file: file.name, tensor: tensor.name.string)
     }
-    try file.write(at: shard.offsets[index] + offset, bytes)
+    try file.overwrite(at: shard.offsets[index] + offset, bytes)
     missing[index] -= bytes.byteCount
   }
 
@@ -48,7 +56,7 @@ public struct SafetensorsFileWriter: ~Copyable {
   public mutating func write(_ index: Int, _ bytes: [UInt8]) throws(Failure) {
     guard bytes.count == shard.tensors[index].byteCount else {
       throw Failure(
-        .internal, "\(bytes.count) bytes for a tensor of \(shard.tensors[index].byteCount)", file: file.path,
+        .internal, "\(bytes.count) bytes for a tensor of \(shard.tensors[index].byteCount)", file: file.name,
         tensor: shard.tensors[index].name.string)
     }
     try write(index, at: 0, bytes.span.rawBytes)
@@ -56,14 +64,15 @@ public struct SafetensorsFileWriter: ~Copyable {
 
   /// Makes the file durable and visible.
   ///
-  /// - Throws: `internal` when bytes of a tensor were never written; `cannotCreate` when the name is
-  ///   taken and `replacing` is false.
-  public consuming func commit(replacing: Bool = false) throws(Failure) {
+  /// - Throws: `internal` when bytes of a tensor were never written; `cannotCreate` when the name has been taken since;
+  ///   `io` when the device fails.
+  public consuming func commit() throws(Failure) {
     if let index = missing.firstIndex(where: { $0 > 0 }) {
       throw Failure(
-        .internal, "\(missing[index]) bytes were not written", file: file.path, tensor: shard.tensors[index].name.string
+        .internal, "\(missing[index]) bytes were not written", file: file.name, tensor: shard.tensors[index].name.string
       )
     }
-    try file.commit(replacing: replacing)
+    try file.finish()
+    try staged.commit()
   }
 }

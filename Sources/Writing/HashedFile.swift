@@ -53,7 +53,7 @@ package struct HashedFile: ~Copyable {
 
   /// Writes over bytes at the file's start. The digests are taken anew, from what is read back.
   package mutating func overwriteStart(_ bytes: [UInt8]) throws(Failure) {
-    try file.overwriteStart(bytes.span.rawBytes)
+    try file.overwrite(at: 0, bytes.span.rawBytes)
     hasher.reset()
     if hasSHA256 { sha256 = SHA256Hasher() }
     try file.forEachPiece { bytes throws(Failure) in

@@ -96,21 +96,43 @@ import Testing
     }
   }
 
+  /// A file that comes into being under the name in the meantime is kept too, and nothing else is left.
+  @Test func aNameTakenMeanwhile() throws {
+    let temporary = try TemporaryDirectory()
+    let tensors = [try TensorInfo(name: "a", type: .u8, shape: [1])]
+    let failure = try #require(throws: Failure.self) {
+      var writer = try SafetensorsFileWriter(path: temporary.path("m.safetensors"), tensors: tensors)
+      try writer.write(0, [9])
+      try temporary.write("m.safetensors", [7])
+      try writer.commit()
+    }
+    #expect(failure.code == .cannotCreate)
+    #expect(try temporary.names == ["m.safetensors"] && temporary.read("m.safetensors") == [7])
+  }
+
+  @Test func places() throws {
+    let temporary = try TemporaryDirectory()
+    let tensors = [try TensorInfo(name: "a", type: .u8, shape: [1])]
+    for path in [temporary.path("no/such/a"), temporary.path("a\nb"), "/", ".."] {
+      let failure = try #require(throws: Failure.self) { _ = try SafetensorsFileWriter(path: path, tensors: tensors) }
+      #expect(failure.code == .cannotCreate, "\(path)")
+    }
+    #expect(try temporary.names.isEmpty)
+  }
+
   @Test func anExistingFileIsKept() throws {
     let temporary = try TemporaryDirectory()
     let path = try temporary.write("m.safetensors", [1, 2, 3])
     let tensors = [try TensorInfo(name: "a", type: .u8, shape: [1])]
-    var writer = try SafetensorsFileWriter(path: path, tensors: tensors)
-    try writer.write(0, [9])
     do {
-      try writer.commit()
-      Issue.record("an existing file was replaced")
+      _ = try SafetensorsFileWriter(path: path, tensors: tensors)
+      Issue.record("an existing file would be replaced")
     } catch { #expect(error.code == .cannotCreate) }
     #expect(try temporary.names == ["m.safetensors"])
     #expect(try temporary.read("m.safetensors") == [1, 2, 3])
-    var second = try SafetensorsFileWriter(path: path, tensors: tensors)
+    var second = try SafetensorsFileWriter(path: path, tensors: tensors, replacing: true)
     try second.write(0, [9])
-    try second.commit(replacing: true)
+    try second.commit()
     #expect(try SafetensorsFile(path: path).bytes(of: "a") == [9])
   }
 }
