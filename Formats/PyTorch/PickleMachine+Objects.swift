@@ -121,11 +121,20 @@ extension PickleMachine {
   private mutating func reduce() throws(Failure) {
     let arguments = try argumentTuple("REDUCE")
     let function = try callee("REDUCE")
-    if graph.name(.init(index: function)) == "collections.OrderedDict", let pairs = entries(arguments) {
+    if isOrderedDictionary(function), let pairs = entries(arguments) {
       try push(Node(kind: .dictionary))
       return try extend(top(), with: pairs, isPairs: true)
     }
     try push(Node(kind: .call, a: function, b: arguments, c: -1))
+  }
+
+  private func isOrderedDictionary(_ function: Int32) -> Bool {
+    let name = graph.nodes[Int(function)]
+    func isText(_ text: Int32, _ expected: String) -> Bool {
+      let node = graph.nodes[Int(text)]
+      return cursor.bytes[Int(node.a)..<Int(node.a) + Int(node.b)].elementsEqual(expected.utf8)
+    }
+    return name.kind == .name && isText(name.a, "collections") && isText(name.b, "OrderedDict")
   }
 
   /// Keys and values of an ordered dictionary: as a rule none, they follow with SETITEMS; Python 2 gives them here, as a
