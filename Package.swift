@@ -17,7 +17,7 @@ let relaxed: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .e
 func format(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
   .target(
     name: name, dependencies: dependencies, path: "Formats/\(name)",
-    exclude: ["Safetensors", "GGUF"].contains(name) ? ["FORMAT.md"] : [], swiftSettings: strict)
+    exclude: ["Safetensors", "GGUF", "PyTorch"].contains(name) ? ["FORMAT.md"] : [], swiftSettings: strict)
 }
 
 func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -51,6 +51,7 @@ let package = Package(
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),
     format("GGUF", ["Bytes", "Tensors"]),
+    format("PyTorch", ["Bytes", "Tensors"]),
 
     // Sources: what is done with weights.
     .target(
@@ -142,6 +143,7 @@ let package = Package(
     tests("Tensors", ["Tensors", "Bytes"]),
     tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("GGUF", ["GGUF", "Tensors", "Bytes"]),
+    tests("PyTorch", ["PyTorch", "Tensors", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
     tests("Patterns", ["Patterns"]),
     tests("Adapters", ["Adapters", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
