@@ -65,7 +65,7 @@ let package = Package(
         .linkedFramework("Accelerate", .when(platforms: [.macOS])), .linkedLibrary("dl", .when(platforms: [.linux])),
       ]),
     library("Patterns", []),
-    library("Adapters", ["Patterns", "COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
+    library("Adapters", ["Patterns", "COpenBLAS", "Quantization", "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes"]),
     .target(
       name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["contents.txt", "rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),
@@ -82,8 +82,8 @@ let package = Package(
     library(
       "Checkpoints",
       [
-        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Quantization", "GGUF", "Safetensors", "Tensors",
-        "JSON", "Bytes",
+        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Quantization", "GGUF", "PyTorch", "Safetensors",
+        "Tensors", "JSON", "Bytes",
       ]),
     library(
       "Writing",
@@ -122,7 +122,7 @@ let package = Package(
       "Verification",
       [
         "Commands", "HeaderEditing", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "Architectures",
-        "Console", "Quantization", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
+        "Console", "Quantization", "GGUF", "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
     .executableTarget(
       name: "nibble",

@@ -58,6 +58,9 @@ public final class PyTorchCheckpoint: TensorSource {
     try self.init(assembly, path: path, directory: nil, indexName: nil, pool: FilePool(file: file))
   }
 
+  /// Whether a directory may hold one, by the names of its files.
+  public static func isThere(among names: [String]) -> Bool { PyTorchChoice.isThere(among: names) }
+
   /// Opens the checkpoint in a directory.
   public convenience init(
     directory: InputDirectory, index: (InputFile) throws(Failure) -> WeightMap

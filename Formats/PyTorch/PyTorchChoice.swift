@@ -67,6 +67,10 @@ enum PyTorchChoice: Equatable {
     self = .file(only)
   }
 
+  static func isThere(among names: [String]) -> Bool {
+    names.contains { !$0.hasPrefix(".") && ($0.hasSuffix(indexEnding) || isWeights($0)) }
+  }
+
   /// What a trainer puts beside a model is none.
   private static func isWeights(_ name: String) -> Bool {
     let others = ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states"]

@@ -1,10 +1,10 @@
-import Bytes
+package import Bytes
 import JSON
 import Tensors
 
 /// `model.safetensors.index.json`: which tensor is in which file of the directory.
-struct ShardIndex {
-  static let sizeLimit = 100_000_000
+package struct ShardIndex {
+  package static let sizeLimit = 100_000_000
 
   /// Tensor names, in the order written.
   let names: [String]
@@ -25,7 +25,7 @@ struct ShardIndex {
   }
 
   /// - Throws: `malformed`, naming the entry and its offset.
-  init(parsing bytes: [UInt8]) throws(Failure) {
+  package init(parsing bytes: [UInt8]) throws(Failure) {
     var parser = Parser(reader: JSONReader(bytes))
     try parser.parse()
     names = parser.names
@@ -41,6 +41,11 @@ struct ShardIndex {
     for (new, old) in sorted.positions.enumerated() { rank[Int(old)] = UInt32(new) }
     fileOfName = parser.fileOfName.map { rank[Int($0)] }
     totalSize = parser.totalSize
+  }
+
+  /// Every tensor with its file, in the order written.
+  package var entries: [(name: String, file: String)] {
+    zip(names, fileOfName).map { ($0, files[Int($1)]) }
   }
 
   /// The first tensor, in byte order, that the index puts into a file, and how many there are.

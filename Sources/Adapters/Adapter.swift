@@ -1,4 +1,5 @@
 public import Bytes
+import PyTorch
 import Safetensors
 public import Tensors
 
@@ -48,9 +49,10 @@ public final class Adapter: Sendable {
 
   public static let configName = "adapter_config.json"
   public static let weightsName = "adapter_model.safetensors"
-  static let pickleName = "adapter_model.bin"
+  public static let pickleName = "adapter_model.bin"
 
-  /// Opens the directory that PEFT saved: `adapter_config.json` and `adapter_model.safetensors`.
+  /// Opens the directory that PEFT saved: `adapter_config.json` and `adapter_model.safetensors`, or
+  /// `adapter_model.bin` as it did before 2023.
   ///
   /// - Throws: `missing` when a file is not there, `malformed` for an adapter that contradicts itself,
   ///   `unsupported` for one that cannot be merged.
@@ -64,10 +66,19 @@ public final class Adapter: Sendable {
     let shown = "\(path)/\(Self.configName)"
     let bytes = try directory.open(Self.configName, as: shown).contents(limit: AdapterConfiguration.sizeLimit)
     let configuration = try AdapterConfiguration(parsing: bytes, file: shown)
-    let input = try directory.open(Self.weightsName, as: "\(path)/\(Self.weightsName)")
-    let file = try SafetensorsFile(input)
-    var warnings = file.header.warnings
-    if names.contains(Self.pickleName) {
+    let isSafetensors = names.contains(Self.weightsName)
+    let weightsName = isSafetensors ? Self.weightsName : Self.pickleName
+    let input = try directory.open(weightsName, as: "\(path)/\(weightsName)")
+    let source: any TensorSource
+    var warnings: [Warning] = []
+    if isSafetensors {
+      let file = try SafetensorsFile(input)
+      warnings = file.header.warnings
+      source = file
+    } else {
+      source = try PyTorchFile(input)
+    }
+    if isSafetensors, names.contains(Self.pickleName) {
       warnings.append("\(list: [path]): '\(Self.pickleName)' is ignored: '\(Self.weightsName)' counts")
     }
     if !configuration.unknownMembers.isEmpty {
@@ -77,7 +88,7 @@ public final class Adapter: Sendable {
     }
     if configuration.alpha == 0 { warnings.append("\(list: [path]): lora_alpha is 0: the adapter's deltas are zero") }
     try self.init(
-      path: path, configuration: configuration, source: file, directory: directory, files: [input], warnings: warnings)
+      path: path, configuration: configuration, source: source, directory: directory, files: [input], warnings: warnings)
   }
 
   /// An adapter in a form of its own.
@@ -96,7 +107,7 @@ public final class Adapter: Sendable {
     self.source = source
     self.directory = directory
     self.files = files
-    let weightsPath = Self.weightsPath(path, directory)
+    let weightsPath = Self.weightsPath(path, directory, files)
     var sorter = Sorter(source.tensors)
     do throws(Failure) { try sorter.sort() } catch { throw error.located(file: weightsPath) }
     modules = sorter.modules
@@ -111,7 +122,7 @@ public final class Adapter: Sendable {
 
   /// Both files must be there; what else lies there tells what is the matter.
   private static func check(_ names: [String], _ path: String) throws(Failure) {
-    if names.contains(configName), names.contains(weightsName) { return }
+    if names.contains(configName), names.contains(weightsName) || names.contains(pickleName) { return }
     if names.contains("adapters.safetensors") {
       throw Failure(
         .unsupported, "holds an adapter of MLX ('adapters.safetensors'), not of PEFT; fuse it with mlx_lm.fuse",
@@ -123,11 +134,7 @@ public final class Adapter: Sendable {
       }
       throw Failure(.missing, "holds no '\(configName)': it is not a PEFT adapter", file: path)
     }
-    guard names.contains(pickleName) else { throw Failure(.missing, "holds no '\(weightsName)'", file: path) }
-    throw Failure(
-      .unsupported,
-      "holds its weights as '\(pickleName)', a pickle; load it with PEFT and save it again, as safetensors",
-      file: path)
+    throw Failure(.missing, "holds no '\(weightsName)' nor '\(pickleName)'", file: path)
   }
 
   private static func notADirectory(_ path: String) throws(Failure) -> Failure {
@@ -142,10 +149,10 @@ public final class Adapter: Sendable {
   public var identities: [FileIdentity] { directory.map { [$0.identity] } ?? files.map(\.identity) }
 
   /// The file of the weights, for messages.
-  var weightsPath: String { Self.weightsPath(path, directory) }
+  var weightsPath: String { Self.weightsPath(path, directory, files) }
 
-  private static func weightsPath(_ path: String, _ directory: InputDirectory?) -> String {
-    directory == nil ? path : "\(path)/\(weightsName)"
+  private static func weightsPath(_ path: String, _ directory: InputDirectory?, _ files: [InputFile]) -> String {
+    directory == nil ? path : files.first?.name ?? path
   }
 
   /// A failure of one of the adapter's tensors, with its place.

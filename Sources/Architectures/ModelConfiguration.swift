@@ -19,6 +19,9 @@ public struct ModelConfiguration: Sendable {
     self.textTiesWordEmbeddings = textTiesWordEmbeddings
   }
 
+  /// Whether there is a rule for the class.
+  public var isKnownClass: Bool { architecture.flatMap { ClassRule(architecture: $0) } != nil }
+
   /// Whether the output embedding is the input's, by what is stated or by the class's default; nil when the class is not
   /// known.
   public var tiesEmbeddings: Bool? {

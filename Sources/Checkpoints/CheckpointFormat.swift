@@ -1,6 +1,7 @@
 import Adapters
 package import Bytes
 import GGUF
+import PyTorch
 
 /// The kind of model files at a path, told from their content and never from the ending of a name.
 package enum CheckpointFormat: Sendable, Equatable {
@@ -11,6 +12,10 @@ package enum CheckpointFormat: Sendable, Equatable {
   case safetensorsDirectory
   /// A directory with a PEFT adapter in it and no model.
   case adapterDirectory
+  /// A file of `torch.save`.
+  case pytorchFile
+  /// A directory that holds files of `torch.save` and neither safetensors nor GGUF.
+  case pytorchDirectory
   case ggufFile
   /// A directory that holds GGUF files and no safetensors.
   case ggufDirectory
@@ -24,12 +29,17 @@ package enum CheckpointFormat: Sendable, Equatable {
     guard InputDirectory.exists(at: path) else {
       let file = try HubCache.openModel(at: path)
       if try GGUFHeader.isGGUF(file) { return .ggufFile }
+      if try PyTorchArchive.isLikely(file) { return .pytorchFile }
       return try isObject(file) ? .configurationFile : .safetensorsFile
     }
     let names = try InputDirectory(path: path).names().filter { !$0.hasPrefix(".") }
+    if names.contains(Adapter.configName), !names.contains(Adapter.weightsName), names.contains(Adapter.pickleName) {
+      return .adapterDirectory
+    }
     let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
+      if PyTorchCheckpoint.isThere(among: names) { return .pytorchDirectory }
       return names.contains(StoredModel.configName) ? .configurationDirectory : .safetensorsDirectory
     }
     return names.contains(Adapter.configName) && weights == [Adapter.weightsName]
@@ -40,8 +50,8 @@ package enum CheckpointFormat: Sendable, Equatable {
 
   package var isDirectory: Bool {
     switch self {
-    case .safetensorsDirectory, .adapterDirectory, .ggufDirectory, .configurationDirectory: true
-    case .safetensorsFile, .ggufFile, .configurationFile: false
+    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .ggufDirectory, .configurationDirectory: true
+    case .safetensorsFile, .pytorchFile, .ggufFile, .configurationFile: false
     }
   }
 
@@ -56,6 +66,7 @@ package enum CheckpointFormat: Sendable, Equatable {
 package enum CheckpointFiles: Sendable {
   case safetensors(StoredSafetensors)
   case gguf(StoredGGUF)
+  case pytorch(StoredPyTorch)
 
   /// - Throws: what `CheckpointFormat.detect` and reading the headers throw.
   package init(path: String) throws(Failure) {
@@ -63,7 +74,13 @@ package enum CheckpointFiles: Sendable {
   }
 
   package init(path: String, _ format: CheckpointFormat) throws(Failure) {
-    self = format.isGGUF ? .gguf(try StoredGGUF(path: path)) : .safetensors(try StoredSafetensors(path: path))
+    switch format {
+    case .ggufFile, .ggufDirectory: self = .gguf(try StoredGGUF(path: path))
+    case .pytorchFile, .pytorchDirectory: self = .pytorch(try StoredPyTorch(path: path))
+    case .adapterDirectory where try !InputDirectory(path: path).contains(Adapter.weightsName):
+      self = .pytorch(try StoredPyTorch(path: path))
+    default: self = .safetensors(try StoredSafetensors(path: path))
+    }
   }
 
   /// The tensors under the names that they have there.
@@ -71,6 +88,7 @@ package enum CheckpointFiles: Sendable {
     switch self {
     case .safetensors(let stored): stored
     case .gguf(let values): values
+    case .pytorch(let stored): stored
     }
   }
 
@@ -80,5 +98,8 @@ package enum CheckpointFiles: Sendable {
 
   package var safetensors: StoredSafetensors? {
     if case .safetensors(let stored) = self { stored } else { nil }
+  }
+  package var pytorch: StoredPyTorch? {
+    if case .pytorch(let stored) = self { stored } else { nil }
   }
 }

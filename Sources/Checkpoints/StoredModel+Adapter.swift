@@ -5,7 +5,7 @@ import Tensors
 extension StoredCheckpoint {
   /// Whether its tensors are those of an adapter of PEFT, not of a model.
   package var isAdapter: Bool {
-    fileNames == [Adapter.weightsName] || tensors.first?.name.string.hasPrefix("base_model.model.") == true
+    [[Adapter.weightsName], [Adapter.pickleName]].contains(fileNames) || tensors.first?.name.string.hasPrefix("base_model.model.") == true
   }
 }
 

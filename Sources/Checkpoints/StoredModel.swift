@@ -35,6 +35,7 @@ public struct StoredModel: Sendable {
     switch files {
     case .safetensors(let stored): try self.init(stored, readsMLX: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
+    case .pytorch(let stored): try self.init(stored)
     }
   }
 
@@ -42,7 +43,7 @@ public struct StoredModel: Sendable {
   package init(stored files: CheckpointFiles) throws(Failure) {
     switch files {
     case .safetensors(let stored): try self.init(stored, readsMLX: false)
-    case .gguf: try self.init(files)
+    case .gguf, .pytorch: try self.init(files)
     }
   }
 
@@ -67,7 +68,26 @@ public struct StoredModel: Sendable {
     makeSideFiles = { ([], []) }
   }
 
-  private init(_ stored: StoredSafetensors, readsMLX: Bool) throws(Failure) {
+  /// Of tensors that share their values the first is the model's, where that is enough for a loader of its class: it
+  /// ties the others. Where it is not, each is a tensor of its own.
+  private init(_ stored: StoredPyTorch) throws(Failure) {
+    if !stored.repeated.isEmpty {
+      let reduced = try StoredModel(stored.withoutRepeated, readsMLX: false)
+      if reduced.tiesWeights, (try? reduced.checkContents()) != nil {
+        self = reduced
+        return
+      }
+    }
+    try self.init(stored, readsMLX: false)
+  }
+
+  /// Whether it is known that a loader ties weights: by the model's class, or by the configuration.
+  private var tiesWeights: Bool {
+    let configuration = configuration
+    return configuration.tiesEmbeddings == true || configuration.isKnownClass
+  }
+
+  private init(_ stored: any StoredCheckpoint, readsMLX: Bool) throws(Failure) {
     let hasConfig = stored.directory?.contains(Self.configName) == true
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored

@@ -55,15 +55,15 @@ package struct WrapperNames: Sendable {
   package var text: String { words.map { "'\($0).'" }.joined(separator: ", ") }
 }
 
-/// Safetensors under the names that the model has without the wrappers of its training.
+/// A checkpoint under the names that the model has without the wrappers of its training.
 package struct UnwrappedCheckpoint: StoredCheckpoint {
-  package let base: StoredSafetensors
+  package let base: any StoredCheckpoint
   package let tensors: [TensorInfo]
   package let warnings: [Warning]
   private let positions: [TensorName: Int]
 
   /// nil when no name has a wrapper's word.
-  package init?(_ base: StoredSafetensors) throws(Failure) {
+  package init?(_ base: any StoredCheckpoint) throws(Failure) {
     guard let wrapped = WrapperNames(base.tensors) else { return nil }
     try wrapped.check(base.tensors)
     var tensors: [TensorInfo] = []
@@ -82,7 +82,7 @@ package struct UnwrappedCheckpoint: StoredCheckpoint {
       ]
   }
 
-  package var files: CheckpointFiles { .safetensors(base) }
+  package var files: CheckpointFiles { base.files }
   package var container: String { base.container }
   package var path: String { base.path }
   package var directory: InputDirectory? { base.directory }
@@ -93,7 +93,9 @@ package struct UnwrappedCheckpoint: StoredCheckpoint {
   package func location(of index: Int) -> (file: String, offset: Int) { base.location(of: index) }
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? { try base.place(of: index) }
   package func typeName(of index: Int) -> String { base.typeName(of: index) }
-  package func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry] { base.metadata(isWhole: isWhole) }
+  package func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry] {
+    try base.metadata(isWhole: isWhole)
+  }
   package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
   package func checkUnchanged() throws(Failure) { try base.checkUnchanged() }
 

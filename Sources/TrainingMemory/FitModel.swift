@@ -32,10 +32,12 @@ struct FitModel: Sendable {
       let model = try StoredModel(CheckpointFiles(path: path, format))
       guard let config = model.config else { throw Failure(.internal, "a model without a configuration", file: path) }
       try self.init(model, ("its metadata", config))
-    case .safetensorsDirectory, .adapterDirectory:
+    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory:
       let directory = try InputDirectory(path: path)
-      guard try directory.names().contains(where: { $0.hasSuffix(".safetensors") || $0.hasSuffix(".index.json") })
-      else {
+      let isSafetensors = try directory.names().contains {
+        $0.hasSuffix(".safetensors") || $0.hasSuffix(".index.json")
+      }
+      guard isSafetensors || format != .safetensorsDirectory else {
         let hint = HubCache.hint(for: directory)
         throw Failure(.missing, hint ?? "has neither safetensors nor a \(StoredModel.configName)", file: path)
       }
@@ -48,7 +50,7 @@ struct FitModel: Sendable {
     case .configurationDirectory:
       try self.init(Self.config(InputDirectory(path: path).open(StoredModel.configName)))
     case .configurationFile: try self.init(Self.config(InputFile(path: path)))
-    case .safetensorsFile:
+    case .safetensorsFile, .pytorchFile:
       let model = try StoredModel(CheckpointFiles(path: path, format))
       let folder = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().map { $0 + "/" }.joined()
       try self.init(model, Self.config(InputFile(path: folder + StoredModel.configName)))

@@ -132,6 +132,7 @@ public struct Verify: Sendable {
       result.warnings += checkpoint.warnings
     }
     if !hasManifest { result.tensorsChecked = checkpoint.tensors.count }
+    if let stored = files.pytorch { try ArchiveCheck(checkpoint: stored.checkpoint, style: progress).run(&result) }
     let logical = try LogicalTensors(lenient: checkpoint)
     for problem in logical.problems { result.add(problem) }
     let contract = ContractCheck(checkpoint: checkpoint, logical: logical)
