@@ -37,7 +37,8 @@ enum ExtractVerb: Verb {
     try OutputName.check(output)
     _ = try arguments.required(rank, verb: name)
     var extract = ExtractLoRA(rank: try arguments.number(rank, allowed: 1...1_000_000) ?? 1)
-    if let name = try arguments.choice(precision, among: FloatType.names), let type = FloatType(torchName: name) {
+    let names = [FloatType.f32, .bf16, .f16].map(\.torchName)
+    if let name = try arguments.choice(precision, among: names), let type = FloatType(torchName: name) {
       extract.type = type
     }
     extract.targets = arguments.all(target)

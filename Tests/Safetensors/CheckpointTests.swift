@@ -6,7 +6,7 @@ import TestSupport
 import Testing
 
 @Suite struct CheckpointTests {
-  @Test(arguments: HostileDirectory.safetensors + [.gguf])
+  @Test(arguments: HostileDirectory.safetensors + [.gguf, .pytorch])
   func verdict(_ row: HostileDirectory) throws {
     let temporary = try TemporaryDirectory()
     let path = try row.make(in: temporary.path)

@@ -6,7 +6,7 @@ import Testing
 
 /// Every bad file is rejected with its message, and its nearest valid neighbour is not.
 @Suite struct HostileFileTests {
-  @Test(arguments: HostileFile.safetensors + [.gguf])
+  @Test(arguments: HostileFile.safetensors + [.gguf, .zip])
   func isRejected(_ file: HostileFile) throws {
     let bytes = file.bytes()
     let inMemory = try #require(throws: Failure.self) { _ = try SafetensorsHeader(ofFile: bytes) }

@@ -5,7 +5,7 @@ extension HostileAdapter {
   static let files: [HostileAdapter] =
     configTexts + [
       HostileAdapter(
-        "pickle only", exitCode: 69, "holds its weights as 'adapter_model.bin', a pickle",
+        "pickle only", "adapter_model.bin: is no file of torch.save",
         warning: "'adapter_model.bin' is ignored: 'adapter_model.safetensors' counts"
       ) {
         $0.adapter.files = [pickle]

@@ -152,12 +152,14 @@ extension HostileDirectory {
   public static let gguf = HostileDirectory(
     "GGUF only", exitCode: 69, "only weights of another kind", [("m.gguf", .file { GGUFBuilder().bytes })])
 
+  /// Holds no safetensors file; one of PyTorch, which the tool reads.
+  public static let pytorch = HostileDirectory(
+    "PyTorch only", exitCode: 69, "only weights of another kind ('pytorch_model.bin')",
+    [("pytorch_model.bin", text("x"))])
+
   /// Directories in which it is not clear what the checkpoint is.
   static let choices: [HostileDirectory] = [
     HostileDirectory("nothing", exitCode: 66, "holds no safetensors file", [("config.json", text("{}"))]),
-    HostileDirectory(
-      "PyTorch only", exitCode: 69, "only weights of another kind ('pytorch_model.bin')",
-      [("pytorch_model.bin", text("x"))]),
     HostileDirectory(
       "two files, no index", "holds 2 safetensors files ('x.safetensors', 'y.safetensors')",
       [("x.safetensors", shard("a")), ("y.safetensors", shard("b"))]),

@@ -31,10 +31,6 @@ extension HostileFile {
         "4 000 tensors over the same bytes", "overlaps tensor", bytes: { overlapping(4000) },
         twin: { SafetensorsBuilder.many(4000) }),
       HostileFile(
-        "ZIP", exitCode: 69, "is a ZIP archive",
-        bytes: { Array("PK".utf8) + [3, 4, 0, 0, 8, 8] + [UInt8](repeating: 0, count: 30) },
-        twin: { SafetensorsBuilder.small.bytes }),
-      HostileFile(
         "pickle", exitCode: 69, "is a Python pickle",
         bytes: { [0x80, 2] + Array("}q\0(X\u{1}\0\0\0aq\u{1}K\u{1}u.".utf8) },
         twin: { SafetensorsBuilder.small.bytes }),
@@ -47,6 +43,12 @@ extension HostileFile {
   /// No safetensors file, whatever its name; a whole GGUF file, which the tool reads where it is named itself.
   public static let gguf = HostileFile(
     "GGUF", exitCode: 69, "is a GGUF file", bytes: { GGUFBuilder().bytes }, twin: { SafetensorsBuilder.small.bytes })
+
+  /// No safetensors file; what PyTorch writes begins so, which the tool reads where it is named itself.
+  public static let zip = HostileFile(
+    "ZIP", exitCode: 69, "is a ZIP archive",
+    bytes: { Array("PK".utf8) + [3, 4, 0, 0, 8, 8] + [UInt8](repeating: 0, count: 30) },
+    twin: { SafetensorsBuilder.small.bytes })
 
   private static let overflows: [HostileFile] = [
     ("element count", "I32", "[2,18446744073709551614]", "which overflows the 9223372036854775807 allowed"),
