@@ -142,7 +142,8 @@ struct ZipParser {
           throw Failure(
             .malformed, "has \(record.size) bytes and reaches into what follows it, there are \(limit - start)")
         }
-        entries.append(.init(name: record.name, range: start..<start + record.size, crc: record.crc))
+        entries.append(
+          .init(name: record.name, range: start..<start + record.size, crc: record.crc, method: record.method))
       } catch {
         var failure = error
         failure.message = "the ZIP archive's entry '\(record.name.printable(limit: 256))' \(error.message)"

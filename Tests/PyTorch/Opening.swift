@@ -4,8 +4,10 @@ import PyTorch
 import TestSupport
 
 /// Opens bytes as a file of a name.
-func opened(_ bytes: [UInt8], in directory: TemporaryDirectory, limits: PickleLimits = PickleLimits()) throws -> PyTorchFile {
-  try PyTorchFile(InputFile(path: directory.write("m.bin", bytes), name: "m.bin"), limits: limits)
+func opened(_ bytes: [UInt8], in directory: TemporaryDirectory) throws -> PyTorchFile {
+  // A new file each time: one that is emptied first is written out to the disk by some file systems.
+  if directory.exists("m.bin") { try directory.remove("m.bin") }
+  return try PyTorchFile(InputFile(path: directory.write("m.bin", bytes), name: "m.bin"))
 }
 
 /// What a pickle alone describes, from an archive around it.

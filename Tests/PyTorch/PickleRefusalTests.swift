@@ -14,7 +14,8 @@ import Testing
     ("a mark left", [0x28, 0x4E], "ends with 1 value on its stack"),
     ("REDUCE of nothing", [0x52], "the pickle's stack is empty"), ("TUPLE2 of one", [0x4E, 0x86], "stack is empty"),
     ("below a mark", [0x4E, 0x28, 0x85], "stack is empty"), ("TUPLE without a mark", [0x4E, 0x74], "there is no mark"),
-    ("BINPUT of nothing", [0x71, 0], "stack is empty"), ("BINGET of nothing", [0x68, 7], "entry 7 of the pickle's memo"),
+    ("BINPUT of nothing", [0x71, 0], "stack is empty"),
+    ("BINGET of nothing", [0x68, 7], "entry 7 of the pickle's memo"),
     ("LONG_BINGET of nothing", [0x6A, 255, 255, 255, 255], "entry 4294967295"),
     ("BINPUT twice", [0x4E, 0x71, 3, 0x71, 3], "entry 3 of the pickle's memo is set twice"),
     ("a text beyond the end", [0x58, 255, 255, 255, 255, 0x61], "4294967295 bytes are needed, 2 remain"),
@@ -46,7 +47,10 @@ import Testing
       "key 'w' occurs twice"
     ),
     ("a number twice", [0x7D, 0x28, 0x4B, 1, 0x4E, 0x4B, 1, 0x4E, 0x75], "key '1' occurs twice"),
-    ("a key by reference", [0x7D, 0x28] + Pickle.text("w") + [0x71, 0, 0x4E, 0x68, 0, 0x4E, 0x75], "key 'w' occurs twice"),
+    (
+      "a key by reference", [0x7D, 0x28] + Pickle.text("w") + [0x71, 0, 0x4E, 0x68, 0, 0x4E, 0x75],
+      "key 'w' occurs twice"
+    ),
     ("more after the end", [0x4E, 0x2E, 0x4E], "2 bytes follow the end of the pickle"),
   ]
 
@@ -94,6 +98,8 @@ import Testing
     let few: [UInt8] = [0x4E] + [[UInt8]](repeating: piece, count: 300).flatMap(\.self)
     let many: [UInt8] = [0x4E] + [[UInt8]](repeating: piece, count: 1100).flatMap(\.self)
     #expect(try !refused(Pickle.whole(few + [0x69]), limits: limits).message.contains("items"))
-    #expect(try refused(Pickle.whole(many), limits: limits).message == "the pickle consists of more than the 1000 items allowed")
+    #expect(
+      try refused(Pickle.whole(many), limits: limits).message
+        == "the pickle consists of more than the 1000 items allowed")
   }
 }

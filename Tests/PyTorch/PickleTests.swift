@@ -25,7 +25,8 @@ import Testing
     case .list(let items): return "[\(list(items))]"
     case .set(let items): return "{\(list(items))}"
     case .dictionary(let pairs):
-      return "{" + pairs.map { "\(describe(graph, $0.key)): \(describe(graph, $0.value))" }.joined(separator: ", ") + "}"
+      return "{" + pairs.map { "\(describe(graph, $0.key)): \(describe(graph, $0.value))" }.joined(separator: ", ")
+        + "}"
     case .name(let name): return name
     case .call(let function, let arguments):
       return describe(graph, function) + describe(graph, arguments) + additions(graph, reference)
@@ -81,7 +82,10 @@ import Testing
     ),
     ("NEWOBJ", Pickle.global("a", "C") + [0x29, 0x81], "new a.C()"),
     ("NEWOBJ_EX", Pickle.global("a", "C") + [0x29, 0x7D, 0x92], "new a.C() by {}"),
-    ("BUILD", Pickle.global("a", "C") + [0x29, 0x81] + Pickle.dictionary([("x", [0x4E])]) + [0x62], "new a.C() with {'x': None}"),
+    (
+      "BUILD", Pickle.global("a", "C") + [0x29, 0x81] + Pickle.dictionary([("x", [0x4E])]) + [0x62],
+      "new a.C() with {'x': None}"
+    ),
     ("BUILD of a dictionary", [0x7D] + Pickle.dictionary([("__class__", [0x4E])]) + [0x62], "{}"),
     ("APPENDS to an object", Pickle.call("collections", "deque", []) + [0x4B, 1, 0x61], "collections.deque() + 1"),
     ("SETITEM of an object", Pickle.call("a", "D", []) + [0x4B, 1, 0x4B, 2, 0x73], "a.D() & 1: 2"),

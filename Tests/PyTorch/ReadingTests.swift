@@ -101,7 +101,8 @@ import Testing
       [storage, Pickle.integer(1), shape, Pickle.integers([1]), [0x89], Pickle.orderedDictionary])
     let parameter = Pickle.call("torch._utils", "_rebuild_parameter", [sized, [0x88], Pickle.orderedDictionary])
     let file = try opened(
-      TorchBuilder.zip(Pickle.whole(Pickle.dictionary([("p", parameter), ("o", old)])), TorchBuilder.six), in: directory)
+      TorchBuilder.zip(Pickle.whole(Pickle.dictionary([("p", parameter), ("o", old)])), TorchBuilder.six), in: directory
+    )
     #expect(file.tensors.map(\.name) == ["p", "o"])
     #expect(try floats(file.bytes(0)) == [1, 2, 3, 4])
     #expect(try floats(file.bytes(1)) == [2, 5])
@@ -179,7 +180,8 @@ import Testing
     var directoryBytes: [UInt8] = []
     var list = ZipBuilder(zip.entries + tail.entries)
     list["data/0"].size = .max
-    list["data/0"].extra = Pickle.little(1, 2) + Pickle.little(16, 2) + Pickle.little(2 * count, 8) + Pickle.little(2 * count, 8)
+    list["data/0"].extra =
+      Pickle.little(1, 2) + Pickle.little(16, 2) + Pickle.little(2 * count, 8) + Pickle.little(2 * count, 8)
     list["data/0"].crc = 0
     list["data/1"].offset = .max
     list["data/1"].extra = Pickle.little(1, 2) + Pickle.little(8, 2) + Pickle.little(end, 8)

@@ -75,8 +75,8 @@ import Testing
   }
 
   @Test func indexAndShardsAgree() throws {
-    try writeShards(index: "a \(first)\nb \(first)")
-    try refused(.malformed, "the tensor is not listed in '\(index)'", tensor: "c")
+    try writeShards(index: "a \(first)\nc \(second)")
+    try refused(.malformed, "the tensor is not listed in '\(index)'", tensor: "b")
     try writeShards(index: "a \(first)\nb \(first)\nc \(second)\nd \(second)")
     try refused(.malformed, "says the tensor is in this file, but no shard has it", tensor: "d")
     try writeShards(index: "a \(first)\nb \(second)\nc \(second)")

@@ -43,7 +43,9 @@ public enum TorchBuilder {
   public static let exampleData: [UInt8] = [0, 0, 0x80, 0x3F, 0, 0x40, 0x40, 0x40, 0x80, 0x40, 0xA0, 0x40]
 
   /// Six numbers as float32, under the key "0".
-  public static let six: [(key: String, data: [UInt8])] = [("0", (0..<6).flatMap { Pickle.little(Float($0).bitPattern, 4) })]
+  public static let six: [(key: String, data: [UInt8])] = [
+    ("0", (0..<6).flatMap { Pickle.little(Float($0).bitPattern, 4) })
+  ]
 
   /// A file with one tensor "w" over `six`.
   public static func one(_ tensor: [UInt8]) -> [UInt8] {

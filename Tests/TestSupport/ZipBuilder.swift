@@ -59,11 +59,17 @@ public struct ZipBuilder: Sendable {
   private struct Fields {
     var bytes: [UInt8] = []
 
-    mutating func short(_ values: Int...) { values.forEach { bytes += Pickle.little($0, 2) } }
+    mutating func short(_ values: Int...) {
+      for value in values { bytes += Pickle.little(value, 2) }
+    }
 
-    mutating func long(_ values: UInt32...) { values.forEach { bytes += Pickle.little($0, 4) } }
+    mutating func long(_ values: UInt32...) {
+      for value in values { bytes += Pickle.little(value, 4) }
+    }
 
-    mutating func wide(_ values: UInt64...) { values.forEach { bytes += Pickle.little($0, 8) } }
+    mutating func wide(_ values: UInt64...) {
+      for value in values { bytes += Pickle.little(value, 8) }
+    }
   }
 
   public var bytes: [UInt8] {
