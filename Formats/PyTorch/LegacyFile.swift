@@ -82,7 +82,8 @@ struct LegacyFile {
       position += 8
       guard storage.byteCount <= slice.length - position else {
         throw Failure(
-          .malformed, "is cut short: storage \(key) needs \(storage.byteCount) bytes, \(slice.length - position) remain",
+          .malformed,
+          "is cut short: storage \(key) needs \(storage.byteCount) bytes, \(slice.length - position) remain",
           offset: offset + 8)
       }
       storages.place(index, at: offset + 8)

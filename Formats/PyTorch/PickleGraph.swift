@@ -1,3 +1,5 @@
+public import Bytes
+
 /// What a pickle describes: values that refer to each other, none of them made or called.
 ///
 /// The values lie in one array and refer to each other by position. So a value that occurs twice is one, a circle is no
@@ -60,6 +62,15 @@ public struct PickleGraph: Sendable {
   /// What is added to an offset in `bytes` for that in the file.
   var baseOffset = 0
   var rootIndex: Int32 = 0
+
+  init() {}
+
+  /// Reads a pickle that a file consists of, or a part of one.
+  ///
+  /// - Throws: `malformed`; `unsupported` for instructions and protocols that are not read.
+  public init(_ slice: FileSlice, limits: PickleLimits = PickleLimits()) throws(Failure) {
+    self = try PickleMachine.read(slice, limits: limits)
+  }
 
   /// The one value that the pickle is of.
   public var root: Reference { Reference(index: rootIndex) }

@@ -75,7 +75,8 @@ struct PickleMachine {
       throw Failure(
         .unsupported,
         first == PickleOpcode.protocolVersion.rawValue
-          ? "is a pickle of protocol \(version), read are 2 to 5" : "does not begin as a pickle of protocol 2 to 5 does",
+          ? "is a pickle of protocol \(version), read are 2 to 5"
+          : "does not begin as a pickle of protocol 2 to 5 does",
         offset: cursor.baseOffset)
     }
     var isRunning = true

@@ -87,7 +87,8 @@ extension PyTorchArchive {
     ]
     let known = kinds[function.split(separator: ".").last.map(String.init) ?? ""]
     return Failure(
-      .unsupported, known ?? "is made by '\(function.printable(limit: 256))', which is not read: save it as a plain tensor")
+      .unsupported,
+      known ?? "is made by '\(function.printable(limit: 256))', which is not read: save it as a plain tensor")
   }
 
   private func wrongArguments(_ call: Call) -> Failure {
@@ -110,7 +111,9 @@ extension PyTorchArchive {
       let offset = graph.integer(arguments[1])
     else { throw wrongArguments(call) }
     let isTyped = counts.lowerBound == 7
-    if arguments.count == counts.upperBound, counts.upperBound > 4 { try check(metadata: arguments[counts.upperBound - 1]) }
+    if arguments.count == counts.upperBound, counts.upperBound > 4 {
+      try check(metadata: arguments[counts.upperBound - 1])
+    }
     let storage = storages.list[position]
     let type = try type(of: storage, isTyped ? arguments[6] : nil)
     guard let element = type.element else {
@@ -206,7 +209,8 @@ extension PyTorchArchive {
     }
     guard info.byteCount <= max(storage.byteCount, Self.expansionLimit) else {
       throw Failure(
-        .malformed, "repeats \(storage.byteCount) stored bytes to \(info.byteCount), allowed are \(Self.expansionLimit)")
+        .malformed, "repeats \(storage.byteCount) stored bytes to \(info.byteCount), allowed are \(Self.expansionLimit)"
+      )
     }
   }
 }

@@ -26,7 +26,7 @@ public struct PyTorchArchive: Sendable {
       case .zip:
         let zip = try ZipArchive(slice)
         let folder = try TorchFolder(zip)
-        graph = try PickleMachine.read(zip.slice(of: folder.pickle), limits: limits)
+        graph = try PickleGraph(zip.slice(of: folder.pickle), limits: limits)
         storages = try folder.placed(PyTorchStorages(graph), in: slice)
         self.zip = zip
         isLegacy = false

@@ -82,7 +82,8 @@ struct PyTorchIndex {
     }
     for file in files {
       guard InputDirectory.isPlainComponent(file) else {
-        throw Failure(.malformed, "names '\(file.printable(limit: 300))', which is not a plain name of a file", file: name)
+        throw Failure(
+          .malformed, "names '\(file.printable(limit: 300))', which is not a plain name of a file", file: name)
       }
       guard !directory.contains(file) else { continue }
       let inIt = order.positions.map { map[Int($0)] }.filter { TensorName($0.file) == TensorName(file) }
@@ -107,7 +108,8 @@ struct PyTorchIndex {
       }
       guard TensorName(current.file) == TensorName(file) else {
         throw Failure(
-          .malformed, "'\(name)' says the tensor is in '\(current.file)', found in '\(file)'", file: file, tensor: tensor)
+          .malformed, "'\(name)' says the tensor is in '\(current.file)', found in '\(file)'", file: file,
+          tensor: tensor)
       }
       entry = listed.next().map { map[Int($0)] }
     }
@@ -116,6 +118,7 @@ struct PyTorchIndex {
 
   private func notStored(_ entry: (name: String, file: String)) -> Failure {
     Failure(
-      .malformed, "'\(name)' says the tensor is in this file, but no shard has it", file: entry.file, tensor: entry.name)
+      .malformed, "'\(name)' says the tensor is in this file, but no shard has it", file: entry.file, tensor: entry.name
+    )
   }
 }

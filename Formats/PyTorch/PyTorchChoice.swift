@@ -52,7 +52,8 @@ enum PyTorchChoice: Equatable {
       guard stems.count == 1, numbered.count == parts.total, numbers == Set(1...parts.total) else {
         throw Failure(
           .missing,
-          "holds shard \(parts.number) of \(parts.total) but no '\(parts.stem.printable(limit: 128))\(Self.indexEnding)'")
+          "holds shard \(parts.number) of \(parts.total) but no '\(parts.stem.printable(limit: 128))\(Self.indexEnding)'"
+        )
       }
       self = .shards(numbered)
       return

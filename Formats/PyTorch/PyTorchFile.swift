@@ -111,13 +111,15 @@ public struct PyTorchContents: Sendable {
     let graph = archive.graph
     guard let pairs = graph.pairs(graph.root) else { throw noDictionary(archive) }
     var found: [(root: String?, dictionary: PickleGraph.Reference)] = []
-    if pairs.contains(where: { archive.isTensor($0.value) }) { found.append((nil, graph.root)) }
     for root in roots {
       guard let value = graph.value(of: root, in: graph.root), let inner = graph.pairs(value),
         inner.contains(where: { archive.isTensor($0.value) })
       else { continue }
       found.append((root, value))
     }
+    // Beside a model, a trainer may keep a loss or the state of a random generator as a tensor: no matrix.
+    let isModel = pairs.contains { archive.isTensor($0.value) && (found.isEmpty || isMatrix($0.value, archive)) }
+    if isModel { found.insert((nil, graph.root), at: 0) }
     guard let first = found.first else {
       if pairs.isEmpty { return (nil, graph.root, []) }
       let keys = pairs.prefix(5).compactMap { graph.text($0.key)?.printable(limit: 64) }
@@ -133,6 +135,12 @@ public struct PyTorchContents: Sendable {
     }
     let others = first.root == nil ? [] : pairs.compactMap { graph.text($0.key) }.filter { $0 != first.root }
     return (first.root, first.dictionary, others)
+  }
+
+  /// Whether a tensor has two dimensions or more; true also for one that is not read.
+  private static func isMatrix(_ reference: PickleGraph.Reference, _ archive: PyTorchArchive) -> Bool {
+    guard let tensor = try? archive.tensor(of: reference, named: "") else { return true }
+    return tensor.shape.count > 1
   }
 
   /// What is saved instead of a dictionary.

@@ -30,6 +30,8 @@ struct TorchFolder {
         "is a TorchScript archive, made by torch.jit.save: save its weights with "
           + "torch.save(torch.jit.load(FILE).state_dict(), …)")
     }
+    // The code of TorchScript is compressed: so this comes after that.
+    for entry in zip.entries { try zip.checkStored(entry) }
     try checkVersion()
     try checkByteOrder()
     try zip.checkCRC(pickle)

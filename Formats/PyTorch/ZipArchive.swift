@@ -1,6 +1,6 @@
 public import Bytes
 
-/// A ZIP archive whose entries are stored as they are: a file, or a part of one.
+/// A ZIP archive: a file, or a part of one. Of entries that are compressed, nothing is read.
 ///
 /// An archive that exists has one reading: its directory ends where the file does and describes every entry as the entry
 /// itself does, entries do not overlap, and no name occurs twice. Opening reads no entry's data.
@@ -16,6 +16,8 @@ public struct ZipArchive: Sendable {
     public let range: Range<Int>
     /// The checksum of its data; nil when there is none.
     public let crc: UInt32?
+    /// How it is compressed; 0 when it is not.
+    public let method: UInt16
   }
 
   public let slice: FileSlice
@@ -44,6 +46,7 @@ public struct ZipArchive: Sendable {
         .malformed, "the entry '\(entry.name)' has \(entry.range.count) bytes, allowed are \(limit)",
         file: slice.file.name, offset: slice.offset + entry.range.lowerBound)
     }
+    try checkStored(entry)
     try checkCRC(entry)
     return try slice.bytes(in: entry.range)
   }
@@ -68,8 +71,18 @@ public struct ZipArchive: Sendable {
     }
   }
 
+  /// - Throws: `unsupported` when an entry is compressed.
+  func checkStored(_ entry: Entry) throws(Failure) {
+    guard entry.method != 0 else { return }
+    throw Failure(
+      .unsupported,
+      "the ZIP archive's entry '\(entry.name.printable(limit: 256))' is compressed (method \(entry.method)), PyTorch "
+        + "stores them as they are", file: slice.file.name, offset: slice.offset + entry.range.lowerBound)
+  }
+
   /// The part of the file that an entry's data is.
   func slice(of entry: Entry) throws(Failure) -> FileSlice {
-    try FileSlice(slice.file, offset: slice.offset + entry.range.lowerBound, length: entry.range.count)
+    try checkStored(entry)
+    return try FileSlice(slice.file, offset: slice.offset + entry.range.lowerBound, length: entry.range.count)
   }
 }

@@ -130,22 +130,20 @@ struct ZipParser {
 
   /// - Parameter end: where the directory begins, and no entry may reach.
   private mutating func place(_ records: [ZipRecord], end: Int) throws(Failure) {
-    var last = 0
     for (number, record) in records.enumerated() {
       let limit = number + 1 < records.count ? records[number + 1].localOffset : end
       do throws(Failure) {
         // Bytes before the first entry would make it a file of another kind as well.
-        guard record.localOffset >= last, number > 0 || record.localOffset == 0 else {
-          throw Failure(
-            .malformed, number == 0 ? "has \(counted(record.localOffset, "byte")) before it" : "overlaps another entry")
+        guard number > 0 || record.localOffset == 0 else {
+          throw Failure(.malformed, "has \(counted(record.localOffset, "byte")) before it, though it is the first")
         }
         let start = try record.dataStart(in: slice, limit: limit)
         guard record.size <= limit - start else {
           throw Failure(
             .malformed, "has \(record.size) bytes and reaches into what follows it, there are \(limit - start)")
         }
-        last = start + record.size
-        entries.append(.init(name: record.name, range: start..<last, crc: record.crc))
+        entries.append(
+          .init(name: record.name, range: start..<start + record.size, crc: record.crc, method: record.method))
       } catch {
         var failure = error
         failure.message = "the ZIP archive's entry '\(record.name.printable(limit: 256))' \(error.message)"

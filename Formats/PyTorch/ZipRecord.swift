@@ -14,13 +14,18 @@ struct ZipRecord {
   let name: String
   private let nameBytes: [UInt8]
   private let flags: UInt16
+  /// 0 for data that are stored as they are.
+  let method: UInt16
   private let storedCRC: UInt32
+  /// Bytes of the data when they are no longer compressed.
+  private let fullSize: Int
+  /// Bytes in the archive.
   let size: Int
   /// Of what stands before the data.
   let localOffset: Int
 
-  /// Of data; nil when none was computed, which is written as 0.
-  var crc: UInt32? { storedCRC == 0 && size > 0 ? nil : storedCRC }
+  /// Of data as they are stored; nil when none was computed, which is written as 0.
+  var crc: UInt32? { method != 0 || storedCRC == 0 && size > 0 ? nil : storedCRC }
 
   /// - Parameter position: in the directory; moved behind the record.
   init(_ bytes: [UInt8], at position: inout Int) throws(Failure) {
@@ -42,34 +47,33 @@ struct ZipRecord {
     }
     self.name = name
     flags = short(8)
-    try Self.check(flags: flags, method: short(10), name)
+    method = short(10)
+    try Self.check(flags: flags, name)
     storedCRC = long(16)
     let extra = nameStart + nameLength
     let sizes = try Self.sizes(
       size: long(24), compressed: long(20), offset: long(42), extra: Array(bytes[extra..<extra + extraLength]), name)
-    guard sizes.size == sizes.compressed else {
+    guard method != 0 || sizes.size == sizes.compressed else {
       throw Failure(
         .malformed, "the ZIP archive's entry '\(name)' has \(sizes.compressed) bytes for \(sizes.size), and is stored")
     }
     guard short(34) == 0 else {
       throw Failure(.unsupported, "is one of several parts of a ZIP archive; put them together first")
     }
-    size = sizes.size
+    size = sizes.compressed
+    fullSize = sizes.size
     localOffset = sizes.offset
     position = extra + extraLength + commentLength
   }
 
-  private static func check(flags: UInt16, method: UInt16, _ name: String) throws(Failure) {
-    let entry = "the ZIP archive's entry '\(name.printable(limit: 256))'"
+  private static func check(flags: UInt16, _ name: String) throws(Failure) {
     guard flags & ~knownFlags == 0 else {
       let isEncrypted = flags & 0x2041 != 0
       throw Failure(
         .unsupported,
-        "\(entry) \(isEncrypted ? "is encrypted" : "has the flags 0x\(String(flags, radix: 16))"), "
+        "the ZIP archive's entry '\(name.printable(limit: 256))' "
+          + "\(isEncrypted ? "is encrypted" : "has the flags 0x\(String(flags, radix: 16))"), "
           + "which no file of PyTorch is or has")
-    }
-    guard method == 0 else {
-      throw Failure(.unsupported, "\(entry) is compressed (method \(method)), PyTorch stores entries as they are")
     }
   }
 
@@ -138,18 +142,23 @@ struct ZipRecord {
     guard nameLength == nameBytes.count, local.starts(with: nameBytes, at: Self.localLength) else {
       throw Failure(.malformed, "has another name there than in the directory")
     }
-    guard local.little(UInt16.self, at: 6) == flags, local.little(UInt16.self, at: 8) == 0 else {
+    guard local.little(UInt16.self, at: 6) == flags, local.little(UInt16.self, at: 8) == method else {
       throw Failure(.malformed, "has another method or other flags there than in the directory")
     }
     let follows = flags & Self.hasDescriptor != 0
     let crc = local.little(UInt32.self, at: 14)
-    let sizes = [local.little(UInt32.self, at: 18), local.little(UInt32.self, at: 22)]
-    let isSame = sizes.allSatisfy { $0 == .max ? size > 0xFFFF_FFFE || follows : Int($0) == size || follows && $0 == 0 }
+    func isSame(_ local: UInt32, as size: Int) -> Bool {
+      local == .max ? size > 0xFFFF_FFFE || follows : Int(local) == size || follows && local == 0
+    }
+    let isSame =
+      isSame(local.little(UInt32.self, at: 18), as: size) && isSame(local.little(UInt32.self, at: 22), as: fullSize)
     guard crc == storedCRC || follows && crc == 0, isSame else {
       throw Failure(.malformed, "has another size or checksum there than in the directory")
     }
     let start = localOffset + Self.localLength + nameLength + Int(local.little(UInt16.self, at: 28))
-    guard start <= limit else { throw Failure(.malformed, "has fields before its data that reach into what follows it") }
+    guard start <= limit else {
+      throw Failure(.malformed, "has fields before its data that reach into what follows it")
+    }
     return start
   }
 }
