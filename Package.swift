@@ -65,7 +65,8 @@ let package = Package(
         .linkedFramework("Accelerate", .when(platforms: [.macOS])), .linkedLibrary("dl", .when(platforms: [.linux])),
       ]),
     library("Patterns", []),
-    library("Adapters", ["Patterns", "COpenBLAS", "Quantization", "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes"]),
+    library(
+      "Adapters", ["Patterns", "COpenBLAS", "Quantization", "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes"]),
     .target(
       name: "ArchitectureRules", path: "Sources/Architectures/Rules", exclude: ["contents.txt", "rules.txt"],
       cSettings: [.treatAllWarnings(as: .error)]),

@@ -88,7 +88,8 @@ public final class Adapter: Sendable {
     }
     if configuration.alpha == 0 { warnings.append("\(list: [path]): lora_alpha is 0: the adapter's deltas are zero") }
     try self.init(
-      path: path, configuration: configuration, source: source, directory: directory, files: [input], warnings: warnings)
+      path: path, configuration: configuration, source: source, directory: directory, files: [input], warnings: warnings
+    )
   }
 
   /// An adapter in a form of its own.

@@ -5,7 +5,8 @@ import Tensors
 extension StoredCheckpoint {
   /// Whether its tensors are those of an adapter of PEFT, not of a model.
   package var isAdapter: Bool {
-    [[Adapter.weightsName], [Adapter.pickleName]].contains(fileNames) || tensors.first?.name.string.hasPrefix("base_model.model.") == true
+    [[Adapter.weightsName], [Adapter.pickleName]].contains(fileNames)
+      || tensors.first?.name.string.hasPrefix("base_model.model.") == true
   }
 }
 

@@ -123,7 +123,8 @@ def write(folder):
     for root, content in roots(layouts(torch.float32)).items():
         for option in ("zip", "legacy", "zip-4"):
             yield one(f"at {root}.{option}", content, **OPTIONS[option])
-    yield one("no checksums", layouts(torch.float16), checksums=False)
+    for dtype in TYPES[:12]:
+        yield one(f"{str(dtype).removeprefix('torch.')}.no checksums", layouts(dtype), checksums=False)
     yield one("nothing", {})
     for dtype in (torch.bfloat16, torch.int8, torch.float64):
         yield one(f"large.{str(dtype).removeprefix('torch.')}", large(dtype))

@@ -19,7 +19,9 @@ import Testing
     func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
       let values = try buffer.read(input)
       var kept: [UInt8] = []
-      for at in 0..<values.byteCount where values.load(at: at, as: UInt8.self) != 0 { kept.append(values.load(at: at, as: UInt8.self)) }
+      for at in 0..<values.byteCount where values.load(at: at, as: UInt8.self) != 0 {
+        kept.append(values.load(at: at, as: UInt8.self))
+      }
       var output = buffer.makeOutput(kept.count)
       output.copy(from: kept.span.rawBytes)
     }
@@ -68,7 +70,8 @@ import Testing
       #expect(try checkpoint.bytes(index) == expected, "\(info.name)")
     }
     // Every digest and place in the manifest, and the sizes that are reported.
-    let manifest = try Manifest(InputFile(path: fixture.directory.path("out/" + Manifest.fileName), name: Manifest.fileName))
+    let manifest = try Manifest(
+      InputFile(path: fixture.directory.path("out/" + Manifest.fileName), name: Manifest.fileName))
     var total = 0
     for entry in manifest.files {
       let bytes = try fixture.directory.read("out/" + entry.name)
