@@ -143,7 +143,7 @@ test-long: lint test-swift test-optimized test-dist test-dist-debian ## that, an
 
 # Formats, kernels, rules and plans, the verbs, every byte of what they write about tiny models, and what stock libraries
 # make of it.
-FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
+FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|PyTorch|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
   (Checkpoints|Comparison|ModelFamilies|Patterns|Tokenizers|TypeMixtures|Verification|Writing)Tests\. \
   ToolTests\.(CommandLine|Diff|Merge|Message|Reshard)Tests
 FAST_FILES := manifest options outputs python_json python_verify refusals

@@ -20,7 +20,7 @@ import Testing
     ("pops", [0x4E], [0x32, 0x30], []),
   ]
 
-  static var size: Int { Build.isOptimized ? 60 << 20 : 2 << 20 }
+  static var size: Int { Build.isOptimized ? 60 << 20 : 1 << 20 }
 
   #if os(Linux)
     @Test(arguments: floods.indices) func flood(_ row: Int) async {
