@@ -16,6 +16,8 @@ package enum CheckpointFormat: Sendable, Equatable {
   case pytorchFile
   /// A directory that holds files of `torch.save` and neither safetensors nor GGUF.
   case pytorchDirectory
+  /// A directory of `torch.distributed.checkpoint`, or one of the Trainer with such a directory in it.
+  case distributedDirectory
   case ggufFile
   /// A directory that holds GGUF files and no safetensors.
   case ggufDirectory
@@ -39,6 +41,7 @@ package enum CheckpointFormat: Sendable, Equatable {
     let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
+      if try StoredTraining.isDistributed(InputDirectory(path: path)) { return .distributedDirectory }
       if PyTorchCheckpoint.isThere(among: names) { return .pytorchDirectory }
       return names.contains(StoredModel.configName) ? .configurationDirectory : .safetensorsDirectory
     }
@@ -50,7 +53,8 @@ package enum CheckpointFormat: Sendable, Equatable {
 
   package var isDirectory: Bool {
     switch self {
-    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .ggufDirectory, .configurationDirectory: true
+    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .distributedDirectory, .ggufDirectory,
+      .configurationDirectory: true
     case .safetensorsFile, .pytorchFile, .ggufFile, .configurationFile: false
     }
   }
@@ -67,6 +71,7 @@ package enum CheckpointFiles: Sendable {
   case safetensors(StoredSafetensors)
   case gguf(StoredGGUF)
   case pytorch(StoredPyTorch)
+  case training(StoredTraining)
 
   /// - Throws: what `CheckpointFormat.detect` and reading the headers throw.
   package init(path: String) throws(Failure) {
@@ -76,6 +81,7 @@ package enum CheckpointFiles: Sendable {
   package init(path: String, _ format: CheckpointFormat) throws(Failure) {
     switch format {
     case .ggufFile, .ggufDirectory: self = .gguf(try StoredGGUF(path: path))
+    case .distributedDirectory: self = .training(try StoredTraining(distributed: path))
     case .pytorchFile, .pytorchDirectory: self = .pytorch(try StoredPyTorch(path: path))
     case .adapterDirectory where try !InputDirectory(path: path).contains(Adapter.weightsName):
       self = .pytorch(try StoredPyTorch(path: path))
@@ -89,6 +95,7 @@ package enum CheckpointFiles: Sendable {
     case .safetensors(let stored): stored
     case .gguf(let values): values
     case .pytorch(let stored): stored
+    case .training(let stored): stored
     }
   }
 

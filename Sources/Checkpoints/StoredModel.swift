@@ -36,6 +36,7 @@ public struct StoredModel: Sendable {
     case .safetensors(let stored): try self.init(stored, readsMLX: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
     case .pytorch(let stored): try self.init(stored)
+    case .training(let stored): try self.init(stored, readsMLX: false)
     }
   }
 
@@ -43,7 +44,7 @@ public struct StoredModel: Sendable {
   package init(stored files: CheckpointFiles) throws(Failure) {
     switch files {
     case .safetensors(let stored): try self.init(stored, readsMLX: false)
-    case .gguf, .pytorch: try self.init(files)
+    case .gguf, .pytorch, .training: try self.init(files)
     }
   }
 
@@ -112,9 +113,11 @@ public struct StoredModel: Sendable {
         config = try JSONValue(parsing: file.contents(limit: Self.configLimit), .python, file: name)
         guard config?.object != nil else { throw Failure(.malformed, "is not a JSON object", file: name) }
       } else if kind == .directory {
-        folders.append(name)
+        if !weights.contains(where: { $0.hasPrefix(name + "/") }) { folders.append(name) }
+      } else if weights.contains(name) || Self.isOfTraining(name) {
+        continue
       } else if kind == .other || Self.isWeights(name) {
-        if !weights.contains(name) { left.append(name) }
+        left.append(name)
       } else if !Self.isGenerated(name) {
         side.append(name)
       }
@@ -138,6 +141,11 @@ public struct StoredModel: Sendable {
       ".onnx", ".ot",
     ]
     return endings.contains { name.hasSuffix($0) } && name != "training_args.bin"
+  }
+
+  /// What only the run that goes on needs.
+  private static func isOfTraining(_ name: String) -> Bool {
+    ["latest", "zero_to_fp32.py"].contains(name) || name.hasSuffix(".distcp")
   }
 
   /// Made anew for every output.

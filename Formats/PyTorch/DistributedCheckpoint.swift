@@ -1,0 +1,142 @@
+package import Bytes
+package import Tensors
+
+/// A directory of `torch.distributed.checkpoint`, which FSDP and what is built on it save: `.metadata`, and a file or more
+/// of each process with its parts of the tensors. Opening reads the pickles, no data.
+package final class DistributedCheckpoint: TrainingCheckpoint {
+  /// The directory of `.metadata` as the user named it.
+  package let path: String
+  /// Names of the files with data, sorted, then `.metadata`.
+  package let fileNames: [String]
+  package let tensors: [TensorInfo]
+  /// Findings that are worth knowing and no errors, one line each.
+  package let warnings: [Warning]
+
+  private let assembled: [AssembledTensor]
+  private let order: KeyOrder
+  private let names: [String]
+  private let pool: FilePool
+  private let metadata: InputFile
+
+  /// What accelerate and the Trainer put a model's checkpoint into, beside that of the optimizer.
+  package static let folders = ["pytorch_model_fsdp_0", "pytorch_model_fsdp"]
+
+  /// Whether a directory is one, whole or not.
+  package static func isThere(in directory: InputDirectory) throws(Failure) -> Bool {
+    try directory.names().contains { $0 == DistributedMetadata.name || $0.hasSuffix(".distcp") }
+  }
+
+  /// - Parameter directory: the one that `.metadata` lies in.
+  /// - Throws: `missing` for a save that was not finished and for a file that is not there, `malformed` where files and
+  ///   metadata say different things, `unsupported` for parts that are stored in another form.
+  package init(_ directory: InputDirectory) throws(Failure) {
+    guard directory.contains(DistributedMetadata.name) else {
+      throw Failure(
+        .missing,
+        "has no '\(DistributedMetadata.name)', which is written last: the save was not finished", file: directory.path)
+    }
+    metadata = try directory.open(DistributedMetadata.name)
+    let listed = try DistributedMetadata(metadata)
+    var wanted: [DistributedMetadata.Tensor] = []
+    var skipped = 0
+    for tensor in listed.tensors { if Self.isState(tensor.name) { skipped += 1 } else { wanted.append(tensor) } }
+    let names = Set(wanted.flatMap { $0.chunks.map { TensorName($0.file) } }).sorted().map(\.string)
+    for name in names where !directory.contains(name) {
+      let tensor = wanted.first { $0.chunks.contains { $0.file == name } }
+      throw Failure(.missing, "the file is missing; the first tensor in it is this one", file: name, tensor: tensor?.name)
+    }
+    let pool = FilePool(directory: directory, names: names)
+    var positions: [String: Int] = [:]
+    for (position, name) in names.enumerated() { positions[name] = position }
+    let prefix = Self.commonPrefix(wanted.map(\.name))
+    var assembled: [AssembledTensor] = []
+    for tensor in wanted {
+      assembled.append(try Self.assemble(tensor, String(tensor.name.dropFirst(prefix.count)), pool, positions))
+    }
+    let tensors = assembled.map(\.info)
+    let order = KeyOrder(count: tensors.count) { tensors[$0].name.string }
+    path = directory.path
+    fileNames = names + [DistributedMetadata.name]
+    self.names = names
+    self.pool = pool
+    self.assembled = assembled
+    self.tensors = tensors
+    self.order = order
+    var warnings: [Warning] = []
+    if skipped > 0 {
+      warnings.append("\(list: [path]): left out \(counted(skipped, "tensor")) of an optimizer's state")
+    }
+    let others = listed.others.filter { !Self.isState($0) }
+    if !others.isEmpty { warnings.append("\(list: [path]): ignored \(names: others), which are no tensors") }
+    self.warnings = warnings
+  }
+
+  /// Names of what an optimizer keeps.
+  private static func isState(_ name: String) -> Bool {
+    ["optimizer.", "optim.", "state."].contains { name.hasPrefix($0) } || name.contains(".exp_avg")
+  }
+
+  /// accelerate saves `{"model": state_dict}`: a word in front of every name, where they begin with `model.` themselves
+  /// behind it or with another module's.
+  private static func commonPrefix(_ names: [String]) -> String {
+    let word = "model."
+    guard !names.isEmpty, names.allSatisfy({ $0.hasPrefix(word) }) else { return "" }
+    // `model.layers.0…` of a base model that is saved by itself has no head and no word more.
+    let rest = names.map { $0.dropFirst(word.count) }
+    let isWhole = rest.contains { $0.hasPrefix(word) } || rest.contains { $0.hasPrefix("lm_head") }
+    return isWhole || rest.allSatisfy { $0.hasPrefix("transformer.") } ? word : ""
+  }
+
+  private static func assemble(
+    _ tensor: DistributedMetadata.Tensor, _ name: String, _ pool: FilePool, _ positions: [String: Int]
+  ) throws(Failure) -> AssembledTensor {
+    do throws(Failure) {
+      guard let type = ScalarType(dtype: tensor.dtype)?.element else {
+        throw Failure(
+          .unsupported, "has the type '\(tensor.dtype.printable(limit: 64))', which no other file can hold")
+      }
+      let info = try TensorInfo(name: TensorName(name), type: type, shape: tensor.shape)
+      var parts: [AssembledTensor.Part] = []
+      for chunk in tensor.chunks {
+        guard let position = positions[chunk.file] else { throw Failure(.internal, "no file '\(chunk.file)'") }
+        let file = try pool.file(position)
+        let archive = try PyTorchArchive(FileSlice(file, offset: chunk.range.lowerBound, length: chunk.range.count))
+        let view = try archive.tensor(of: archive.graph.root, named: info.name)
+        guard view.info.shape == chunk.sizes else {
+          throw Failure(
+            .malformed, "has a part of shape \(view.info.shape) where '.metadata' says \(chunk.sizes)", file: file.name)
+        }
+        parts.append(.init(file: position, view: view, offsets: chunk.offsets, sizes: chunk.sizes))
+      }
+      return try AssembledTensor(info, parts: parts)
+    } catch { throw error.located(tensor: tensor.name) }
+  }
+
+  /// The position in `tensors` of a name.
+  package func index(of name: TensorName) -> Int? { order.position(of: name.string) { tensors[$0].name.string } }
+
+  /// A file that holds some of a tensor and the offset in it of the first byte there.
+  package func location(of index: Int) -> (file: String, offset: Int) {
+    assembled[index].location.map { (names[$0.file], $0.offset) } ?? (DistributedMetadata.name, 0)
+  }
+
+  /// The open file and the offset in it of a tensor's first byte; nil when it lies in parts.
+  package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
+    guard let place = assembled[index].place else { return nil }
+    return (try pool.file(place.file), place.offset)
+  }
+
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    do throws(Failure) {
+      try assembled[index].read(at: offset, into: &destination) { (file) throws(Failure) in try pool.file(file) }
+    } catch { throw error.located(tensor: tensors[index].name.string) }
+  }
+
+  package var identities: [FileIdentity] { pool.identities + [metadata.identity] }
+
+  /// - Throws: `io` when a file is no longer what it was when it was opened.
+  package func checkUnchanged() throws(Failure) {
+    try metadata.checkUnchanged()
+    for position in names.indices { try pool.file(position).checkUnchanged() }
+  }
+}
