@@ -211,9 +211,16 @@ extension ZeROAssembly {
   // MARK: - Universal
 
   /// A parameter that a file has whole.
-  mutating func addUniversal(_ name: String, _ position: Int) throws(Failure) {
+  ///
+  /// - Parameter shape: what the module's file says; nil where it says nothing.
+  mutating func addUniversal(_ name: String, _ position: Int, shape: [Int]?) throws(Failure) {
     let file = try file(position)
     guard let reference = file["param"] else { throw file.wrong("param", "a tensor") }
-    try add(file.tensor(reference, name), file: position)
+    let view = try file.tensor(reference, name)
+    if let shape, view.shape != shape {
+      throw Failure(
+        .malformed, "has shape \(view.shape), by the module's file it is \(shape)", file: file.name, tensor: name)
+    }
+    try add(view, file: position)
   }
 }

@@ -19,10 +19,13 @@ struct ZeROAssembly {
   /// Positions in `tensors` of those that are the very same, two or more at a time.
   var tied: [[Int]] { ties.sorted { $0.key < $1.key }.map(\.value) }
 
-  mutating func file(_ position: Int) throws(Failure) -> ZeROFile {
+  mutating func file(_ position: Int) throws(Failure) -> ZeROFile { try ZeROFile(position, open(position)) }
+
+  @discardableResult
+  mutating func open(_ position: Int) throws(Failure) -> InputFile {
     let file = try pool.file(position)
     sizes[position] = file.size
-    return try ZeROFile(position, file)
+    return file
   }
 
   mutating func warn(_ warning: Warning) { warnings.append(warning) }

@@ -49,7 +49,7 @@ package final class ZeROCheckpoint: TrainingCheckpoint {
     }
     var assembly = ZeROAssembly(pool)
     do throws(Failure) { try names.read(into: &assembly) } catch { throw error.located(file: path) }
-    for position in all.indices where assembly.sizes[position] == nil { _ = try assembly.file(position) }
+    for position in all.indices where assembly.sizes[position] == nil { try assembly.open(position) }
     files = all.indices.map { File(name: all[$0], size: assembly.sizes[$0] ?? 0) }
     assembled = assembly.tensors
     let tensors = assembly.tensors.map(\.info)

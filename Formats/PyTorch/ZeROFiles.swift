@@ -1,4 +1,5 @@
 import Bytes
+import Tensors
 
 /// The files of a checkpoint of DeepSpeed that there must be, by what it is.
 struct ZeROFiles {
@@ -55,20 +56,19 @@ struct ZeROFiles {
   }
 
   func read(into assembly: inout ZeROAssembly) throws(Failure) {
-    guard let first = models.first else { return try readParameters(into: &assembly) }
-    let states = try ZeROModelStates(assembly.file(0))
-    if kind != .universal {
-      guard states.partCount == 1 else { throw ZeROFolder.refused(partCount: states.partCount, first) }
-      guard !states.isAutoEP else {
-        throw Failure(
-          .unsupported,
-          "holds experts that AutoEP divides: convert it with ds_to_universal.py of DeepSpeed, whose result is read",
-          file: first)
-      }
+    guard let first = models.first else { return try readAllParameters(into: &assembly) }
+    let states = try ZeROModelStates(assembly.file(0), isUniversal: kind == .universal)
+    if kind == .universal { return try readUniversal(states, into: &assembly) }
+    guard states.partCount == 1 else { throw ZeROFolder.refused(partCount: states.partCount, first) }
+    guard !states.isAutoEP else {
+      throw Failure(
+        .unsupported,
+        "holds experts that AutoEP divides: convert it with ds_to_universal.py of DeepSpeed, whose result is read",
+        file: first)
     }
     let optimizers = models.count..<models.count + others.count
     switch kind {
-    case .whole:
+    case .whole, .universal:
       guard states.groups == nil else {
         throw Failure(
           .missing,
@@ -78,22 +78,38 @@ struct ZeROFiles {
       try assembly.addModule(states, isPartitioned: false)
     case .replicated: try assembly.addReplicated(states, optimizers: optimizers)
     case .partitioned: try assembly.addPartitioned(states, models: models.indices, optimizers: optimizers)
-    case .universal:
-      try readParameters(into: &assembly)
-      guard folder.partCount == 1, states.partCount == 1, !states.isAutoEP else {
-        assembly.warn(
-          "\(list: [folder.directory.path]): left out buffers and parameters that are not trained, which ranks divide")
-        return
-      }
-      let isPartitioned = folder.module == nil
-      if isPartitioned { try assembly.addFrozen(states, models.indices) }
-      try assembly.addModule(states, isPartitioned: isPartitioned)
     }
   }
 
-  private func readParameters(into assembly: inout ZeROAssembly) throws(Failure) {
+  // MARK: - Universal
+
+  private func readAllParameters(into assembly: inout ZeROAssembly) throws(Failure) {
     for (number, name) in folder.parameters.enumerated() {
-      try assembly.addUniversal(name, models.count + number)
+      try assembly.addUniversal(name, models.count + number, shape: nil)
     }
+  }
+
+  private func readUniversal(_ states: ZeROModelStates, into assembly: inout ZeROAssembly) throws(Failure) {
+    guard let groups = states.groups, folder.partCount == 1, states.partCount == 1, !states.isAutoEP else {
+      try readAllParameters(into: &assembly)
+      assembly.warn(
+        "\(list: [folder.directory.path]): left out what is in '\(states.file.name)' only, which each rank has a part of")
+      return
+    }
+    var shapes: [TensorName: [Int]] = [:]
+    for (name, shape) in groups.joined() { shapes[TensorName(name)] = shape }
+    let module = Set(states.module.map { TensorName($0.name) })
+    // The conversion writes what is not trained too, as float32 whatever it was: the module has it as it is.
+    for (number, name) in folder.parameters.enumerated() {
+      let shape = shapes[TensorName(name)]
+      if shape == nil, module.contains(TensorName(name)) { continue }
+      try assembly.addUniversal(name, models.count + number, shape: shape)
+    }
+    if let lost = groups.joined().first(where: { !assembly.contains($0.name) }) {
+      throw Failure(.missing, "the file of the parameter is missing", file: ZeROFolder.path(of: lost.name))
+    }
+    let isPartitioned = folder.module == nil
+    if isPartitioned { try assembly.addFrozen(states, models.indices) }
+    try assembly.addModule(states, isPartitioned: isPartitioned)
   }
 }

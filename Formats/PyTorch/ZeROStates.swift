@@ -20,12 +20,14 @@ struct ZeROModelStates {
   /// Experts are divided otherwise than everything else.
   let isAutoEP: Bool
 
-  init(_ file: ZeROFile) throws(Failure) {
+  /// - Parameter isUniversal: the module may be missing, as it is where a pipeline was converted.
+  init(_ file: ZeROFile, isUniversal: Bool) throws(Failure) {
     self.file = file
-    guard let module = try file.named("module") else {
+    let module = try file.named("module")
+    guard isUniversal || module != nil else {
       throw Failure(.malformed, "has no 'module': is it the file of a model's states?", file: file.name)
     }
-    self.module = module
+    self.module = module ?? []
     var buffers: Set<TensorName> = []
     for item in file["buffer_names"].flatMap(file.graph.items) ?? [] {
       if let name = file.graph.text(item) { buffers.insert(TensorName(name)) }
