@@ -84,21 +84,8 @@ public struct PyTorchContents: Sendable {
 
   /// Equal views lie side by side or among those that begin at the same byte.
   private static func tied(_ tensors: [PyTorchTensor]) -> [[Int]] {
-    struct View: Hashable {
-      let storage: Range<Int>
-      let key: String
-      let offset: Int
-      let type: ElementType
-      let shape: [Int]
-      let strides: [Int]
-    }
-    var groups: [View: [Int]] = [:]
-    for (index, tensor) in tensors.enumerated() {
-      let view = View(
-        storage: tensor.storageRange, key: tensor.storageKey, offset: tensor.offset, type: tensor.info.type,
-        shape: tensor.shape, strides: tensor.strides)
-      groups[view, default: []].append(index)
-    }
+    var groups: [PyTorchTensor.View: [Int]] = [:]
+    for (index, tensor) in tensors.enumerated() { groups[tensor.view, default: []].append(index) }
     return groups.values.filter { $0.count > 1 }.sorted { $0[0] < $1[0] }
   }
 

@@ -17,6 +17,20 @@ public struct PyTorchTensor: Sendable {
   /// Bytes of one element.
   let width: Int
 
+  /// What makes two tensors of a file the very same.
+  struct View: Hashable {
+    let storage: Range<Int>
+    let key: String
+    let offset: Int
+    let type: ElementType
+    let shape: [Int]
+    let strides: [Int]
+  }
+
+  var view: View {
+    View(storage: storageRange, key: storageKey, offset: offset, type: info.type, shape: shape, strides: strides)
+  }
+
   /// Whether its bytes are one piece of the file, in order.
   public var isContiguous: Bool {
     var expected = 1

@@ -65,7 +65,7 @@ extension ZeROAssembly {
     guard let type else { return }
     var end = 0
     for (number, (name, shape)) in parameters.enumerated() {
-      let info = try TensorInfo(name: TensorName(name), type: type, shape: shape)
+      let info = try Self.info(name, type, shape, file)
       let start = end
       end = start.addingSaturated(info.elementCount)
       guard end <= vector.count else {
@@ -149,7 +149,7 @@ extension ZeROAssembly {
     var start = 0
     for (name, shape) in parameters {
       guard let type = first?.vectors.first?.info.type else { throw lacks(states.file, name) }
-      let info = try TensorInfo(name: TensorName(name), type: type, shape: shape)
+      let info = try Self.info(name, type, shape, states.file.name)
       try add(info, Self.parts(of: info, vectors, from: start))
       start += Self.share(shape, optimizers.count)
     }
@@ -203,7 +203,7 @@ extension ZeROAssembly {
     }
     for (index, (name, shape)) in states.frozen.enumerated() {
       guard let type = types[index] else { continue }
-      let info = try TensorInfo(name: TensorName(name), type: type, shape: shape)
+      let info = try Self.info(name, type, shape, states.file.name)
       try add(info, Self.parts(of: info, vectors[index], from: 0))
     }
   }
@@ -214,13 +214,23 @@ extension ZeROAssembly {
   ///
   /// - Parameter shape: what the module's file says; nil where it says nothing.
   mutating func addUniversal(_ name: String, _ position: Int, shape: [Int]?) throws(Failure) {
-    let file = try file(position)
-    guard let reference = file["param"] else { throw file.wrong("param", "a tensor") }
-    let view = try file.tensor(reference, name)
-    if let shape, view.shape != shape {
+    let file = try open(position)
+    let archive = try PyTorchArchive(file)
+    // Of stage 3 the file is a vector of the elements, of others a dictionary with the tensor.
+    let root = archive.graph.root
+    let isVector = archive.isTensor(root)
+    guard let reference = isVector ? root : archive.graph.value(of: "param", in: root) else {
+      throw Failure(.malformed, "has neither a tensor nor one under 'param'", file: file.name, tensor: name)
+    }
+    let view = try archive.tensor(of: reference, named: TensorName(name))
+    guard let shape = shape ?? (isVector ? nil : view.shape) else {
+      throw Failure(.malformed, "is a vector, and nothing says what shape it has", file: file.name, tensor: name)
+    }
+    let info = try Self.info(name, view.info.type, shape, file.name)
+    guard view.shape == (isVector ? [info.elementCount] : shape) else {
       throw Failure(
         .malformed, "has shape \(view.shape), by the module's file it is \(shape)", file: file.name, tensor: name)
     }
-    try add(view, file: position)
+    try add(info, [.init(file: position, view: view, offsets: [0], sizes: [info.elementCount])])
   }
 }

@@ -32,6 +32,13 @@ struct ZeROAssembly {
 
   func contains(_ name: String) -> Bool { positions[TensorName(name)] != nil }
 
+  /// - Parameter file: what says so.
+  static func info(_ name: String, _ type: ElementType, _ shape: [Int], _ file: String) throws(Failure) -> TensorInfo {
+    do throws(Failure) {
+      return try TensorInfo(name: TensorName(name), type: type, shape: shape)
+    } catch { throw error.located(file: file) }
+  }
+
   /// - Parameter parts: ranges of elements in the order of rows.
   mutating func add(_ info: TensorInfo, _ parts: [AssembledTensor.Part]) throws(Failure) {
     guard tensors.count < Self.tensorLimit else {
@@ -57,6 +64,7 @@ struct ZeROAssembly {
     let file = states.file
     let aliases = Set(states.shared.map { TensorName($0.alias) })
     var ignored: [String] = []
+    var views: [PyTorchTensor.View: Int] = [:]
     for (name, value) in states.module where !contains(name) && !aliases.contains(TensorName(name)) {
       guard file.archive.isTensor(value) else {
         ignored.append(name)
@@ -67,6 +75,10 @@ struct ZeROAssembly {
         throw Failure(
           .malformed, "is divided among the ranks, and nothing says what shape it has", file: file.name, tensor: name)
       }
+      // Where nothing is divided, nothing is said of second names.
+      if view.info.elementCount > 0 {
+        if let first = views[view.view] { tie(tensors.count, to: first) } else { views[view.view] = tensors.count }
+      }
       try add(view, file: file.position)
     }
     if !ignored.isEmpty {
@@ -74,6 +86,8 @@ struct ZeROAssembly {
     }
     try addAliases(states)
   }
+
+  private mutating func tie(_ position: Int, to first: Int) { ties[first, default: [first]].append(position) }
 
   /// Second names of parameters.
   private mutating func addAliases(_ states: ZeROModelStates) throws(Failure) {
@@ -84,8 +98,8 @@ struct ZeROAssembly {
         continue
       }
       let whole = tensors[position]
-      let info = try TensorInfo(name: TensorName(alias), type: whole.info.type, shape: whole.info.shape)
-      ties[position, default: [position]].append(tensors.count)
+      let info = try Self.info(alias, whole.info.type, whole.info.shape, states.file.name)
+      tie(tensors.count, to: position)
       try add(info, whole.parts)
     }
     if !lost.isEmpty {

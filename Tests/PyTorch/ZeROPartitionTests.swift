@@ -136,7 +136,7 @@ import Testing
     // The conversion writes everything in the module, as float32.
     for (name, tensor) in example + [("buffer", .float32([0.5, 1])), ("tied", .float32([])), ("more", .float32([3]))] {
       _ = try directory.makeDirectory("u/zero/\(name)")
-      try directory.write("u/zero/\(name)/fp32.pt", ZeROBuilder.parameter(tensor))
+      try directory.write("u/zero/\(name)/fp32.pt", ZeROBuilder.parameter(tensor, isVector: name == "b.weight"))
     }
     try directory.write("latest_universal", Array("u".utf8))
     let checkpoint = try open()
@@ -149,10 +149,22 @@ import Testing
     try directory.write("u/zero/a.bias/fp32.pt", ZeROBuilder.parameter(.float32([1])))
     try refused(
       .malformed, "has shape [1], by the module's file it is [5]", file: "zero/a.bias/fp32.pt", tensor: "a.bias")
+    try directory.write("u/zero/a.bias/fp32.pt", ZeROBuilder.parameter(.float32([1]), isVector: true))
+    try refused(
+      .malformed, "has shape [1], by the module's file it is [5]", file: "zero/a.bias/fp32.pt", tensor: "a.bias")
+    try directory.write("u/zero/more/fp32.pt", ZeROBuilder.parameter(.float32([3]), isVector: true))
+    try directory.write("u/zero/a.bias/fp32.pt", ZeROBuilder.parameter(.float32(floats(15...19))))
+    try refused(
+      .malformed, "is a vector, and nothing says what shape it has", file: "zero/more/fp32.pt", tensor: "more")
+    try directory.write("u/zero/more/fp32.pt", ZeROBuilder.parameter(.float32([3])))
+    try directory.write("u/zero/a.bias/fp32.pt", ZeROBuilder.File().bytes([("step", Pickle.integer(3))]))
+    try refused(
+      .malformed, "has neither a tensor nor one under 'param'", file: "zero/a.bias/fp32.pt", tensor: "a.bias")
     try directory.remove("u/zero/a.bias")
     try refused(.missing, "the file of the parameter is missing", file: "zero/a.bias/fp32.pt")
     // Of several ranks of tensor parallelism the module's files have parts.
     try directory.write("u/mp_rank_01_model_states.pt", model().bytes)
+    try directory.write("u/zero/b.weight/fp32.pt", ZeROBuilder.parameter(.float32(floats(20...34), [3, 5])))
     let divided = try open()
     #expect(divided.tensors.map(\.name) == ["a.weight", "b.weight", "buffer", "more", "tied"])
     #expect(divided.warnings.count == 1 && divided.warnings[0].contains("which each rank has a part of"))

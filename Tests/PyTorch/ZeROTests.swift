@@ -114,7 +114,7 @@ import Testing
     try writeReplicated(model { $0.groups?.append([("c", [1])]) })
     try refused(.malformed, "has 1 group of parameters, '\(module)' has 2", file: optimizer(0))
     try writeReplicated(model { $0.groups = [[("a", [Int.max, 2])]] })
-    try refused(.malformed, "overflows", file: directory.path, tensor: "a")
+    try refused(.malformed, "overflows", file: module, tensor: "a")
   }
 
   @Test func ranksThatAreMissing() throws {

@@ -24,6 +24,8 @@ public enum ZeROBuilder {
     public static let empty = bfloat16([])
 
     public var bytes: [UInt8] { data }
+
+    var vector: Tensor { Tensor(shape: [count], storage: storage, count: count, data: data) }
   }
 
   /// A file while its values are being written.
@@ -108,9 +110,11 @@ public enum ZeROBuilder {
   }
 
   /// A parameter of a universal checkpoint.
-  public static func parameter(_ tensor: Tensor) -> [UInt8] {
+  ///
+  /// - Parameter isVector: as of stage 3, without a dictionary around it and without its shape.
+  public static func parameter(_ tensor: Tensor, isVector: Bool = false) -> [UInt8] {
     var file = File()
-    let tensor = file.tensor(tensor)
-    return file.bytes([("param", tensor)])
+    let value = file.tensor(isVector ? tensor.vector : tensor)
+    return isVector ? TorchBuilder.zip(Pickle.whole(value), [("0", tensor.data)]) : file.bytes([("param", value)])
   }
 }
