@@ -54,7 +54,8 @@ package enum CheckpointFormat: Sendable, Equatable {
   package var isDirectory: Bool {
     switch self {
     case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .distributedDirectory, .ggufDirectory,
-      .configurationDirectory: true
+      .configurationDirectory:
+      true
     case .safetensorsFile, .pytorchFile, .ggufFile, .configurationFile: false
     }
   }

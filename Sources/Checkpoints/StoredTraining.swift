@@ -35,7 +35,9 @@ package struct StoredTraining: StoredCheckpoint {
   private static func folder(of directory: InputDirectory) throws(Failure) -> String? {
     for name in DistributedCheckpoint.folders where directory.contains(name) {
       let path = directory.path + "/" + name
-      if InputDirectory.exists(at: path), try DistributedCheckpoint.isThere(in: InputDirectory(path: path)) { return name }
+      if InputDirectory.exists(at: path), try DistributedCheckpoint.isThere(in: InputDirectory(path: path)) {
+        return name
+      }
     }
     return nil
   }
