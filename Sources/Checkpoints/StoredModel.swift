@@ -27,21 +27,21 @@ public struct StoredModel: Sendable {
   let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
 
   /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
-  /// made from, and so is a directory in MLX's groups.
+  /// made from, and so is a directory that MLX or another method that is known here has quantized.
   public init(path: String) throws(Failure) { try self.init(CheckpointFiles(path: path)) }
 
   /// - Parameter blocksAs: what the block types of GGUF become.
   package init(_ files: CheckpointFiles, blocksAs type: FloatType = .bf16) throws(Failure) {
     switch files {
-    case .safetensors(let stored): try self.init(stored, readsMLX: true)
+    case .safetensors(let stored): try self.init(stored, dequantizes: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
     }
   }
 
-  /// Safetensors under the names and in the form that they have, which are those of MLX where it wrote them.
+  /// Safetensors under the names and in the form that they have, which are those of who quantized them.
   package init(stored files: CheckpointFiles) throws(Failure) {
     switch files {
-    case .safetensors(let stored): try self.init(stored, readsMLX: false)
+    case .safetensors(let stored): try self.init(stored, dequantizes: false)
     case .gguf: try self.init(files)
     }
   }
@@ -67,7 +67,7 @@ public struct StoredModel: Sendable {
     makeSideFiles = { ([], []) }
   }
 
-  private init(_ stored: StoredSafetensors, readsMLX: Bool) throws(Failure) {
+  private init(_ stored: StoredSafetensors, dequantizes: Bool) throws(Failure) {
     let hasConfig = stored.directory?.contains(Self.configName) == true
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored
@@ -99,9 +99,10 @@ public struct StoredModel: Sendable {
         side.append(name)
       }
     }
-    if readsMLX, let original = try MLXCheckpoint(checkpoint, config: config) {
+    if dequantizes, let original = try DequantizedCheckpoint(checkpoint, config: config) {
       (self.checkpoint, self.logical) = (original, LogicalTensors(plain: original))
       self.config = original.config
+      side.removeAll { original.settingsFiles.contains($0) }
     } else {
       (self.checkpoint, self.logical) = (checkpoint, logical)
       self.config = config
