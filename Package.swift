@@ -81,8 +81,8 @@ let package = Package(
     library(
       "Checkpoints",
       [
-        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Quantization", "GGUF", "Safetensors", "Tensors",
-        "JSON", "Bytes",
+        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Patterns", "Quantization", "GGUF", "Safetensors",
+        "Tensors", "JSON", "Bytes",
       ]),
     library(
       "Writing",
