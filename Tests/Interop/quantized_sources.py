@@ -175,6 +175,52 @@ def mxfp4(packed: str, scale: str, storage: torch.dtype = torch.uint8):
     return pack
 
 
+def gptq(bits: int, group: int, version: int = 1, ordered: bool | None = False, scale: torch.dtype = F16,
+         dtype: torch.dtype = F16):
+    """Codes less zero points, times scales, in 32 bits. Codes are packed along the inputs, zero points along the outputs;
+    the first version stores these less one, modulo 2^bits. `ordered` is None where `g_idx` is not stored."""
+    def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+        size = inputs if group == -1 else group
+        found = fields((out, inputs), bits, generator)
+        scales = numbers((-(-inputs // size), out), generator, scale)
+        zeros = fields(tuple(scales.shape), bits, generator)
+        places = torch.arange(inputs) // size
+        if ordered:
+            places = places[torch.randperm(inputs, generator=generator)]
+        stored = (zeros.to(torch.int32) - (2 - version)) % 2**bits
+        tensors = {
+            f"{name}.qweight": words(found, bits).T, f"{name}.qzeros": words(stored, bits), f"{name}.scales": scales,
+        }
+        if ordered is not None:
+            tensors[f"{name}.g_idx"] = places.to(torch.int32)
+        whole = found.to(F32) - zeros.to(F32)[places].T
+        return tensors, (whole * scales.to(F32)[places].T).to(dtype)
+    return pack
+
+
+def awq(group: int):
+    """Eight outputs in a word: the even ones first."""
+    def interleaved(columns: torch.Tensor) -> torch.Tensor:
+        order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+        return words(columns.reshape(columns.shape[0], -1, 8)[:, :, order].reshape(columns.shape), 4)
+
+    def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+        found = fields((inputs, out), 4, generator)
+        scales = numbers((inputs // group, out), generator, F16)
+        zeros = fields(tuple(scales.shape), 4, generator)
+        tensors = {
+            f"{name}.qweight": interleaved(found), f"{name}.qzeros": interleaved(zeros), f"{name}.scales": scales,
+        }
+        whole = found.to(F32) - zeros.to(F32).repeat_interleave(group, 0)
+        return tensors, (whole * scales.to(F32).repeat_interleave(group, 0)).to(F16).T
+    return pack
+
+
+def gptq_method(name: str, bits: int, group: int, pack, **more) -> Method:
+    settings = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": False, "sym": True} | more
+    return Method(name, settings, pack, f"GPTQ-Q{bits}", "GPTQ", F16)
+
+
 def compressed(name: str, format_name: str, pack, type_name: str, weights: dict, activations: dict | None = None,
                dtype: torch.dtype = BF16) -> Method:
     weights = {"num_bits": 8, "type": "float", "symmetric": True, "strategy": "channel", "dynamic": False} | weights
@@ -230,6 +276,18 @@ METHODS = [
                {"num_bits": 4, "strategy": "tensor_group", "group_size": 16}),
     compressed("ct-mxfp4", "mxfp4-pack-quantized", mxfp4("weight_packed", "weight_scale"), "MXFP4",
                {"num_bits": 4, "strategy": "group", "group_size": 32}),
+    *(gptq_method(f"gptq-{bits}", bits, 64, gptq(bits, 64)) for bits in (2, 3, 4, 8)),
+    gptq_method("gptq-v2", 4, 64, gptq(4, 64, version=2), checkpoint_format="gptq_v2"),
+    gptq_method("gptq-ordered", 4, 64, gptq(4, 64, ordered=True), desc_act=True, checkpoint_format="gptq"),
+    gptq_method("gptq-one-group", 4, -1, gptq(4, -1)),
+    gptq_method("gptq-without-order", 4, 32, gptq(4, 32, ordered=None)),
+    gptq_method("gptq-dynamic", 8, 32, gptq(4, 64), dynamic={"-:.*lm_head": {}, "model.*proj": {"bits": 4, "group_size": 64}}),
+    Method("awq", {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm",
+                   "modules_to_not_convert": None}, awq(64), "AWQ-Q4", "AWQ", F16),
+    Method("modelopt-nvfp4", {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16},
+           nvfp4("weight_scale_2", False, "weight"), "NVFP4", "ModelOpt"),
+    Method("modelopt-fp8", {"quant_method": "modelopt", "quant_algo": "FP8"},
+           fp8_scales(lambda out: [], more=STATIC), "FP8-E4M3", "ModelOpt"),
     Method("mxfp8", {"quant_method": "mxfp8", "weight_block_size": [1, 32]}, fp8_block("u8", 1, 32), "MXFP8", "MXFP8"),
 ]
 

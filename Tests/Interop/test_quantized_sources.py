@@ -6,10 +6,11 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import checkpoint
 import quantized_sources
-from architectures import BF16, F32
+from architectures import BF16, F32, text
 from checkpoint import same
 from quantized_sources import METHODS, Method
 from tool import DIFFERENT, ROOT, UNSUPPORTED, Nibble
@@ -76,7 +77,7 @@ def test_quantize_again(method: Method, nibble: Nibble, tmp_path):
     assert checkpoint.config(tmp_path / "mine") == checkpoint.config(tmp_path / "theirs")
 
 
-@by_name("fp8-tensor", "fbgemm", "nvfp4")
+@by_name("fp8-tensor", "fbgemm", "nvfp4", "modelopt-nvfp4", "modelopt-fp8")
 def test_scales_of_activations(method: Method, nibble: Nibble, tmp_path):
     """Nothing in 16 bits has a use for them; they are counted."""
     source, expected = quantized_sources.create(tmp_path / "source", method)
@@ -111,7 +112,7 @@ def test_gguf(method: Method, nibble: Nibble, tmp_path):
 def test_transformers_agrees(nibble: Nibble, tmp_path):
     """Its own dequantization, where blocks are whole: it has smaller ones in a matrix that they do not divide."""
     torch.manual_seed(6)
-    config = transformers.Qwen3Config(**quantized_sources.text(256, layers=1, head_dim=64))
+    config = transformers.Qwen3Config(**text(256, layers=1, head_dim=64))
     model = transformers.Qwen3ForCausalLM(config).to(BF16)
     generator = torch.Generator().manual_seed(1)
     tensors = {}
@@ -127,3 +128,48 @@ def test_transformers_agrees(nibble: Nibble, tmp_path):
     loaded = transformers.AutoModelForCausalLM.from_pretrained(
         source, dtype=BF16, quantization_config=transformers.FineGrainedFP8Config(dequantize=True))
     check(tmp_path / "out", loaded.state_dict())
+
+
+def test_gpt_oss(nibble: Nibble, tmp_path):
+    """As transformers reads the experts: the other way round."""
+    torch.manual_seed(7)
+    config = transformers.GptOssConfig(**text(
+        64, layers=1, head_dim=16, intermediate_size=96, num_local_experts=3, num_experts_per_tok=2))
+    model = transformers.GptOssForCausalLM(config).to(BF16)
+    tensors, generator = dict(model.state_dict()), torch.Generator().manual_seed(1)
+    expected = dict(tensors)
+    for name, rows, columns in (("gate_up_proj", 192, 64), ("down_proj", 64, 96)):
+        name = f"model.layers.0.mlp.experts.{name}"
+        blocks = quantized_sources.codes((3, rows, columns // 32, 16), generator)
+        scales = torch.randint(90, 160, blocks.shape[:-1], generator=generator, dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        del tensors[name]
+        expected[name] = convert_moe_packed_tensors(blocks, scales, dtype=BF16)
+    settings = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+    stated = model.config.to_dict() | {"dtype": "bfloat16", "architectures": ["GptOssForCausalLM"]}
+    source = quantized_sources.save(tmp_path / "source", tensors, stated | {"quantization_config": settings})
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    check(tmp_path / "out", loaded.state_dict())
+    rows = {row["name"]: row for row in nibble.json("inspect", source)["tensors"]}
+    row = rows["model.layers.0.mlp.experts.down_proj"]
+    assert (row["dtype"], row["shape"]) == ("MXFP4", [3, 96, 64])
+
+
+@pytest.mark.parametrize("name", ["gptq-4", "modelopt-nvfp4"])
+def test_settings_of_their_own(name, nibble: Nibble, tmp_path):
+    """A file beside config.json has them, and does not go along."""
+    method = next(method for method in METHODS if method.name == name)
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    settings = config.pop("quantization_config")
+    (source / "config.json").write_text(json.dumps(config))
+    file = source / ("quantize_config.json" if name == "gptq-4" else "hf_quant_config.json")
+    del settings["quant_method"]
+    if name != "gptq-4":
+        settings = {"producer": {"name": "modelopt"}, "quantization": settings}
+    file.write_text(json.dumps(settings))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    assert not (tmp_path / "out" / file.name).exists()

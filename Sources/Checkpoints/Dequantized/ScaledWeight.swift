@@ -10,6 +10,8 @@ struct ScaledWeight: PackedWeight {
     case rows
     /// In words of 32 bits of which each holds codes of one row, [words of a row, rows].
     case turnedWords
+    /// In words of 32 bits of which each holds codes of 4 bits of 8 rows, in AWQ's order: [columns, rows / 8].
+    case interleaved
   }
 
   let info: TensorInfo
@@ -55,7 +57,9 @@ struct ScaledWeight: PackedWeight {
       scales.row(of: rows.lowerBound, height: height)..<scales.row(of: rows.upperBound - 1, height: height) + 1
     let factors = try scales.read(grid, of: checkpoint)
     let origins = try zeros?.read(grid, scales, of: checkpoint) ?? ScratchBuffer(byteCount: 0)
-    let places = try groups?.read(width, of: checkpoint)
+    var places = try groups?.read(width, of: checkpoint)
+    // Most say what their place tells.
+    if let stated = places, stated.indices.allSatisfy({ stated[$0] == $0 / scales.blockColumns }) { places = nil }
     // A row begins with the code that a byte begins with.
     let first = (elements.lowerBound - rows.lowerBound * width) / CodeType.unit * CodeType.unit
     let bytes = rows.lowerBound * rowBytes + first / CodeType.unit * codes.bits
@@ -95,6 +99,24 @@ struct ScaledWeight: PackedWeight {
       var part = ScratchBuffer(byteCount: count)
       var room = part.mutableBytes
       room.copy(from: whole.bytes.extracting(rows.count * rowBytes - count..<rows.count * rowBytes))
+      return part
+    case .interleaved:
+      let stored = rows.lowerBound / 8..<(rows.upperBound - 1) / 8 + 1
+      let words = try ScratchBuffer(
+        turning: stored, of: checkpoint, payload, rows: height / 8, columns: width, width: 4)
+      var part = ScratchBuffer(byteCount: count)
+      var room = part.mutableBytes
+      var place = 0
+      for row in rows {
+        let first = row == rows.lowerBound ? start - row * rowBytes : 0
+        let shift = AWQOrder.shift(row)
+        let line = 4 * (row / 8 - stored.lowerBound) * width
+        for column in first..<width {
+          let word = words.bytes.load(at: line + 4 * column, as: UInt32.self)
+          room.storeBytes(of: UInt8(truncatingIfNeeded: word >> shift & 15), toByteOffset: place, as: UInt8.self)
+          place += 1
+        }
+      }
       return part
     }
   }

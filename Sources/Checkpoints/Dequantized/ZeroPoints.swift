@@ -11,6 +11,16 @@ struct ZeroPoints: Sendable {
     case words(bits: Int)
     /// The same, [words, groups].
     case turnedWords(bits: Int)
+    /// Fields of 4 bits in AWQ's order: 32-bit words [groups, words].
+    case interleaved
+
+    var bits: Int {
+      switch self {
+      case .bytes: 8
+      case .words(let bits), .turnedWords(let bits): bits
+      case .interleaved: 4
+      }
+    }
   }
 
   /// Position among the stored tensors.
@@ -34,7 +44,8 @@ struct ZeroPoints: Sendable {
       CodeType.int8.dequantize(
         stored.bytes, scales: one.span, zeros: [Float]().span, groupSize: max(1, range.count * groups), into: &values,
         as: .f32)
-    case .words(let bits), .turnedWords(let bits):
+    case .words, .turnedWords, .interleaved:
+      let bits = storage.bits
       // Words that hold the fields of these rows.
       let words = range.lowerBound * bits / 32..<(range.upperBound * bits + 31) / 32
       let total = (grid.rows * bits + 31) / 32
@@ -66,7 +77,8 @@ struct ZeroPoints: Sendable {
     var numbers = result.mutableFloats
     for group in 0..<groups {
       for row in range {
-        let bit = row * bits - 32 * words.lowerBound
+        var bit = row * bits - 32 * words.lowerBound
+        if case .interleaved = storage { bit = bit / 32 * 32 + Int(AWQOrder.shift(row)) }
         let word = group * words.count + bit / 32
         var field = UInt64(stored.load(at: 4 * word, as: UInt32.self))
         if bit % 32 + bits > 32 { field |= UInt64(stored.load(at: 4 * word + 4, as: UInt32.self)) << 32 }
