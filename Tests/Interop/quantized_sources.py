@@ -139,7 +139,8 @@ def packed_integers(bits: int, group: int | None, symmetric: bool = True, ordere
 def plain_bytes(kind: str, blocks: tuple[int, int] | None, scale: torch.dtype = BF16):
     """FP8 or int8 of compressed-tensors: the scale is rounded to the type of the model first."""
     def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
-        values = fp8_codes((out, inputs), generator) if kind == "fp8" else codes((out, inputs), generator).view(torch.int8)
+        shape = (out, inputs)
+        values = fp8_codes(shape, generator) if kind == "fp8" else codes(shape, generator).view(torch.int8)
         rows, columns = blocks or (out, inputs)
         shape = (-(-out // rows), -(-inputs // columns)) if blocks else (1,)
         scales = powers(shape, generator) if scale == torch.uint8 else numbers(shape, generator, scale)
@@ -177,8 +178,8 @@ def mxfp4(packed: str, scale: str, storage: torch.dtype = torch.uint8):
 
 def gptq(bits: int, group: int, version: int = 1, ordered: bool | None = False, scale: torch.dtype = F16,
          dtype: torch.dtype = F16):
-    """Codes less zero points, times scales, in 32 bits. Codes are packed along the inputs, zero points along the outputs;
-    the first version stores these less one, modulo 2^bits. `ordered` is None where `g_idx` is not stored."""
+    """Codes less zero points, times scales, in 32 bits. Codes are packed along the inputs, zero points along the
+    outputs; the first version stores these less one, modulo 2^bits. `ordered` is None where `g_idx` is not stored."""
     def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
         size = inputs if group == -1 else group
         found = fields((out, inputs), bits, generator)
@@ -246,7 +247,8 @@ METHODS = [
     Method("fp8-block-e8m0", BLOCKS | {"scale_fmt": "ue8m0"}, fp8_block("e8m0"), "FP8-E4M3", "FP8"),
     Method("fp8-block-f16", BLOCKS, fp8_block("float32", dtype=F16), "FP8-E4M3", "FP8", F16),
     Method("fp8-block-f32", BLOCKS, fp8_block("float32", dtype=F32), "FP8-E4M3", "FP8", F32),
-    Method("fp8-block-other", BLOCKS | {"weight_block_size": [48, 80]}, fp8_block("float32", 48, 80), "FP8-E4M3", "FP8"),
+    Method("fp8-block-other", BLOCKS | {"weight_block_size": [48, 80]}, fp8_block("float32", 48, 80), "FP8-E4M3",
+           "FP8"),
     Method("fp8-channel", BLOCKS | {"weight_block_size": None}, fp8_scales(lambda out: [out, 1]), "FP8-E4M3", "FP8"),
     Method("fp8-tensor", {"quant_method": "fp8", "activation_scheme": "static"},
            fp8_scales(lambda out: [], more=STATIC), "FP8-E4M3", "FP8"),
@@ -281,7 +283,7 @@ METHODS = [
     gptq_method("gptq-ordered", 4, 64, gptq(4, 64, ordered=True), desc_act=True, checkpoint_format="gptq"),
     gptq_method("gptq-one-group", 4, -1, gptq(4, -1)),
     gptq_method("gptq-without-order", 4, 32, gptq(4, 32, ordered=None)),
-    gptq_method("gptq-dynamic", 8, 32, gptq(4, 64), dynamic={"-:.*lm_head": {}, "model.*proj": {"bits": 4, "group_size": 64}}),
+    gptq_method("gptq-dynamic", 4, 32, gptq(4, 64), dynamic={"-:.*lm_head": {}, "model.*proj": {"group_size": 64}}),
     Method("awq", {"quant_method": "awq", "bits": 4, "group_size": 64, "zero_point": True, "version": "gemm",
                    "modules_to_not_convert": None}, awq(64), "AWQ-Q4", "AWQ", F16),
     Method("modelopt-nvfp4", {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16},

@@ -3,8 +3,8 @@ import JSON
 import Quantization
 import Tensors
 
-/// The checkpoints of AutoAWQ in its version "gemm": `M.qweight`, 32-bit words [in, out / 8] of which each holds codes of
-/// 8 outputs, `M.qzeros`, [groups, out / 8], `M.scales`, [groups, out].
+/// The checkpoints of AutoAWQ in its version "gemm": `M.qweight`, 32-bit words [in, out / 8] of which each holds codes
+/// of 8 outputs, `M.qzeros`, [groups, out / 8], `M.scales`, [groups, out].
 struct AWQLayout: PackedLayout {
   private let settings: GPTQSettings
   private let type: FloatType
@@ -23,7 +23,9 @@ struct AWQLayout: PackedLayout {
     guard isAutoRound || version.lowercased() == "gemm" else {
       throw refusal("the version '\(version)' is not known here; known is gemm")
     }
-    guard isAutoRound || settings["zero_point"]?.bool != false else { throw refusal("'zero_point' is false, known here is true") }
+    guard isAutoRound || settings["zero_point"]?.bool != false else {
+      throw refusal("'zero_point' is false, known here is true")
+    }
     self.settings = try GPTQSettings(settings, file: StoredModel.configName)
     type = try QuantizationSettings.weightType(config)
   }

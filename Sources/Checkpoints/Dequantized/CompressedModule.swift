@@ -90,7 +90,8 @@ struct CompressedModule {
     }
     guard checkpoint.tensors[scale].type == .f8e4m3 else {
       throw Failure(
-        .malformed, "'.weight_scale' is \(checkpoint.tensors[scale].type.name), needed beside '.weight_global_scale' "
+        .malformed,
+        "'.weight_scale' is \(checkpoint.tensors[scale].type.name), needed beside '.weight_global_scale' "
           + "is F8_E4M3")
     }
     return try ScaledWeight(
@@ -103,7 +104,8 @@ struct CompressedModule {
     let code = CodeType(info.type) ?? .int8
     guard weights.bits == 8, weights.isFloat == (code != .int8) else {
       throw Failure(
-        .malformed, "is \(info.type.name), but \(StoredModel.configName) says \(weights.bits) bits of type "
+        .malformed,
+        "is \(info.type.name), but \(StoredModel.configName) says \(weights.bits) bits of type "
           + "'\(weights.isFloat ? "float" : "int")'")
     }
     guard info.shape.count > 1 else { throw Failure(.malformed, "has shape \(info.shape), which is no matrix") }
@@ -117,7 +119,8 @@ struct CompressedModule {
       guard code == .int8, stored.type == .i8, stored.elementCount == grid.rows * grid.columns, info.shape.count == 2
       else {
         throw Failure(
-          .malformed, "'.weight_zero_point' is \(stored.type.name) of shape \(stored.shape), needed is an I8 for each scale")
+          .malformed,
+          "'.weight_zero_point' is \(stored.type.name) of shape \(stored.shape), needed is an I8 for each scale")
       }
       weight.zeros = ZeroPoints(index: zeroPoint, storage: .bytes)
     } else if !weights.isSymmetric {
@@ -143,7 +146,8 @@ struct CompressedModule {
     let stored = checkpoint.tensors[shape]
     guard info.shape.count == 2, [.i64, .i32].contains(stored.type), stored.shape == [2] else {
       throw Failure(
-        .malformed, "is of shape \(info.shape), and '.weight_shape' \(stored.type.name) of shape \(stored.shape); "
+        .malformed,
+        "is of shape \(info.shape), and '.weight_shape' \(stored.type.name) of shape \(stored.shape); "
           + "needed are [rows, words] and I64 [2]")
     }
     let contents = try ScratchBuffer(checkpoint, shape, at: 0, count: stored.byteCount)
@@ -176,7 +180,8 @@ struct CompressedModule {
     let needed = [(grid.rows * bits + 31) / 32, grid.columns]
     guard stored.type == .i32, stored.shape == needed else {
       throw Failure(
-        .malformed, "'.weight_zero_point' is \(stored.type.name) of shape \(stored.shape), needed is I32 of shape \(needed)")
+        .malformed,
+        "'.weight_zero_point' is \(stored.type.name) of shape \(stored.shape), needed is I32 of shape \(needed)")
     }
     return ZeroPoints(index: index, storage: .turnedWords(bits: bits))
   }
@@ -187,7 +192,8 @@ struct CompressedModule {
     let stored = checkpoint.tensors[index]
     guard stored.type == .i32, stored.shape == [columns] else {
       throw Failure(
-        .malformed, "'.weight_g_idx' is \(stored.type.name) of shape \(stored.shape), needed is I32 of shape [\(columns)]")
+        .malformed,
+        "'.weight_g_idx' is \(stored.type.name) of shape \(stored.shape), needed is I32 of shape [\(columns)]")
     }
     return ColumnGroups(index: index, count: grid.columns)
   }

@@ -42,7 +42,8 @@ struct CompressedTensorsLayout: PackedLayout {
     case (false, .f8e4m3), (false, .f8e5m2), (false, .i8): return try found.bytes(weights, type)
     default:
       throw Failure(
-        .malformed, "has '.weight_scale' beside it, but is \(info.type.name); allowed are packed I32 and U8, and "
+        .malformed,
+        "has '.weight_scale' beside it, but is \(info.type.name); allowed are packed I32 and U8, and "
           + "F8_E4M3 and I8")
     }
   }

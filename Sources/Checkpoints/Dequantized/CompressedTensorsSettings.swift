@@ -42,7 +42,8 @@ struct CompressedTensorsSettings: Sendable {
     try Self.checkFormat(settings["format"])
     for (key, what) in [("sparsity_config", "sparse weights"), ("transform_config", "rotated weights")] {
       guard let own = settings[key], !own.isNull else { continue }
-      let isNone = own["format"]?.string == "dense" || own.object?.isEmpty == true || own["config_groups"]?.object?.isEmpty == true
+      let isNone =
+        own["format"]?.string == "dense" || own.object?.isEmpty == true || own["config_groups"]?.object?.isEmpty == true
       if !isNone { throw Self.failure(.unsupported, "has '\(key)': \(what) are not read") }
     }
     guard let stated = settings["config_groups"]?.object, !stated.isEmpty else {
@@ -77,7 +78,8 @@ struct CompressedTensorsSettings: Sendable {
     if let group = groups.first(where: { $0.patterns.contains { $0.matches(module) } }) { return group.weights }
     let classes = groups.filter { !$0.classes.isEmpty }
     guard let group = classes.first(where: { $0.classes.contains("Linear") }) ?? classes.first else {
-      throw Failure(.malformed, "is quantized, but no group in \(StoredModel.configName) has '\(module)' among its targets")
+      throw Failure(
+        .malformed, "is quantized, but no group in \(StoredModel.configName) has '\(module)' among its targets")
     }
     return group.weights
   }

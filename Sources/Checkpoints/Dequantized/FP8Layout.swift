@@ -20,7 +20,9 @@ struct FP8Layout: PackedLayout {
   private let type: FloatType
 
   init?(_ config: JSONValue?, of checkpoint: any StoredCheckpoint) throws(Failure) {
-    guard let (method, settings) = QuantizationSettings.stated(config), Self.methods.contains(method) else { return nil }
+    guard let (method, settings) = QuantizationSettings.stated(config), Self.methods.contains(method) else {
+      return nil
+    }
     name = method == "mxfp8" ? "MXFP8" : "FP8"
     type = try QuantizationSettings.weightType(config)
     if let value = settings["weight_block_size"] {
@@ -71,7 +73,8 @@ struct FP8Layout: PackedLayout {
     }
     guard let storage = ScaleGrid.Storage(stored.type), info.shape.count > 1 else {
       throw Failure(
-        .malformed, "is of shape \(info.shape) with scales in \(stored.type.name), needed are matrices with scales in "
+        .malformed,
+        "is of shape \(info.shape) with scales in \(stored.type.name), needed are matrices with scales in "
           + "F32, BF16, F16, F8_E8M0 or U8")
     }
     let grid = try ScaleShape(info.shape, stored.shape).grid(

@@ -22,7 +22,8 @@ struct GPTQLayout: PackedLayout {
     guard let (settings, file) = try Self.settings(config, checkpoint) else { return nil }
     let format = settings["checkpoint_format"]?.string ?? settings["format"]?.string ?? "gptq"
     guard ["gptq", "gptq_v2"].contains(format) else {
-      throw Failure(.unsupported, "GPTQ: the checkpoint_format '\(format)' is not known here; known are gptq, gptq_v2", file: file)
+      throw Failure(
+        .unsupported, "GPTQ: the checkpoint_format '\(format)' is not known here; known are gptq, gptq_v2", file: file)
     }
     if let words = settings["pack_dtype"]?.string, words != "int32" {
       throw Failure(.unsupported, "GPTQ: the pack_dtype '\(words)' is not known here; known is int32", file: file)
@@ -127,12 +128,14 @@ struct GPTQParts {
     let (scaleInfo, zeroInfo) = (checkpoint.tensors[scales], checkpoint.tensors[zeros])
     guard FloatType(scaleInfo.type) != nil, scaleInfo.shape == shape else {
       throw Failure(
-        .malformed, "'.scales' is \(scaleInfo.type.name) of shape \(scaleInfo.shape), needed is F16, BF16 or F32 of shape "
+        .malformed,
+        "'.scales' is \(scaleInfo.type.name) of shape \(scaleInfo.shape), needed is F16, BF16 or F32 of shape "
           + "\(shape)")
     }
     guard zeroInfo.type == .i32, zeroInfo.shape == zeroShape else {
       throw Failure(
-        .malformed, "'.qzeros' is \(zeroInfo.type.name) of shape \(zeroInfo.shape), needed is I32 of shape \(zeroShape)")
+        .malformed, "'.qzeros' is \(zeroInfo.type.name) of shape \(zeroInfo.shape), needed is I32 of shape \(zeroShape)"
+      )
     }
   }
 

@@ -30,8 +30,11 @@ struct MXFP4Layout: PackedLayout {
       blocks.shape[3] == Self.groupSize / 2
     else {
       throw Failure(
-        .malformed, "is \(blocks.type.name) of shape \(blocks.shape) with scales \(scales.type.name) of shape "
-          + "\(scales.shape), needed are U8 [experts, rows, groups, \(Self.groupSize / 2)] and U8 [experts, rows, groups]")
+        .malformed,
+        "is \(blocks.type.name) of shape \(blocks.shape) with scales \(scales.type.name) of shape "
+          + "\(scales.shape), needed are U8 [experts, rows, groups, \(Self.groupSize / 2)] "
+          + "and U8 [experts, rows, groups]"
+      )
     }
     let (columns, isTooLong) = blocks.shape[2].multipliedReportingOverflow(by: Self.groupSize)
     guard !isTooLong else { throw Failure(.malformed, "has shape \(blocks.shape), which overflows") }

@@ -22,7 +22,8 @@ struct ModelOptLayout: PackedLayout {
     let algorithm = settings["quant_algo"]?.string ?? ""
     guard Self.algorithms.contains(algorithm) else {
       throw Failure(
-        .unsupported, "ModelOpt: the quant_algo '\(algorithm)' is not known here; known are "
+        .unsupported,
+        "ModelOpt: the quant_algo '\(algorithm)' is not known here; known are "
           + Self.algorithms.joined(separator: ", "), file: file)
     }
     if let size = settings["group_size"], !size.isNull, algorithm == "NVFP4", size.int != Self.group {
@@ -58,7 +59,8 @@ struct ModelOptLayout: PackedLayout {
       let stored = checkpoint.tensors[global]
       guard stored.type == .f32, stored.elementCount == 1, checkpoint.tensors[scale].type == .f8e4m3 else {
         throw Failure(
-          .malformed, "has '.weight_scale' in \(checkpoint.tensors[scale].type.name) and '.weight_scale_2' in "
+          .malformed,
+          "has '.weight_scale' in \(checkpoint.tensors[scale].type.name) and '.weight_scale_2' in "
             + "\(stored.type.name) of shape \(stored.shape), needed are F8_E4M3 and one F32")
       }
       return try ScaledWeight(
@@ -68,7 +70,8 @@ struct ModelOptLayout: PackedLayout {
       let stored = checkpoint.tensors[scale]
       guard info.shape.count > 1, let storage = ScaleGrid.Storage(stored.type, bytesAs: nil) else {
         throw Failure(
-          .malformed, "is of shape \(info.shape) with '.weight_scale' in \(stored.type.name), needed are a matrix and F32")
+          .malformed,
+          "is of shape \(info.shape) with '.weight_scale' in \(stored.type.name), needed are a matrix and F32")
       }
       return ScaledWeight(
         info: try TensorInfo(name: info.name, type: type.elementType, shape: info.shape), typeName: "FP8-E4M3",

@@ -42,7 +42,8 @@ enum QuantizationSettings {
         let name = value.string ?? value.kind.rawValue
         guard let type = FloatType(torchName: name.replacing("torch.", with: "")) else {
           throw Failure(
-            .unsupported, "'\(key)' is '\(name)', needed for weights that are dequantized is one of "
+            .unsupported,
+            "'\(key)' is '\(name)', needed for weights that are dequantized is one of "
               + FloatType.names.joined(separator: ", "), file: StoredModel.configName)
         }
         return type

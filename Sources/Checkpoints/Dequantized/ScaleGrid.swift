@@ -55,7 +55,8 @@ struct ScaleGrid: Sendable {
   func read(_ range: Range<Int>, of checkpoint: any StoredCheckpoint) throws(Failure) -> ScratchBuffer {
     let count = range.count * columns
     let width = storage.byteCount
-    let stored = try isTurned
+    let stored =
+      try isTurned
       ? ScratchBuffer(turning: range, of: checkpoint, index, rows: rows, columns: columns, width: width)
       : ScratchBuffer(checkpoint, index, at: range.lowerBound * columns * width, count: count * width)
     var result = ScratchBuffer(byteCount: 4 * count)

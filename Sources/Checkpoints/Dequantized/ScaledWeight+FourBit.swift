@@ -27,7 +27,8 @@ extension ScaledWeight {
     }
     guard !isTooLong, !isTooMany, covered == columns, scales.shape.dropLast() == packed.shape.dropLast() else {
       throw Failure(
-        .malformed, "has codes of shape \(packed.shape) and scales of shape \(scales.shape), needed is a scale for "
+        .malformed,
+        "has codes of shape \(packed.shape) and scales of shape \(scales.shape), needed is a scale for "
           + "\(groupSize) codes, two of which are a byte")
     }
     self.init(

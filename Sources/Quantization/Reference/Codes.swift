@@ -36,7 +36,8 @@ extension Reference {
     let bias = 1 << (exponentBits - 1) - 1
     let exponent = code >> mantissaBits & (1 << exponentBits - 1)
     let fraction = Float(code & (1 << mantissaBits - 1)) / Float(1 << mantissaBits)
-    let magnitude = Float(sign: .plus, exponent: max(exponent, 1) - bias, significand: exponent > 0 ? 1 + fraction : fraction)
+    let magnitude = Float(
+      sign: .plus, exponent: max(exponent, 1) - bias, significand: exponent > 0 ? 1 + fraction : fraction)
     return code >> (exponentBits + mantissaBits) & 1 == 1 ? -magnitude : magnitude
   }
 }
