@@ -35,8 +35,8 @@ public struct StoredModel: Sendable {
     switch files {
     case .safetensors(let stored): try self.init(stored, dequantizes: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
-    case .pytorch(let stored): try self.init(stored)
-    case .training(let stored): try self.init(stored, dequantizes: false)
+    case .pytorch(let stored): try self.init(repeating: stored)
+    case .training(let stored): try self.init(repeating: stored)
     }
   }
 
@@ -71,7 +71,7 @@ public struct StoredModel: Sendable {
 
   /// Of tensors that share their values the first is the model's, where that is enough for a loader of its class: it
   /// ties the others. Where it is not, each is a tensor of its own.
-  private init(_ stored: StoredPyTorch) throws(Failure) {
+  private init(repeating stored: some RepeatingCheckpoint) throws(Failure) {
     if !stored.repeated.isEmpty {
       let reduced = try StoredModel(stored.withoutRepeated, dequantizes: true)
       if reduced.tiesWeights, (try? reduced.checkContents()) != nil {
