@@ -146,7 +146,7 @@ public struct StoredModel: Sendable {
 
   /// What only the run that goes on needs.
   private static func isOfTraining(_ name: String) -> Bool {
-    ["latest", "zero_to_fp32.py"].contains(name) || name.hasSuffix(".distcp")
+    ["latest", "latest_universal", "zero_to_fp32.py", "zero_to_torch.py"].contains(name) || name.hasSuffix(".distcp")
   }
 
   /// Made anew for every output.
