@@ -83,8 +83,8 @@ let package = Package(
     library(
       "Checkpoints",
       [
-        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Quantization", "GGUF", "PyTorch", "Safetensors",
-        "Tensors", "JSON", "Bytes",
+        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Patterns", "Quantization", "GGUF", "PyTorch",
+        "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
     library(
       "Writing",

@@ -84,8 +84,9 @@ package struct AssembledTensor: Sendable {
         guard let first = a.offsets.first, let next = b.offsets.first, let size = a.sizes.first, next < first + size
         else { break }
         let axes = grid.indices
-        if axes.allSatisfy({ a.offsets[$0] < b.offsets[$0] + b.sizes[$0] && b.offsets[$0] < a.offsets[$0] + a.sizes[$0] })
-        {
+        if axes.allSatisfy({
+          a.offsets[$0] < b.offsets[$0] + b.sizes[$0] && b.offsets[$0] < a.offsets[$0] + a.sizes[$0]
+        }) {
           return (one, other)
         }
       }

@@ -43,7 +43,8 @@ package final class DistributedCheckpoint: TrainingCheckpoint {
     let names = Set(wanted.flatMap { $0.chunks.map { TensorName($0.file) } }).sorted().map(\.string)
     for name in names where !directory.contains(name) {
       let tensor = wanted.first { $0.chunks.contains { $0.file == name } }
-      throw Failure(.missing, "the file is missing; the first tensor in it is this one", file: name, tensor: tensor?.name)
+      throw Failure(
+        .missing, "the file is missing; the first tensor in it is this one", file: name, tensor: tensor?.name)
     }
     let pool = FilePool(directory: directory, names: names)
     var positions: [String: Int] = [:]

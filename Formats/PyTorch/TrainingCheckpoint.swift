@@ -9,6 +9,8 @@ package protocol TrainingCheckpoint: TensorSource {
   var fileNames: [String] { get }
   /// Findings that are worth knowing and no errors, one line each.
   var warnings: [Warning] { get }
+  /// Positions in `tensors` of those that are one and the same, two or more at a time.
+  var tied: [[Int]] { get }
   /// Device, inode and times of every file, as when it was opened.
   var identities: [FileIdentity] { get }
 
@@ -20,4 +22,8 @@ package protocol TrainingCheckpoint: TensorSource {
   func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)?
   /// - Throws: `io` when a file is no longer what it was when it was opened.
   func checkUnchanged() throws(Failure)
+}
+
+extension TrainingCheckpoint {
+  package var tied: [[Int]] { [] }
 }

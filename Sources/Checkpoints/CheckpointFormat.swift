@@ -16,6 +16,8 @@ package enum CheckpointFormat: Sendable, Equatable {
   case pytorchFile
   /// A directory that holds files of `torch.save` and neither safetensors nor GGUF.
   case pytorchDirectory
+  /// A directory of DeepSpeed's ZeRO, which may be one of the Trainer.
+  case deepSpeedDirectory
   /// A directory of `torch.distributed.checkpoint`, or one of the Trainer with such a directory in it.
   case distributedDirectory
   case ggufFile
@@ -41,6 +43,7 @@ package enum CheckpointFormat: Sendable, Equatable {
     let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
+      if try ZeROCheckpoint.isThere(in: InputDirectory(path: path)) { return .deepSpeedDirectory }
       if try StoredTraining.isDistributed(InputDirectory(path: path)) { return .distributedDirectory }
       if PyTorchCheckpoint.isThere(among: names) { return .pytorchDirectory }
       return names.contains(StoredModel.configName) ? .configurationDirectory : .safetensorsDirectory
@@ -53,8 +56,10 @@ package enum CheckpointFormat: Sendable, Equatable {
 
   package var isDirectory: Bool {
     switch self {
-    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .distributedDirectory, .ggufDirectory,
-      .configurationDirectory: true
+    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .distributedDirectory,
+      .deepSpeedDirectory, .ggufDirectory,
+      .configurationDirectory:
+      true
     case .safetensorsFile, .pytorchFile, .ggufFile, .configurationFile: false
     }
   }
@@ -81,6 +86,7 @@ package enum CheckpointFiles: Sendable {
   package init(path: String, _ format: CheckpointFormat) throws(Failure) {
     switch format {
     case .ggufFile, .ggufDirectory: self = .gguf(try StoredGGUF(path: path))
+    case .deepSpeedDirectory: self = .training(try StoredTraining(deepSpeed: path))
     case .distributedDirectory: self = .training(try StoredTraining(distributed: path))
     case .pytorchFile, .pytorchDirectory: self = .pytorch(try StoredPyTorch(path: path))
     case .adapterDirectory where try !InputDirectory(path: path).contains(Adapter.weightsName):

@@ -27,23 +27,23 @@ public struct StoredModel: Sendable {
   let makeSideFiles: @Sendable () throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning])
 
   /// Reads headers, index and configuration, no weights. A GGUF model is read as the Hugging Face model that it was
-  /// made from, and so is a directory in MLX's groups.
+  /// made from, and so is a directory that MLX or another method that is known here has quantized.
   public init(path: String) throws(Failure) { try self.init(CheckpointFiles(path: path)) }
 
   /// - Parameter blocksAs: what the block types of GGUF become.
   package init(_ files: CheckpointFiles, blocksAs type: FloatType = .bf16) throws(Failure) {
     switch files {
-    case .safetensors(let stored): try self.init(stored, readsMLX: true)
+    case .safetensors(let stored): try self.init(stored, dequantizes: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
-    case .pytorch(let stored): try self.init(stored)
-    case .training(let stored): try self.init(stored, readsMLX: false)
+    case .pytorch(let stored): try self.init(repeating: stored)
+    case .training(let stored): try self.init(repeating: stored)
     }
   }
 
-  /// Safetensors under the names and in the form that they have, which are those of MLX where it wrote them.
+  /// Safetensors under the names and in the form that they have, which are those of who quantized them.
   package init(stored files: CheckpointFiles) throws(Failure) {
     switch files {
-    case .safetensors(let stored): try self.init(stored, readsMLX: false)
+    case .safetensors(let stored): try self.init(stored, dequantizes: false)
     case .gguf, .pytorch, .training: try self.init(files)
     }
   }
@@ -71,15 +71,15 @@ public struct StoredModel: Sendable {
 
   /// Of tensors that share their values the first is the model's, where that is enough for a loader of its class: it
   /// ties the others. Where it is not, each is a tensor of its own.
-  private init(_ stored: StoredPyTorch) throws(Failure) {
+  private init(repeating stored: some RepeatingCheckpoint) throws(Failure) {
     if !stored.repeated.isEmpty {
-      let reduced = try StoredModel(stored.withoutRepeated, readsMLX: false)
+      let reduced = try StoredModel(stored.withoutRepeated, dequantizes: true)
       if reduced.tiesWeights, (try? reduced.checkContents()) != nil {
         self = reduced
         return
       }
     }
-    try self.init(stored, readsMLX: false)
+    try self.init(stored, dequantizes: true)
   }
 
   /// Whether it is known that a loader ties weights: by the model's class, or by the configuration.
@@ -88,7 +88,7 @@ public struct StoredModel: Sendable {
     return configuration.tiesEmbeddings == true || configuration.isKnownClass
   }
 
-  private init(_ stored: any StoredCheckpoint, readsMLX: Bool) throws(Failure) {
+  private init(_ stored: any StoredCheckpoint, dequantizes: Bool) throws(Failure) {
     let hasConfig = stored.directory?.contains(Self.configName) == true
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored
@@ -122,9 +122,10 @@ public struct StoredModel: Sendable {
         side.append(name)
       }
     }
-    if readsMLX, let original = try MLXCheckpoint(checkpoint, config: config) {
+    if dequantizes, let original = try DequantizedCheckpoint(checkpoint, config: config) {
       (self.checkpoint, self.logical) = (original, LogicalTensors(plain: original))
       self.config = original.config
+      side.removeAll { original.settingsFiles.contains($0) }
     } else {
       (self.checkpoint, self.logical) = (checkpoint, logical)
       self.config = config
@@ -145,7 +146,7 @@ public struct StoredModel: Sendable {
 
   /// What only the run that goes on needs.
   private static func isOfTraining(_ name: String) -> Bool {
-    ["latest", "zero_to_fp32.py"].contains(name) || name.hasSuffix(".distcp")
+    ["latest", "latest_universal", "zero_to_fp32.py", "zero_to_torch.py"].contains(name) || name.hasSuffix(".distcp")
   }
 
   /// Made anew for every output.

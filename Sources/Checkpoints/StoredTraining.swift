@@ -3,8 +3,9 @@ package import PyTorch
 package import Tensors
 
 /// What processes that trained a model together saved, each its part.
-package struct StoredTraining: StoredCheckpoint {
+package struct StoredTraining: StoredCheckpoint, RepeatingCheckpoint {
   package let checkpoint: any TrainingCheckpoint
+  private let kept: KeptTensors
   /// The directory of the model's configuration and tokenizer: that of the files, one that it lies in, or the same.
   package let directory: InputDirectory?
   package let container: String
@@ -20,10 +21,42 @@ package struct StoredTraining: StoredCheckpoint {
     if try !DistributedCheckpoint.isThere(in: directory), let name = try Self.folder(of: directory) {
       (files, folder) = (try InputDirectory(path: path + "/" + name), name + "/")
     }
-    checkpoint = try DistributedCheckpoint(files)
-    container = "torch.distributed.checkpoint"
+    self.init(try DistributedCheckpoint(files), "torch.distributed.checkpoint", path, directory, folder)
+  }
+
+  /// - Parameter path: of a directory of DeepSpeed with `latest`, or of the one that it names.
+  package init(deepSpeed path: String) throws(Failure) {
+    let directory = try InputDirectory(path: path)
+    let checkpoint = try ZeROCheckpoint(directory)
+    let isInside = checkpoint.directory.identity != directory.identity
+    let folder = isInside ? FileName.last(of: checkpoint.path) + "/" : ""
+    self.init(checkpoint, "deepspeed", path, directory, folder)
+  }
+
+  private init(
+    _ checkpoint: any TrainingCheckpoint, _ container: String, _ path: String, _ directory: InputDirectory,
+    _ folder: String?
+  ) {
+    self.checkpoint = checkpoint
+    kept = KeptTensors(all: checkpoint.tensors)
+    self.container = container
     self.path = path
     (self.directory, self.folder) = Self.configured(directory, path, folder)
+  }
+
+  private init(_ other: StoredTraining, _ kept: KeptTensors) {
+    checkpoint = other.checkpoint
+    self.kept = kept
+    container = other.container
+    path = other.path
+    directory = other.directory
+    folder = other.folder
+  }
+
+  package var repeated: [Int] { checkpoint.tied.flatMap { $0.dropFirst() } }
+
+  package var withoutRepeated: StoredTraining {
+    StoredTraining(self, KeptTensors(of: checkpoint.tensors, without: repeated))
   }
 
   /// Whether a directory is one of these.
@@ -35,7 +68,9 @@ package struct StoredTraining: StoredCheckpoint {
   private static func folder(of directory: InputDirectory) throws(Failure) -> String? {
     for name in DistributedCheckpoint.folders where directory.contains(name) {
       let path = directory.path + "/" + name
-      if InputDirectory.exists(at: path), try DistributedCheckpoint.isThere(in: InputDirectory(path: path)) { return name }
+      if InputDirectory.exists(at: path), try DistributedCheckpoint.isThere(in: InputDirectory(path: path)) {
+        return name
+      }
     }
     return nil
   }
@@ -56,22 +91,22 @@ package struct StoredTraining: StoredCheckpoint {
   package var fileNames: [String] { checkpoint.fileNames.map { (folder ?? "") + $0 } }
   package var warnings: [Warning] { checkpoint.warnings }
   package var identities: [FileIdentity] { checkpoint.identities }
-  package var tensors: [TensorInfo] { checkpoint.tensors }
+  package var tensors: [TensorInfo] { kept.tensors }
 
-  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name) }
+  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name).flatMap(kept.index) }
   package func location(of index: Int) -> (file: String, offset: Int) {
-    let place = checkpoint.location(of: index)
+    let place = checkpoint.location(of: kept.position(index))
     return ((folder ?? "") + place.file, place.offset)
   }
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    try checkpoint.place(of: index)
+    try checkpoint.place(of: kept.position(index))
   }
   package func typeName(of index: Int) -> String { tensors[index].type.name }
   package func metadata(isWhole: Bool) -> [MetadataEntry] { [] }
-  package func storedByteCount(of index: Int) -> Int { checkpoint.storedByteCount(of: index) }
+  package func storedByteCount(of index: Int) -> Int { checkpoint.storedByteCount(of: kept.position(index)) }
   package func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
 
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    try checkpoint.read(index, at: offset, into: &destination)
+    try checkpoint.read(kept.position(index), at: offset, into: &destination)
   }
 }

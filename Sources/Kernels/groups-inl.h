@@ -127,11 +127,13 @@ static HWY_INLINE void UnpackCodes(int32_t bits, const uint8_t* from, size_t cou
   memcpy(packed.bytes, from, bytes);
   memset(packed.bytes + bytes, 0, 16);
   switch (bits) {
+    case 1: Unpack<1>(packed.bytes, count, codes); break;
     case 2: Unpack<2>(packed.bytes, count, codes); break;
     case 3: Unpack<3>(packed.bytes, count, codes); break;
     case 4: Unpack<4>(packed.bytes, count, codes); break;
     case 5: Unpack<5>(packed.bytes, count, codes); break;
-    default: Unpack<6>(packed.bytes, count, codes);
+    case 6: Unpack<6>(packed.bytes, count, codes); break;
+    default: Unpack<7>(packed.bytes, count, codes);
   }
 }
 

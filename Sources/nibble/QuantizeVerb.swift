@@ -15,7 +15,8 @@ enum QuantizeVerb: Verb {
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
     "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm.",
-    "SOURCE is a directory, a safetensors or a GGUF file, for GGUF also in 4 bits.",
+    "SOURCE is a directory or a file: safetensors, GGUF, PyTorch, or one of FSDP;",
+    "what is quantized already by FP8, GPTQ and the like is read as its values.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",

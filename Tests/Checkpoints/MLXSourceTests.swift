@@ -95,7 +95,7 @@ import Writing
       "\"num_local_experts\": 3, \"quantization\": \(four)")
     let source = try StoredModel(path: path).checkpoint
     let stored = try StoredModel(stored: CheckpointFiles(path: path))
-    let logical = try #require(try LogicalTensors(mlx: stored.checkpoint, config: stored.config))
+    let logical = try #require(try PackedTensors(stored.checkpoint, config: stored.config)).logical
     let stack = DequantizedSource(logical)
     for (name, shape) in [("w3", [5, 64]), ("w2", [5, 7])] {
       for number in 0..<3 {
@@ -122,7 +122,7 @@ import Writing
     let index = try #require(source.index(of: "transformer.h.0.attn.c_attn.weight"))
     #expect(source.tensors[index].shape == [32, 96] && source.index(of: "transformer.wte.weight") != nil)
     let stored = try StoredModel(stored: CheckpointFiles(path: path))
-    let logical = try #require(try LogicalTensors(mlx: stored.checkpoint, config: stored.config))
+    let logical = try #require(try PackedTensors(stored.checkpoint, config: stored.config)).logical
     let values = DequantizedSource(logical)
     let lying = try values.bytes(try #require(values.tensors.firstIndex { $0.shape == [96, 32] }))
     var whole: [UInt8] = []

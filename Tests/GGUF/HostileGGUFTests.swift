@@ -14,7 +14,7 @@ import Testing
     try #require(throws: Failure.self) { _ = try GGUFHeader(of: InputFile(path: path, name: "model.gguf")) }
   }
 
-  @Test(arguments: HostileGGUF.files + HostileGGUF.strangers)
+  @Test(arguments: HostileGGUF.files + HostileGGUF.strangers + [HostileGGUF.zip])
   func isRejected(_ file: HostileFile) throws {
     let path = try directory.write("model.gguf", file.bytes())
     let failure = try refused(path)
@@ -30,7 +30,7 @@ import Testing
     }
   }
 
-  @Test(arguments: HostileGGUF.files + HostileGGUF.strangers)
+  @Test(arguments: HostileGGUF.files + HostileGGUF.strangers + [HostileGGUF.zip])
   func twinIsAccepted(_ file: HostileFile) throws {
     let path = try directory.write("model.gguf", file.twin())
     #expect(try GGUFCheckpoint(path: path).warnings.isEmpty)

@@ -5,7 +5,7 @@ extension HostileAdapter {
   static let files: [HostileAdapter] =
     configTexts + [
       HostileAdapter(
-        "pickle only", "adapter_model.bin: is no file of torch.save",
+        "pickle only", "is neither a ZIP archive nor a series of pickles, which torch.save writes",
         warning: "'adapter_model.bin' is ignored: 'adapter_model.safetensors' counts"
       ) {
         $0.adapter.files = [pickle]

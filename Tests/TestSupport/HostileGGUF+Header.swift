@@ -12,10 +12,13 @@ extension HostileGGUF {
     ["GGML", "lmgg", "GGMF", "GGJT"].map { (text: String) -> HostileFile in
       magic(Array(text.utf8), exitCode: 69, "is a model in the format before GGUF (GGML), expected GGUF")
     } + [
-      magic(Array("PK\u{3}\u{4}".utf8), exitCode: 69, "is a ZIP archive (a PyTorch checkpoint?), expected GGUF"),
       magic(Array("gguf".utf8), "begins with 67 67 75 66, a GGUF file begins with 47 47 55 46"),
       magic(Array("PYTO".utf8), "begins with 50 59 54 4f"), magic([0, 0x1B, 0x9B, 0xFF], "begins with 00 1b 9b ff"),
     ]
+
+  /// What PyTorch writes begins so, which the tool reads where it is named itself.
+  public static let zip = magic(
+    Array("PK\u{3}\u{4}".utf8), exitCode: 69, "is a ZIP archive (a PyTorch checkpoint?), expected GGUF")
 
   private static func magic(_ magic: [UInt8], exitCode: Int32 = 65, _ message: String) -> HostileFile {
     row("magic \(magic)", exitCode: exitCode, message) { $0.magic = magic }

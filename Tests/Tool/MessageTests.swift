@@ -24,7 +24,6 @@ import Testing
     ),
     ("error", Array("<?xml version='1.0'?><Error/>".utf8), 65, "XML, such as a server sends instead of a file"),
     ("pointer", pointer, 69, "a Git LFS pointer, not the file itself; run 'git lfs pull' first"),
-    ("zip", [0x50, 0x4B, 3, 4] + Array(repeating: 0, count: 40), 69, "a ZIP archive (a PyTorch checkpoint?)"),
     (
       "pickle", [0x80, 2, 0x7D, 0x71, 0] + Array(repeating: 0x2E, count: 40), 69,
       "a Python pickle, which Nibble never executes"
@@ -51,6 +50,17 @@ import Testing
     try directory.write("model/model.safetensors", bytes)
     try Refusal(status: exitCode, message: message, file: "model.safetensors").check(
       directory.path("model"), in: directory)
+  }
+
+  /// A ZIP archive may be one of PyTorch where it is named itself; as a shard it is none.
+  @Test func zip() throws {
+    let bytes: [UInt8] = [0x50, 0x4B, 3, 4] + Array(repeating: 0, count: 40)
+    let file = try directory.write("zip", bytes)
+    try Refusal(status: 65, message: "zip: the ZIP archive is cut short", file: "zip").check(file, in: directory)
+    _ = try directory.makeDirectory("model")
+    try directory.write("model/model.safetensors", bytes)
+    let message = "not a checkpoint: it is a ZIP archive (a PyTorch checkpoint?)"
+    try Refusal(status: 69, message: message, file: "model.safetensors").check(directory.path("model"), in: directory)
   }
 
   /// The nearest valid file: a header that is followed by just its data.

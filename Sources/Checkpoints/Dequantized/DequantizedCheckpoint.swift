@@ -1,47 +1,46 @@
-import Architectures
 import Bytes
 import JSON
 import ModelFamilies
 import Tensors
 
-/// A directory in MLX's groups as the Hugging Face model that it was made from: names and shapes are those of
-/// transformers, and weights read as the values that they stand for.
-///
-/// Classes without a row in `MLXFamily` are not known here: `sanitize` of mlx-lm may have changed values under names
-/// that stayed, as it adds 1 to the norms of Qwen3-Next, so that names and shapes do not tell that nothing is to be
-/// undone. They are refused.
-struct MLXCheckpoint: StoredCheckpoint {
+/// A quantized checkpoint as the Hugging Face model that it was made from: names and shapes are those of transformers,
+/// and weights read as the values that they stand for.
+struct DequantizedCheckpoint: StoredCheckpoint {
   let base: any StoredCheckpoint
-  /// `config.json` without the groups.
+  /// `config.json` without the settings of the method.
   let config: JSONValue
-  private let logical: LogicalTensors
+  private let packed: PackedTensors
   private let planned: PlannedSource
   private let positions: [TensorName: Int]
 
-  /// - Returns: nil where no weight is in groups.
+  /// - Returns: nil where no weight is packed in a way that is known here.
   /// - Throws: `unsupported` for a class or a format that is not known here.
   init?(_ base: any StoredCheckpoint, config: JSONValue?) throws(Failure) {
-    guard var config, let logical = try LogicalTensors(mlx: base, config: config) else { return nil }
-    let values = DequantizedSource(logical)
+    guard let config, let packed = try PackedTensors(base, config: config) else { return nil }
+    let values = DequantizedSource(packed.logical)
     let weights: [PlannedWeight]
     do throws(Failure) {
-      let family = try MLXFamily(of: ModelConfiguration(config))
-      weights = try family.originals(of: values.tensors, config: config)
+      weights = try packed.layout.originals(of: values.tensors, config: config)
     } catch { throw Self.located(error, in: base) }
     planned = try PlannedSource(values, weights)
     var positions: [TensorName: Int] = [:]
     for (index, info) in planned.tensors.enumerated() {
       if positions.updateValue(index, forKey: info.name) != nil {
         throw Failure(
-          .malformed, "and another tensor of MLX are one in transformers", file: base.path, tensor: info.name.string)
+          .malformed, "and another tensor of \(packed.layout.name) are one in transformers", file: base.path,
+          tensor: info.name.string)
       }
     }
-    for key in ["quantization", "quantization_config"] { config[key] = nil }
     self.base = base
-    self.config = config
-    self.logical = logical
+    self.config = packed.layout.original(config)
+    self.packed = packed
     self.positions = positions
   }
+
+  private var logical: LogicalTensors { packed.logical }
+
+  /// Files of the directory that speak of the method, and are not the model's.
+  var settingsFiles: [String] { packed.layout.settingsFiles }
 
   private static func located(_ failure: Failure, in base: any StoredCheckpoint) -> Failure {
     let file = failure.tensor.flatMap { base.index(of: TensorName($0)) }.map { base.location(of: $0).file }
@@ -54,12 +53,16 @@ struct MLXCheckpoint: StoredCheckpoint {
 
   var tensors: [TensorInfo] { planned.tensors }
   var files: CheckpointFiles { base.files }
-  package var dequantizes: String? { "MLX" }
+  package var dequantizes: String? { packed.layout.name }
   var container: String { base.container }
   var path: String { base.path }
   var directory: InputDirectory? { base.directory }
   var fileNames: [String] { base.fileNames }
-  var warnings: [Warning] { base.warnings }
+  var warnings: [Warning] {
+    let left = packed.leftOut.map(\.string)
+    if left.isEmpty { return base.warnings }
+    return base.warnings + ["left out, scales that only computing in few bits has use for: \(names: left)"]
+  }
   var identities: [FileIdentity] { base.identities }
 
   func index(of name: TensorName) -> Int? { positions[name] }
@@ -75,7 +78,7 @@ struct MLXCheckpoint: StoredCheckpoint {
     return try base.place(of: stored)
   }
 
-  /// The type that MLX stores the tensor in.
+  /// The type that the tensor is stored in.
   func typeName(of index: Int) -> String {
     switch item(index) {
     case .packed(let weight): weight.typeName

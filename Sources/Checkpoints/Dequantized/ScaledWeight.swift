@@ -1,0 +1,185 @@
+import Bytes
+import Quantization
+import Tensors
+
+/// A weight of codes in rows, each block of which has a scale, and maybe a zero point.
+struct ScaledWeight: PackedWeight {
+  /// How the codes of a matrix lie.
+  enum Arrangement: Sendable {
+    /// Row after row.
+    case rows
+    /// In words of 32 bits of which each holds codes of one row, [words of a row, rows].
+    case turnedWords
+    /// In words of 32 bits of which each holds codes of 4 bits of 8 rows, in AWQ's order: [columns, rows / 8].
+    case interleaved
+  }
+
+  let info: TensorInfo
+  let typeName: String
+  let parts: [Int]
+  /// Type of the codes, and bytes of a row of them.
+  let codes: CodeType
+  let rowBytes: Int
+  var arrangement = Arrangement.rows
+  let scales: ScaleGrid
+  var zeros: ZeroPoints?
+  /// Which group each column is in, where it is not told by its place.
+  var groups: ColumnGroups?
+
+  var scheme: String { typeName.lowercased() }
+
+  private var height: Int { info.shape.count > 1 ? info.shape[info.shape.count - 2] : 1 }
+  private var width: Int { info.shape.last ?? 1 }
+
+  func decode(
+    _ elements: Range<Int>, of checkpoint: any StoredCheckpoint, as type: FloatType,
+    into destination: inout MutableRawSpan
+  ) throws(Failure) {
+    guard let own = FloatType(info.type), type == own || type == .f32 else {
+      throw Failure(.internal, "is not dequantized to \(type.torchName)", tensor: info.name.string)
+    }
+    if elements.isEmpty { return }
+    if type == own { return try decodeRows(elements, checkpoint, own, &destination) }
+    var narrow = ScratchBuffer(byteCount: elements.count * own.byteCount)
+    var room = narrow.mutableBytes
+    try decodeRows(elements, checkpoint, own, &room)
+    do throws(Overflow) { try convert(narrow.bytes, from: own, to: type, into: &destination) } catch {
+      throw Failure(.internal, "a value beyond float32", tensor: info.name.string)
+    }
+  }
+
+  private func decodeRows(
+    _ elements: Range<Int>, _ checkpoint: any StoredCheckpoint, _ type: FloatType,
+    _ destination: inout MutableRawSpan
+  ) throws(Failure) {
+    let rows = elements.lowerBound / width..<(elements.upperBound - 1) / width + 1
+    let grid =
+      scales.row(of: rows.lowerBound, height: height)..<scales.row(of: rows.upperBound - 1, height: height) + 1
+    let factors = try scales.read(grid, of: checkpoint)
+    let origins = try zeros?.read(grid, scales, of: checkpoint) ?? ScratchBuffer(byteCount: 0)
+    var places = try groups?.read(width, of: checkpoint)
+    // Most say what their place tells.
+    if let stated = places, stated.indices.allSatisfy({ stated[$0] == $0 / scales.blockColumns }) { places = nil }
+    // A row begins with the code that a byte begins with.
+    let first = (elements.lowerBound - rows.lowerBound * width) / CodeType.unit * CodeType.unit
+    let bytes = rows.lowerBound * rowBytes + first / CodeType.unit * codes.bits
+    let words = try readCodes(rows, from: bytes, checkpoint)
+    var done = 0
+    for row in rows {
+      let start = max(elements.lowerBound - row * width, 0)
+      let end = min(elements.upperBound - row * width, width)
+      let place = (scales.row(of: row, height: height) - grid.lowerBound) * scales.columns
+      let isFirst = row == rows.lowerBound
+      let line = Line(
+        codes: codes, first: isFirst ? first : 0,
+        row: words.bytes.extracting((isFirst ? 0 : row * rowBytes - bytes)..<(row + 1) * rowBytes - bytes),
+        scales: factors.floats.extracting(place..<place + scales.columns),
+        zeros: zeros == nil ? origins.floats : origins.floats.extracting(place..<place + scales.columns),
+        blockColumns: scales.blockColumns)
+      var piece = destination.part(done..<done + (end - start) * type.byteCount)
+      if let places {
+        line.decode(start..<end, by: places, as: type, into: &piece)
+      } else {
+        line.decode(start..<end, as: type, into: &piece)
+      }
+      done += (end - start) * type.byteCount
+    }
+  }
+
+  /// The codes of some rows, from a byte of the first one on.
+  private func readCodes(
+    _ rows: Range<Int>, from start: Int, _ checkpoint: any StoredCheckpoint
+  ) throws(Failure) -> ScratchBuffer {
+    let count = rows.upperBound * rowBytes - start
+    switch arrangement {
+    case .rows: return try ScratchBuffer(checkpoint, payload, at: start, count: count)
+    case .turnedWords:
+      let whole = try ScratchBuffer(
+        turning: rows, of: checkpoint, payload, rows: height, columns: rowBytes / 4, width: 4)
+      var part = ScratchBuffer(byteCount: count)
+      var room = part.mutableBytes
+      room.copy(from: whole.bytes.extracting(rows.count * rowBytes - count..<rows.count * rowBytes))
+      return part
+    case .interleaved:
+      let stored = rows.lowerBound / 8..<(rows.upperBound - 1) / 8 + 1
+      let words = try ScratchBuffer(
+        turning: stored, of: checkpoint, payload, rows: height / 8, columns: width, width: 4)
+      var part = ScratchBuffer(byteCount: count)
+      var room = part.mutableBytes
+      var place = 0
+      for row in rows {
+        let first = row == rows.lowerBound ? start - row * rowBytes : 0
+        let shift = AWQOrder.shift(row)
+        let line = 4 * (row / 8 - stored.lowerBound) * width
+        for column in first..<width {
+          let word = words.bytes.load(at: line + 4 * column, as: UInt32.self)
+          room.storeBytes(of: UInt8(truncatingIfNeeded: word >> shift & 15), toByteOffset: place, as: UInt8.self)
+          place += 1
+        }
+      }
+      return part
+    }
+  }
+}
+
+/// The codes of one row, and their scales.
+private struct Line: ~Escapable {
+  let codes: CodeType
+  /// The column that the codes begin with.
+  let first: Int
+  let row: RawSpan
+  let scales: Span<Float>
+  let zeros: Span<Float>
+  let blockColumns: Int
+
+  @_lifetime(copy row, copy scales, copy zeros)
+  init(codes: CodeType, first: Int, row: RawSpan, scales: Span<Float>, zeros: Span<Float>, blockColumns: Int) {
+    self.codes = codes
+    self.first = first
+    self.row = row
+    self.scales = scales
+    self.zeros = zeros
+    self.blockColumns = blockColumns
+  }
+
+  /// Computes the values of some columns.
+  func decode(_ columns: Range<Int>, as type: FloatType, into values: inout MutableRawSpan) {
+    // Codes begin a byte at a multiple of their unit.
+    let start = columns.lowerBound / CodeType.unit * CodeType.unit
+    if start == columns.lowerBound || codes.bits == 8 {
+      return compute(columns, scales, zeros, blockColumns, type, &values)
+    }
+    var whole = ScratchBuffer(byteCount: (columns.upperBound - start) * type.byteCount)
+    var room = whole.mutableBytes
+    compute(start..<columns.upperBound, scales, zeros, blockColumns, type, &room)
+    let first = (columns.lowerBound - start) * type.byteCount
+    values.copy(from: whole.bytes.extracting(first..<first + columns.count * type.byteCount))
+  }
+
+  private func compute(
+    _ columns: Range<Int>, _ scales: Span<Float>, _ zeros: Span<Float>, _ size: Int, _ type: FloatType,
+    _ values: inout MutableRawSpan
+  ) {
+    let group = columns.lowerBound / size
+    let skipped = columns.lowerBound - first
+    codes.dequantize(
+      row.extracting(skipped / CodeType.unit * codes.bits + skipped % CodeType.unit..<row.byteCount),
+      scales: scales.extracting(group..<scales.count),
+      zeros: zeros.isEmpty ? zeros : zeros.extracting(group..<scales.count), groupSize: size,
+      lead: columns.lowerBound % size, into: &values, as: type)
+  }
+
+  /// The same where each column says which group it is in.
+  func decode(_ columns: Range<Int>, by groups: [Int], as type: FloatType, into values: inout MutableRawSpan) {
+    var each = ScratchBuffer(byteCount: 4 * groups.count)
+    var factors = each.mutableFloats
+    for column in groups.indices { factors[column] = scales[groups[column]] }
+    var origins = ScratchBuffer(byteCount: zeros.isEmpty ? 0 : 4 * groups.count)
+    if !zeros.isEmpty {
+      var numbers = origins.mutableFloats
+      for column in groups.indices { numbers[column] = zeros[groups[column]] }
+    }
+    Line(codes: codes, first: first, row: row, scales: each.floats, zeros: origins.floats, blockColumns: 1)
+      .decode(columns, as: type, into: &values)
+  }
+}

@@ -1,0 +1,123 @@
+"""Directories of torch.distributed.checkpoint as a source, made by processes of torchrun."""
+
+import os
+import pathlib
+import pickle
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import checkpoint
+from checkpoint import same
+from tool import MISSING, REJECTED
+
+SCRIPT = pathlib.Path(__file__).with_name("distributed_files.py")
+
+
+def make(kind: str, processes: int, out: pathlib.Path) -> pathlib.Path:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
+               str(SCRIPT), kind, str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """Of two processes; not to be changed."""
+    return make("model", 2, tmp_path_factory.mktemp("fsdp"))
+
+
+@pytest.fixture
+def pieces(tmp_path_factory, tmp_path):
+    return make("pieces", 2, tmp_path)
+
+
+@pytest.mark.parametrize("processes", [2, 3, 4])
+def test_pieces(nibble, tmp_path, processes):
+    """Rows, uneven and empty ones, columns, slices of three dimensions, boxes: the whole, byte for byte."""
+    make("pieces", processes, tmp_path)
+    nibble.run("convert", tmp_path / "checkpoint", "-o", tmp_path / "out", "--quiet")
+    found = checkpoint.tensors(tmp_path / "out")
+    expected = checkpoint.shard_tensors(tmp_path / "whole.safetensors")
+    assert found.keys() == expected.keys()
+    assert not [name for name, tensor in expected.items() if not same(found[name], tensor)]
+
+
+def test_model(nibble, model, tmp_path):
+    """The directory of the Trainer, and the one in it: the names of transformers, config.json from beside."""
+    expected = checkpoint.tensors(model / "plain")
+    for number, path in enumerate([model, model / "pytorch_model_fsdp_0"]):
+        out = tmp_path / str(number)
+        nibble.run("convert", path, "-o", out, "--quiet")
+        found = checkpoint.tensors(out)
+        assert found.keys() == expected.keys()
+        assert all(same(found[name], tensor) for name, tensor in expected.items())
+        assert checkpoint.config(out) == checkpoint.config(model)
+        nibble.quantize(path, tmp_path / f"{number}-nf4")
+        nibble.verify(tmp_path / f"{number}-nf4", "--against", model / "plain")
+    nibble.quantize(model / "plain", tmp_path / "nf4")
+    assert nibble.json("diff", tmp_path / "0-nf4", tmp_path / "nf4")["equal"]
+    assert nibble.json("fit", model)["parameters"] == nibble.json("fit", model / "plain")["parameters"]
+    assert nibble.json("verify", model)["ok"]
+
+
+def test_optimizer_states_are_left_out(nibble, model):
+    report = nibble.json("inspect", model / "together")
+    assert not any("exp_avg" in row["name"] or "optim" in row["name"] for row in report["tensors"])
+    assert len(report["tensors"]) == len(checkpoint.tensors(model / "plain"))
+    assert "of an optimizer's state" in nibble.run("inspect", model / "together").stderr
+
+
+def test_an_unfinished_save(nibble, pieces):
+    (pieces / "checkpoint/.metadata").rename(pieces / "checkpoint/.metadata.tmp")
+    for verb in ("inspect", "verify"):
+        error = nibble.run(verb, pieces / "checkpoint", expect=MISSING).stderr
+        assert "has no '.metadata', which is written last: the save was not finished" in error
+
+
+def test_damage(nibble, pieces, tmp_path):
+    """A file that is gone, one that is short, metadata that point elsewhere or describe other parts."""
+    source = pieces / "checkpoint"
+    assert nibble.json("verify", source)["ok"]
+
+    def refused(change, text, code=REJECTED):
+        broken = shutil.copytree(source, tmp_path / "broken")
+        change(broken)
+        assert text in nibble.run("convert", broken, "-o", tmp_path / "out", expect=code).stderr
+        assert not (tmp_path / "out").exists()
+        shutil.rmtree(broken)
+
+    def metadata(edit):
+        def change(folder):
+            content = pickle.loads((folder / ".metadata").read_bytes())
+            edit(content)
+            (folder / ".metadata").write_bytes(pickle.dumps(content))
+        return change
+
+    def place(content):
+        return next(place for key, place in content.storage_data.items() if key.fqn == "rows")
+
+    def elsewhere(content):
+        place(content).relative_path = "../whole.safetensors"
+
+    def beyond(content):
+        place(content).length += 1 << 40
+
+    def larger(content):
+        content.state_dict_metadata["rows"].size = type(content.state_dict_metadata["rows"].size)((6, 3))
+
+    def nowhere(content):
+        for key in [key for key in content.storage_data if key.fqn == "rows"][:1]:
+            del content.storage_data[key]
+
+    refused(lambda folder: (folder / "__1_0.distcp").unlink(), "__1_0.distcp: ", MISSING)
+    refused(lambda folder: os.truncate(folder / "__0_0.distcp", 5000), "__0_0.distcp")
+    refused(lambda folder: os.truncate(folder / ".metadata", 700), ".metadata")
+    refused(metadata(elsewhere), "which is not a plain name of a file")
+    refused(metadata(beyond), "are outside it")
+    refused(metadata(larger), "elements in its 2 parts, its shape [6, 3] has 18")
+    refused(metadata(nowhere), "that is stored nowhere")

@@ -1,0 +1,175 @@
+"""Models that exist only quantized as sources: bit for bit the values that their method's arithmetic gives."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+
+import checkpoint
+import quantized_sources
+from architectures import BF16, F32, text
+from checkpoint import same
+from quantized_sources import METHODS, Method
+from tool import DIFFERENT, ROOT, UNSUPPORTED, Nibble
+
+FIXTURE = ROOT / "fixtures" / "sql-llama"
+
+
+def by_name(*names: str):
+    return pytest.mark.parametrize("method", [m for m in METHODS if m.name in names], ids=lambda m: m.name)
+
+
+every = pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+
+
+def check(out, expected: dict, dtype: torch.dtype | None = None) -> None:
+    found = checkpoint.tensors(out)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert same(found[name], tensor if dtype is None else tensor.to(dtype)), name
+
+
+@every
+def test_values(method: Method, nibble: Nibble, tmp_path):
+    """Config.json loses the settings, and transformers loads what is left as a plain model."""
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    nibble.json("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    nibble.run("convert", source, "-o", tmp_path / "wide", "--dtype", "float32")
+    check(tmp_path / "wide", expected, F32)
+    config = checkpoint.config(source)
+    del config["quantization_config"]
+    assert checkpoint.config(tmp_path / "out") == config
+    nibble.verify(tmp_path / "out")
+    nibble.verify(tmp_path / "out", "--against", source)
+    _, information = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(information.values()), information
+
+
+@every
+def test_inspect(method: Method, nibble: Nibble, tmp_path):
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    nibble.verify(source)
+    rows = {row["name"]: row for row in nibble.json("inspect", source)["tensors"]}
+    raw = {row["name"]: row for row in nibble.json("inspect", source, "--raw")["tensors"]}
+    for name, tensor in expected.items():
+        assert rows[name]["shape"] == list(tensor.shape)
+        if module := quantized_sources.linear(name):
+            assert (rows[name]["dtype"], rows[name]["scheme"]) == (method.type_name, method.type_name.lower())
+            parts = [row for part, row in raw.items() if part.startswith(f"{module}.") and part not in rows]
+            parts += [raw[name]] if name in raw else []
+            assert rows[name]["bytes"] == sum(part["bytes"] for part in parts)
+
+
+@every
+def test_quantize_again(method: Method, nibble: Nibble, tmp_path):
+    """Only when it is asked for, and then as the dequantized model."""
+    source, _ = quantized_sources.create(tmp_path / "source", method, shards=3)
+    nibble.run("convert", source, "-o", tmp_path / "wide")
+    refused = nibble.run("quantize", source, "-o", tmp_path / "none", "--scheme", "nf4", expect=UNSUPPORTED)
+    assert f"is already quantized ({method.method}); --force-requantize" in refused.stderr
+    nibble.quantize(source, tmp_path / "mine", "--scheme", "nf4", "--force-requantize")
+    nibble.quantize(tmp_path / "wide", tmp_path / "theirs", "--scheme", "nf4")
+    check(tmp_path / "mine", checkpoint.tensors(tmp_path / "theirs"))
+    assert checkpoint.config(tmp_path / "mine") == checkpoint.config(tmp_path / "theirs")
+
+
+@by_name("fp8-tensor", "fbgemm", "nvfp4", "modelopt-nvfp4", "modelopt-fp8")
+def test_scales_of_activations(method: Method, nibble: Nibble, tmp_path):
+    """Nothing in 16 bits has a use for them; they are counted."""
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    left = load_file(source / "model.safetensors").keys() - expected.keys()
+    left = {name for name in left if "input" in name or name.endswith(".k_scale")}
+    warnings = json.dumps(nibble.json("convert", source, "-o", tmp_path / "out")["warnings"])
+    assert left and all(name in warnings for name in left)
+
+
+@by_name("fp8-block")
+def test_diff(method: Method, nibble: Nibble, tmp_path):
+    source, _ = quantized_sources.create(tmp_path / "source", method)
+    nibble.run("convert", source, "-o", tmp_path / "wide")
+    result = nibble.run("diff", source, tmp_path / "wide", expect=DIFFERENT)
+    assert "same values, FP8-E4M3 → BF16: 7 tensors" in result.stdout
+    nibble.run("diff", source, source)
+
+
+@by_name("fp8-block", "w4a16")
+def test_gguf(method: Method, nibble: Nibble, tmp_path):
+    """The file that the dequantized model gives."""
+    files = []
+    source = quantized_sources.packed(FIXTURE, tmp_path / "a" / "model", method)
+    (tmp_path / "b").mkdir()
+    nibble.run("convert", source, "-o", tmp_path / "b" / "model")
+    for folder in ("a", "b"):
+        files.append(tmp_path / folder / "model.gguf")
+        nibble.run("convert", tmp_path / folder / "model", "-o", files[-1])
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_transformers_agrees(nibble: Nibble, tmp_path):
+    """Its own dequantization, where blocks are whole: it has smaller ones in a matrix that they do not divide."""
+    torch.manual_seed(6)
+    config = transformers.Qwen3Config(**text(256, layers=1, head_dim=64))
+    model = transformers.Qwen3ForCausalLM(config).to(BF16)
+    generator = torch.Generator().manual_seed(1)
+    tensors = {}
+    for name, tensor in model.state_dict().items():
+        if module := quantized_sources.linear(name):
+            tensors |= quantized_sources.fp8_block("float32")(module, *tensor.shape, generator)[0]
+        else:
+            tensors[name] = tensor
+    settings = quantized_sources.BLOCKS | {"modules_to_not_convert": ["lm_head"]}
+    stated = model.config.to_dict() | {"dtype": "bfloat16", "architectures": ["Qwen3ForCausalLM"]}
+    source = quantized_sources.save(tmp_path / "source", tensors, stated | {"quantization_config": settings})
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        source, dtype=BF16, quantization_config=transformers.FineGrainedFP8Config(dequantize=True))
+    check(tmp_path / "out", loaded.state_dict())
+
+
+def test_gpt_oss(nibble: Nibble, tmp_path):
+    """As transformers reads the experts: the other way round."""
+    torch.manual_seed(7)
+    config = transformers.GptOssConfig(**text(
+        64, layers=1, head_dim=16, intermediate_size=96, num_local_experts=3, num_experts_per_tok=2))
+    model = transformers.GptOssForCausalLM(config).to(BF16)
+    tensors, generator = dict(model.state_dict()), torch.Generator().manual_seed(1)
+    expected = dict(tensors)
+    for name, rows, columns in (("gate_up_proj", 192, 64), ("down_proj", 64, 96)):
+        name = f"model.layers.0.mlp.experts.{name}"
+        blocks = quantized_sources.codes((3, rows, columns // 32, 16), generator)
+        scales = torch.randint(90, 160, blocks.shape[:-1], generator=generator, dtype=torch.uint8)
+        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+        del tensors[name]
+        expected[name] = convert_moe_packed_tensors(blocks, scales, dtype=BF16)
+    settings = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}
+    stated = model.config.to_dict() | {"dtype": "bfloat16", "architectures": ["GptOssForCausalLM"]}
+    source = quantized_sources.save(tmp_path / "source", tensors, stated | {"quantization_config": settings})
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    check(tmp_path / "out", loaded.state_dict())
+    rows = {row["name"]: row for row in nibble.json("inspect", source)["tensors"]}
+    row = rows["model.layers.0.mlp.experts.down_proj"]
+    assert (row["dtype"], row["shape"]) == ("MXFP4", [3, 96, 64])
+
+
+@pytest.mark.parametrize("name", ["gptq-4", "modelopt-nvfp4"])
+def test_settings_of_their_own(name, nibble: Nibble, tmp_path):
+    """A file beside config.json has them, and does not go along."""
+    method = next(method for method in METHODS if method.name == name)
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    settings = config.pop("quantization_config")
+    (source / "config.json").write_text(json.dumps(config))
+    file = source / ("quantize_config.json" if name == "gptq-4" else "hf_quant_config.json")
+    del settings["quant_method"]
+    if name != "gptq-4":
+        settings = {"producer": {"name": "modelopt"}, "quantization": settings}
+    file.write_text(json.dumps(settings))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    assert not (tmp_path / "out" / file.name).exists()
