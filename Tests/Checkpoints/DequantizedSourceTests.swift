@@ -29,7 +29,9 @@ import Testing
     return try StoredModel(path: model.write(to: directory))
   }
 
-  private func bytes(_ words: [UInt32]) -> [UInt8] { words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } } }
+  private func bytes(_ words: [UInt32]) -> [UInt8] {
+    words.flatMap { word in (0..<4).map { UInt8(word >> (8 * $0) & 0xFF) } }
+  }
 
   private func floats(_ values: [Float], _ type: String = "F32") -> [UInt8] { TestModel.bytes(of: values, as: type) }
 
@@ -156,7 +158,8 @@ import Testing
   @Test func awq() throws {
     let model = try open(
       [
-        Tensor("m.qweight", "I32", [1, 1], bytes([0x7531_6420])), Tensor("m.qzeros", "I32", [1, 1], bytes([0x1111_1111])),
+        Tensor("m.qweight", "I32", [1, 1], bytes([0x7531_6420])),
+        Tensor("m.qzeros", "I32", [1, 1], bytes([0x1111_1111])),
         Tensor("m.scales", "F16", [1, 8], floats([1, 1, 1, 1, 2, 2, 2, 2], "F16")),
       ], "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 1, \"version\": \"gemm\"}", dtype: "float16")
     try expect(model, "m.weight", [8, 1], "AWQ-Q4", [-1, 0, 1, 2, 6, 8, 10, 12], as: "F16")
@@ -178,49 +181,84 @@ import Testing
 
     static let all: [Hostile] = [
       Hostile("no scale", fp8, [scaled], "scales ('_scale_inv' or '_scale') are missing"),
-      Hostile("no weight", fp8, [scaled, ("m.weight_scale_inv", "F32", [2, 2]), ("n.weight_scale_inv", "F32", [2, 2])],
+      Hostile(
+        "no weight", fp8, [scaled, ("m.weight_scale_inv", "F32", [2, 2]), ("n.weight_scale_inv", "F32", [2, 2])],
         "is part of a weight in FP8 that is not there"),
-      Hostile("scales of fewer blocks", fp8, [scaled, ("m.weight_scale_inv", "F32", [1, 2])],
+      Hostile(
+        "scales of fewer blocks", fp8, [scaled, ("m.weight_scale_inv", "F32", [1, 2])],
         "'_scale_inv' has shape [1, 2], needed is [2, 2] for blocks of 2 × 2"),
       Hostile("one scale for blocks", fp8, [scaled, ("m.weight_scale_inv", "F32", [1])], "needed is [2, 2]"),
       Hostile("scales of whole numbers", fp8, [scaled, ("m.weight_scale_inv", "I32", [2, 2])], "scales in I32"),
       Hostile("scales of 64 bits", fp8, [scaled, ("m.weight_scale_inv", "F64", [2, 2])], "scales in F64"),
-      Hostile("two scales", fp8, [scaled, ("m.weight_scale_inv", "F32", [2, 2]), ("m.weight_scale", "F32", [2, 2])],
+      Hostile(
+        "two scales", fp8, [scaled, ("m.weight_scale_inv", "F32", [2, 2]), ("m.weight_scale", "F32", [2, 2])],
         "has both"),
-      Hostile("a weight that is plain", fp8, [scaled, ("m.weight_scale_inv", "F32", [2, 2]), ("n.weight", "BF16", [3, 3]),
-        ("n.weight_scale_inv", "F32", [2, 2])], "but is BF16"),
-      Hostile("a vector", fp8, [("m.weight", "F8_E4M3", [3]), ("m.weight_scale_inv", "F32", [2])], "needed are matrices"),
-      Hostile("blocks of nothing", "{\"quant_method\": \"fp8\", \"weight_block_size\": [0, 2]}",
+      Hostile(
+        "a weight that is plain", fp8,
+        [
+          scaled, ("m.weight_scale_inv", "F32", [2, 2]), ("n.weight", "BF16", [3, 3]),
+          ("n.weight_scale_inv", "F32", [2, 2]),
+        ], "but is BF16"),
+      Hostile(
+        "a vector", fp8, [("m.weight", "F8_E4M3", [3]), ("m.weight_scale_inv", "F32", [2])], "needed are matrices"),
+      Hostile(
+        "blocks of nothing", "{\"quant_method\": \"fp8\", \"weight_block_size\": [0, 2]}",
         [scaled, ("m.weight_scale_inv", "F32", [2, 2])], "weight_block_size is [0, 2]"),
-      Hostile("one size of blocks", "{\"quant_method\": \"fp8\", \"weight_block_size\": 2}",
+      Hostile(
+        "one size of blocks", "{\"quant_method\": \"fp8\", \"weight_block_size\": 2}",
         [scaled, ("m.weight_scale_inv", "F32", [2, 2])], "weight_block_size is 2"),
-      Hostile("MXFP4 without scales", "{\"quant_method\": \"mxfp4\"}", [("m_blocks", "U8", [1, 2, 1, 16])],
+      Hostile(
+        "MXFP4 without scales", "{\"quant_method\": \"mxfp4\"}", [("m_blocks", "U8", [1, 2, 1, 16])],
         "'m_scales' is missing"),
-      Hostile("MXFP4 in groups of 8", "{\"quant_method\": \"mxfp4\"}",
+      Hostile(
+        "MXFP4 in groups of 8", "{\"quant_method\": \"mxfp4\"}",
         [("m_blocks", "U8", [1, 2, 1, 8]), ("m_scales", "U8", [1, 2, 1])], "needed are U8 [experts, rows, groups, 16]"),
-      Hostile("MXFP4 twice", "{\"quant_method\": \"mxfp4\"}",
-        [("m_blocks", "U8", [1, 2, 1, 16]), ("m_scales", "U8", [1, 2, 1]), ("m", "BF16", [1, 2, 2])], "beside 'm' itself"),
-      Hostile("no shape", four, [("m.weight_packed", "I32", [1, 2]), ("m.weight_scale", "BF16", [1, 2])],
+      Hostile(
+        "MXFP4 twice", "{\"quant_method\": \"mxfp4\"}",
+        [("m_blocks", "U8", [1, 2, 1, 16]), ("m_scales", "U8", [1, 2, 1]), ("m", "BF16", [1, 2, 2])],
+        "beside 'm' itself"),
+      Hostile(
+        "no shape", four, [("m.weight_packed", "I32", [1, 2]), ("m.weight_scale", "BF16", [1, 2])],
         "'.weight_shape' is missing"),
-      Hostile("a shape of no columns", four, [("m.weight_packed", "I32", [0, 2]), ("m.weight_scale", "BF16", [0, 2]),
-        ("m.weight_shape", "I64", [2])], "has 2 words in a row, which are not 0 codes of 4 bits"),
-      Hostile("rows that disagree", four, [("m.weight_packed", "I32", [1, 2]), ("m.weight_scale", "BF16", [1, 2]),
-        ("m.weight_shape", "I64", [2])], "has 1 rows, and '.weight_shape' says [0, 0]"),
-      Hostile("a format of others", DequantizedSourceTests.compressed("", format: "marlin-24"),
+      Hostile(
+        "a shape of no columns", four,
+        [
+          ("m.weight_packed", "I32", [0, 2]), ("m.weight_scale", "BF16", [0, 2]),
+          ("m.weight_shape", "I64", [2]),
+        ], "has 2 words in a row, which are not 0 codes of 4 bits"),
+      Hostile(
+        "rows that disagree", four,
+        [
+          ("m.weight_packed", "I32", [1, 2]), ("m.weight_scale", "BF16", [1, 2]),
+          ("m.weight_shape", "I64", [2]),
+        ], "has 1 rows, and '.weight_shape' says [0, 0]"),
+      Hostile(
+        "a format of others", DequantizedSourceTests.compressed("", format: "marlin-24"),
         [("m.weight_packed", "I32", [1, 2])], "format 'marlin-24' is not known here", code: .unsupported),
-      Hostile("codes of no bits", DequantizedSourceTests.compressed("\"num_bits\": 0"),
+      Hostile(
+        "codes of no bits", DequantizedSourceTests.compressed("\"num_bits\": 0"),
         [("m.weight_packed", "I32", [1, 2])], "'num_bits' of weights is 0"),
-      Hostile("GPTQ without zero points", gptq, [("m.qweight", "I32", [1, 8]), ("m.scales", "F16", [2, 8])],
+      Hostile(
+        "GPTQ without zero points", gptq, [("m.qweight", "I32", [1, 8]), ("m.scales", "F16", [2, 8])],
         "'.qzeros' is missing"),
-      Hostile("GPTQ with fewer scales", gptq, [("m.qweight", "I32", [1, 8]), ("m.scales", "F16", [1, 8]),
-        ("m.qzeros", "I32", [2, 1])], "needed is F16, BF16 or F32 of shape [2, 8]"),
-      Hostile("GPTQ of 5 bits", "{\"quant_method\": \"gptq\", \"bits\": 5, \"group_size\": 4}",
+      Hostile(
+        "GPTQ with fewer scales", gptq,
+        [
+          ("m.qweight", "I32", [1, 8]), ("m.scales", "F16", [1, 8]),
+          ("m.qzeros", "I32", [2, 1]),
+        ], "needed is F16, BF16 or F32 of shape [2, 8]"),
+      Hostile(
+        "GPTQ of 5 bits", "{\"quant_method\": \"gptq\", \"bits\": 5, \"group_size\": 4}",
         [("m.qweight", "I32", [1, 8])], "5 bits", code: .unsupported),
-      Hostile("GPTQ for Marlin", "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 4, \"checkpoint_format\": \"marlin\"}",
+      Hostile(
+        "GPTQ for Marlin",
+        "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 4, \"checkpoint_format\": \"marlin\"}",
         [("m.qweight", "I32", [1, 8])], "checkpoint_format 'marlin'", code: .unsupported),
-      Hostile("AWQ for gemv", "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 4, \"version\": \"gemv\"}",
+      Hostile(
+        "AWQ for gemv", "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 4, \"version\": \"gemv\"}",
         [("m.qweight", "I32", [1, 8])], "version 'gemv'", code: .unsupported),
-      Hostile("a type of 8 bits", "{\"quant_method\": \"gptq\", \"bits\": -4, \"group_size\": 4}",
+      Hostile(
+        "a type of 8 bits", "{\"quant_method\": \"gptq\", \"bits\": -4, \"group_size\": 4}",
         [("m.qweight", "I32", [1, 8])], "'bits' is -4"),
     ]
 
@@ -250,7 +288,8 @@ import Testing
   @Test func columnsOfNoGroup() throws {
     let model = try open(
       [
-        Tensor("m.qweight", "I32", [1, 8], bytes([0, 0, 0, 0, 0, 0, 0, 0])), Tensor("m.qzeros", "I32", [2, 1], bytes([0, 0])),
+        Tensor("m.qweight", "I32", [1, 8], bytes([0, 0, 0, 0, 0, 0, 0, 0])),
+        Tensor("m.qzeros", "I32", [2, 1], bytes([0, 0])),
         Tensor("m.scales", "F16", [2, 8], [UInt8](repeating: 0, count: 32)),
         Tensor("m.g_idx", "I32", [8], bytes([0, 0, 0, 0, 1, 1, 1, 2])),
       ], Self.gptq)
@@ -266,8 +305,10 @@ import Testing
       ("{\"quant_method\": \"mxfp4\"}", [("m_blocks", "U8", [0, 1, size, 16]), ("m_scales", "U8", [0, 1, size])]),
       (Hostile.four, [("m.weight_packed", "I32", [0, size]), ("m.weight_scale", "BF16", [0, size])]),
       (Self.gptq, [("m.qweight", "I32", [size, 0]), ("m.scales", "F16", [1, 0]), ("m.qzeros", "I32", [1, 0])]),
-      ("{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 4}",
-        [("m.qweight", "I32", [0, size]), ("m.scales", "F16", [0, 0]), ("m.qzeros", "I32", [0, 0])]),
+      (
+        "{\"quant_method\": \"awq\", \"bits\": 4, \"group_size\": 4}",
+        [("m.qweight", "I32", [0, size]), ("m.scales", "F16", [0, 0]), ("m.qzeros", "I32", [0, 0])]
+      ),
     ]
     for (settings, tensors) in rows {
       #expect(throws: Failure.self, "\(settings)") {

@@ -80,7 +80,8 @@ extension KernelTests {
         let scales = [Float(sign: .plus, exponent: exponent, significand: 1)]
         for type in FloatType.allCases {
           for code in [CodeType.e4m3, .e5m2, .e8m0, .int8] {
-            let expected = code.dequantized(codes, scales: scales, groupSize: 256, count: 256, as: type, byReference: true)
+            let expected = code.dequantized(
+              codes, scales: scales, groupSize: 256, count: 256, as: type, byReference: true)
             let found = Target.with(target) {
               code.dequantized(codes, scales: scales, groupSize: 256, count: 256, as: type)
             }
@@ -107,7 +108,8 @@ extension KernelTests {
         == [0, 0x1p-9, 0x7p-9, 0x1p-6, 1, 448, -0.0, -3])
     #expect(values(.e4m3, [0x7F, 0xFF]).allSatisfy { $0.isNaN })
     #expect(values(.e4m3, [0x80])[0].sign == .minus)
-    #expect(values(.e5m2, [0x01, 0x04, 0x3C, 0x7B, 0x7C, 0xFC]) == [0x1p-16, 0x1p-14, 1, 57344, .infinity, -.infinity])
+    #expect(
+      values(.e5m2, [0x01, 0x04, 0x3C, 0x7B, 0x7C, 0xFC]) == [0x1p-16, 0x1p-14, 1, 57344, .infinity, -.infinity])
     #expect(values(.e5m2, [0x7D, 0x7E, 0xFF]).allSatisfy { $0.isNaN })
     #expect(values(.e8m0, [0, 1, 127, 254]) == [0x1p-127, 0x1p-126, 1, 0x1p127])
     #expect(values(.e8m0, [255])[0].isNaN)
