@@ -6,6 +6,7 @@ import pathlib
 import shutil
 from collections.abc import Callable
 
+import bitsandbytes
 import numpy as np
 import torch
 import transformers
@@ -103,6 +104,14 @@ def words(fields: torch.Tensor, bits: int) -> torch.Tensor:
     return torch.from_numpy(np.packbits(stream, axis=-1, bitorder="little").view(np.int32))
 
 
+def padded_words(fields: torch.Tensor, bits: int) -> torch.Tensor:
+    """As many fields in a word of 32 bits as fit whole."""
+    count = 32 // bits
+    fields = torch.nn.functional.pad(fields, (0, -fields.shape[-1] % count)).to(torch.int64)
+    shifted = fields.reshape(*fields.shape[:-1], -1, count) << torch.arange(count) * bits
+    return torch.from_numpy(shifted.sum(-1).numpy().astype(np.uint32).view(np.int32))
+
+
 def nibbles(fields: torch.Tensor) -> torch.Tensor:
     """Two codes of 4 bits in a byte, the even one low."""
     return fields[..., 0::2] | fields[..., 1::2] << 4
@@ -113,7 +122,7 @@ def fields(shape: tuple[int, ...], bits: int, generator: torch.Generator) -> tor
 
 
 def packed_integers(bits: int, group: int | None, symmetric: bool = True, ordered: bool = False,
-                    dtype: torch.dtype = BF16):
+                    dtype: torch.dtype = BF16, padded: bool = False):
     """compressed-tensors: code times scale, both in 16 bits, rounded once."""
     def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
         size = group or inputs
@@ -121,7 +130,8 @@ def packed_integers(bits: int, group: int | None, symmetric: bool = True, ordere
         scales = numbers((out, -(-inputs // size)), generator, dtype)
         places = torch.arange(inputs) // size
         tensors = {
-            f"{name}.weight_packed": words(found, bits), f"{name}.weight_scale": scales,
+            f"{name}.weight_packed": padded_words(found, bits) if padded else words(found, bits),
+            f"{name}.weight_scale": scales,
             f"{name}.weight_shape": torch.tensor([out, inputs]),
         }
         if ordered:
@@ -217,6 +227,13 @@ def awq(group: int):
     return pack
 
 
+def int8(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+    """LLM.int8(), by bitsandbytes itself."""
+    values, largest = codes((out, inputs), generator).view(torch.int8), numbers((out,), generator)
+    tensors = {f"{name}.weight": values, f"{name}.SCB": largest, f"{name}.weight_format": torch.tensor(0).to(torch.uint8)}
+    return tensors, bitsandbytes.functional.int8_vectorwise_dequant(values, largest).to(BF16)
+
+
 def gptq_method(name: str, bits: int, group: int, pack, **more) -> Method:
     settings = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": False, "sym": True} | more
     return Method(name, settings, pack, f"GPTQ-Q{bits}", "GPTQ", F16)
@@ -258,6 +275,8 @@ METHODS = [
            mxfp4("weight", "scale", torch.float8_e8m0fnu), "MXFP4", "FP8"),
     *(compressed(f"w{bits}a16", "pack-quantized", packed_integers(bits, 32), f"W{bits}A16", integers(bits, 32))
       for bits in range(1, 9)),
+    *(compressed(f"w{bits}a16-padded", "pack-quantized", packed_integers(bits, 64, padded=True), f"W{bits}A16",
+                 integers(bits, 64)) for bits in (3, 6)),
     compressed("w4a16-channel", "pack-quantized", packed_integers(4, None), "W4A16", integers(4, None)),
     compressed("w4a16-f16", "pack-quantized", packed_integers(4, 64, dtype=F16), "W4A16", integers(4, 64), dtype=F16),
     *(compressed(f"w{bits}a16-asymmetric", "pack-quantized", packed_integers(bits, 64, symmetric=False), f"W{bits}A16",
@@ -271,7 +290,7 @@ METHODS = [
     compressed("float-tensor", "naive-quantized", plain_bytes("fp8", None), "FP8-E4M3", {"strategy": "tensor"}),
     compressed("float-block", "float-quantized", plain_bytes("fp8", (128, 128), F32), "FP8-E4M3",
                {"strategy": "block", "block_structure": [128, 128]}),
-    compressed("int8", "int-quantized", plain_bytes("int8", (1, 2**30)), "W8A8", {"type": "int"}, {"num_bits": 8}),
+    compressed("w8a8", "int-quantized", plain_bytes("int8", (1, 2**30)), "W8A8", {"type": "int"}, {"num_bits": 8}),
     compressed("ct-mxfp8", "mxfp8-quantized", plain_bytes("fp8", (1, 32), torch.uint8), "MXFP8",
                {"strategy": "group", "group_size": 32}),
     compressed("nvfp4", "nvfp4-pack-quantized", nvfp4("weight_global_scale", True, "weight_packed"), "NVFP4",
@@ -290,6 +309,8 @@ METHODS = [
            nvfp4("weight_scale_2", False, "weight"), "NVFP4", "ModelOpt"),
     Method("modelopt-fp8", {"quant_method": "modelopt", "quant_algo": "FP8"},
            fp8_scales(lambda out: [], more=STATIC), "FP8-E4M3", "ModelOpt"),
+    Method("int8", {"quant_method": "bitsandbytes", "load_in_8bit": True, "load_in_4bit": False}, int8, "INT8",
+           "bitsandbytes LLM.int8()"),
     Method("mxfp8", {"quant_method": "mxfp8", "weight_block_size": [1, 32]}, fp8_block("u8", 1, 32), "MXFP8", "MXFP8"),
 ]
 

@@ -2,10 +2,11 @@
 
 import json
 
+import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 import checkpoint
@@ -13,7 +14,7 @@ import quantized_sources
 from architectures import BF16, F32, text
 from checkpoint import same
 from quantized_sources import METHODS, Method
-from tool import DIFFERENT, ROOT, UNSUPPORTED, Nibble
+from tool import DIFFERENT, REJECTED, ROOT, UNSUPPORTED, USAGE, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
 
@@ -107,6 +108,93 @@ def test_gguf(method: Method, nibble: Nibble, tmp_path):
         files.append(tmp_path / folder / "model.gguf")
         nibble.run("convert", tmp_path / folder / "model", "-o", files[-1])
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@by_name("fp8-block", "w4a16", "gptq-4")
+def test_merge(method: Method, nibble: Nibble, tmp_path):
+    """What the dequantized base gives, in 16 bits and in one pass with NF4."""
+    source, _ = quantized_sources.create(tmp_path / "source", method)
+    nibble.run("convert", source, "-o", tmp_path / "wide")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "wide")
+    model = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    model.save_pretrained(tmp_path / "adapter")
+    for options in ((), ("--scheme", "nf4")):
+        outputs = []
+        for folder in (source, tmp_path / "wide"):
+            outputs.append(tmp_path / f"{folder.name}-{len(options)}")
+            nibble.json("merge", folder, tmp_path / "adapter", "-o", outputs[-1], *options)
+        check(outputs[0], checkpoint.tensors(outputs[1]))
+        assert checkpoint.config(outputs[0]) == checkpoint.config(outputs[1])
+    refused = nibble.run(
+        "merge", source, tmp_path / "adapter", "-o", tmp_path / "none", "--base-as-trained", "nf4", expect=USAGE)
+    assert f"this one is quantized ({method.method})" in refused.stderr
+
+
+@by_name("fp8-block", "w4a16", "gptq-4", "nvfp4")
+def test_split(method: Method, nibble: Nibble, tmp_path):
+    """Parts stay as they are, and so does config.json."""
+    source, _ = quantized_sources.create(tmp_path / "source", method)
+    nibble.run("split", source, "-o", tmp_path / "parts", "--max-shard-size", "100kB")
+    nibble.run("join", tmp_path / "parts", "-o", tmp_path / "whole")
+    for out in ("parts", "whole"):
+        check(tmp_path / out, checkpoint.tensors(source))
+        assert checkpoint.config(tmp_path / out) == checkpoint.config(source)
+
+
+Q = "model.layers.0.self_attn.q_proj"
+HOSTILE = {
+    "no-scale": ("fp8-block", REJECTED, "are missing", lambda found: found.pop(f"{Q}.weight_scale_inv"), {}),
+    "no-weight": ("fp8-block", REJECTED, "is part of a weight in FP8", lambda found: found.pop(f"{Q}.weight"), {}),
+    "other-blocks": ("fp8-block", REJECTED, "for blocks of 64 × 64", None, {"weight_block_size": [64, 64]}),
+    "no-global": ("nvfp4", REJECTED, "'.weight_global_scale' is missing",
+                  lambda found: found.pop(f"{Q}.weight_global_scale"), {}),
+    "no-shape": ("w4a16", REJECTED, "'.weight_shape' is missing", lambda found: found.pop(f"{Q}.weight_shape"), {}),
+    "other-shape": ("w4a16", REJECTED, "which are not 193 codes", lambda found: found.update(
+        {f"{Q}.weight_shape": torch.tensor([192, 193])}), {}),
+    "negative-shape": ("w4a16", REJECTED, "'.weight_shape' says", lambda found: found.update(
+        {f"{Q}.weight_shape": torch.tensor([192, -192])}), {}),
+    "endless-shape": ("w4a16", REJECTED, "codes of 4 bits", lambda found: found.update(
+        {f"{Q}.weight_shape": torch.tensor([192, 2**63 - 1])}), {}),
+    "no-groups": ("w4a16", REJECTED, "has no 'config_groups'", None, {"config_groups": {}}),
+    "no-target": ("w4a16", REJECTED, "among its targets", None, {
+        "config_groups": {"a": {"targets": ["re:.*gate$"], "weights": quantized_sources.integers(4, 32)}}}),
+    "pattern": ("w4a16", UNSUPPORTED, "is not understood here", None, {
+        "config_groups": {"a": {"targets": ["re:(?=x)"], "weights": quantized_sources.integers(4, 32)}}}),
+    "sparse": ("w4a16", UNSUPPORTED, "sparse weights", None, {"sparsity_config": {"format": "sparse-bitmask"}}),
+    "rotated": ("w4a16", UNSUPPORTED, "rotated weights", None, {"transform_config": {"config_groups": {"a": {}}}}),
+    "marlin": ("gptq-4", UNSUPPORTED, "checkpoint_format 'marlin'", None, {"checkpoint_format": "marlin"}),
+    "five-bits": ("gptq-4", UNSUPPORTED, "5 bits", None, {"bits": 5}),
+    "other-bits": ("gptq-4", REJECTED, "needed is F16", None, {"bits": 8}),
+    "gemv": ("awq", UNSUPPORTED, "version 'gemv'", None, {"version": "gemv"}),
+    "no-zeros": ("awq", REJECTED, "'.qzeros' is missing", lambda found: found.pop(f"{Q}.qzeros"), {}),
+    "no-algorithm": ("modelopt-nvfp4", UNSUPPORTED, "quant_algo 'W4A8_AWQ'", None, {"quant_algo": "W4A8_AWQ"}),
+    "int8-layout": ("int8", UNSUPPORTED, "'.weight_format' is 2", lambda found: found.update(
+        {f"{Q}.weight_format": torch.tensor(2).to(torch.uint8)}), {}),
+    "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_refused(name, nibble: Nibble, tmp_path):
+    """It can be looked at and copied, whatever it is."""
+    method, code, message, edit, settings = HOSTILE[name]
+    method = next(row for row in METHODS if row.name == method)
+    source, _ = quantized_sources.create(tmp_path / "source", method)
+    if edit:
+        tensors = load_file(source / "model.safetensors")
+        edit(tensors)
+        save_file(tensors, source / "model.safetensors", {"format": "pt"})
+    config = checkpoint.config(source)
+    config["quantization_config"] |= settings
+    (source / "config.json").write_text(json.dumps(config))
+    for verb in (["convert", "--dtype", "float32"], ["quantize", "--force-requantize"]):
+        result = nibble.run(*verb, source, "-o", tmp_path / "out", expect=code)
+        assert message in result.stderr, result.stderr
+        assert result.stderr.startswith("nibble: error: ") and not (tmp_path / "out").exists()
+    nibble.run("inspect", source)
+    nibble.run("inspect", source, "--raw")
+    nibble.run("verify", source, expect=DIFFERENT if code == REJECTED else 0)
+    nibble.run("split", source, "-o", tmp_path / "parts")
 
 
 def test_transformers_agrees(nibble: Nibble, tmp_path):

@@ -54,12 +54,14 @@ struct CompressedModule {
       throw Failure(
         .malformed, "has \(words) words in a row, which are not \(columns) codes of \(bits) bits")
     }
-    guard isDense else {
-      throw Failure(.unsupported, "holds \(32 / bits) codes of \(bits) bits in a word, with bits between them unused")
+    // Releases before 2026 let no code straddle two words.
+    guard isDense || weights.isSymmetric else {
+      throw Failure(.unsupported, "has zero points, and \(32 / bits) codes of \(bits) bits in a word")
     }
     var weight = ScaledWeight(
       info: try TensorInfo(name: name, type: type.elementType, shape: [rows, columns]), typeName: typeName(weights),
-      parts: parts, codes: weights.isSymmetric ? .offset(bits: bits) : .unsigned(bits: bits), rowBytes: 4 * words,
+      parts: parts, codes: weights.isSymmetric ? .offset(bits: isDense ? bits : 8) : .unsigned(bits: bits),
+      rowBytes: isDense ? 4 * words : columns, arrangement: isDense ? .rows : .paddedWords(bits: bits),
       scales: try grid([rows, columns], weights, type))
     if weights.isSymmetric {
       guard zeroPoint == nil else {

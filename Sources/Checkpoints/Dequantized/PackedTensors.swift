@@ -21,11 +21,14 @@ struct PackedTensors: Sendable {
     var weights: [Int: any PackedWeight] = [:]
     var companions: Set<Int> = []
     var problems: [Failure] = []
+    // Whose other parts are told of no more.
+    var faulty: Set<Substring> = []
     func attempt(_ index: Int, _ body: () throws(Failure) -> Void) throws(Failure) {
       do throws(Failure) { try body() } catch {
         let failure = error.located(file: checkpoint.location(of: index).file, tensor: stored[index].name.string)
         if !isLenient { throw failure }
         if error.code != .unsupported { problems.append(failure) }
+        faulty.insert(Self.module(stored[index]))
       }
     }
     for index in stored.indices {
@@ -36,7 +39,7 @@ struct PackedTensors: Sendable {
       }
     }
     // Of no account where nothing is packed: who reads the settings refuses the method by its name.
-    guard !weights.isEmpty || !problems.isEmpty else { return nil }
+    guard !weights.isEmpty || !faulty.isEmpty else { return nil }
     var items: [LogicalTensor] = []
     var leftOut: [TensorName] = []
     for index in stored.indices {
@@ -46,7 +49,7 @@ struct PackedTensors: Sendable {
         let remainder = layout.remainder(index, in: checkpoint)
         if remainder == .leftOut { leftOut.append(stored[index].name) }
         if remainder == .plain || isLenient { items.append(.plain(index)) }
-        if remainder == .orphan {
+        if remainder == .orphan, !faulty.contains(Self.module(stored[index])) {
           try attempt(index) { () throws(Failure) in
             throw Failure(.malformed, "is part of a weight in \(layout.name) that is not there")
           }
@@ -56,6 +59,12 @@ struct PackedTensors: Sendable {
     self.layout = layout
     self.logical = LogicalTensors(checkpoint: checkpoint, items: items, problems: problems)
     self.leftOut = leftOut
+  }
+
+  /// The path of the module whose parameter, or part of one, a tensor is.
+  private static func module(_ info: TensorInfo) -> Substring {
+    let name = info.name.string
+    return name[..<(name.lastIndex(of: ".") ?? name.startIndex)]
   }
 
   private static func layout(

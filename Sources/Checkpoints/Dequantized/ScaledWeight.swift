@@ -12,6 +12,8 @@ struct ScaledWeight: PackedWeight {
     case turnedWords
     /// In words of 32 bits of which each holds codes of 4 bits of 8 rows, in AWQ's order: [columns, rows / 8].
     case interleaved
+    /// Row after row of words of 32 bits, in which no code straddles two.
+    case paddedWords(bits: Int)
   }
 
   let info: TensorInfo
@@ -25,11 +27,13 @@ struct ScaledWeight: PackedWeight {
   var zeros: ZeroPoints?
   /// Which group each column is in, where it is not told by its place.
   var groups: ColumnGroups?
+  /// What products are multiplied with once they are rounded to 32 bits.
+  var share: Float?
 
   var scheme: String { typeName.lowercased() }
 
-  private var height: Int { info.shape.count > 1 ? info.shape[info.shape.count - 2] : 1 }
-  private var width: Int { info.shape.last ?? 1 }
+  var height: Int { info.shape.count > 1 ? info.shape[info.shape.count - 2] : 1 }
+  var width: Int { info.shape.last ?? 1 }
 
   func decode(
     _ elements: Range<Int>, of checkpoint: any StoredCheckpoint, as type: FloatType,
@@ -39,12 +43,35 @@ struct ScaledWeight: PackedWeight {
       throw Failure(.internal, "is not dequantized to \(type.torchName)", tensor: info.name.string)
     }
     if elements.isEmpty { return }
+    if let share { return try decode(elements, by: share, checkpoint, own, type, &destination) }
     if type == own { return try decodeRows(elements, checkpoint, own, &destination) }
     var narrow = ScratchBuffer(byteCount: elements.count * own.byteCount)
     var room = narrow.mutableBytes
     try decodeRows(elements, checkpoint, own, &room)
     do throws(Overflow) { try convert(narrow.bytes, from: own, to: type, into: &destination) } catch {
       throw Failure(.internal, "a value beyond float32", tensor: info.name.string)
+    }
+  }
+
+  private func decode(
+    _ elements: Range<Int>, by share: Float, _ checkpoint: any StoredCheckpoint, _ own: FloatType, _ type: FloatType,
+    _ destination: inout MutableRawSpan
+  ) throws(Failure) {
+    var products = ScratchBuffer(byteCount: 4 * elements.count)
+    var room = products.mutableBytes
+    try decodeRows(elements, checkpoint, .f32, &room)
+    var numbers = products.mutableFloats
+    for at in 0..<elements.count { numbers[at] *= share }
+    var narrow = ScratchBuffer(byteCount: elements.count * own.byteCount)
+    do throws(Overflow) {
+      var values = narrow.mutableBytes
+      try convert(products.bytes, from: .f32, to: own, into: &values)
+      try convert(narrow.bytes, from: own, to: type, into: &destination)
+    } catch {
+      throw Failure(
+        .malformed,
+        "element \(elements.lowerBound + error.index) is \(error.value), beyond the range of \(own.torchName)",
+        tensor: info.name.string)
     }
   }
 
@@ -83,41 +110,6 @@ struct ScaledWeight: PackedWeight {
         line.decode(start..<end, as: type, into: &piece)
       }
       done += (end - start) * type.byteCount
-    }
-  }
-
-  /// The codes of some rows, from a byte of the first one on.
-  private func readCodes(
-    _ rows: Range<Int>, from start: Int, _ checkpoint: any StoredCheckpoint
-  ) throws(Failure) -> ScratchBuffer {
-    let count = rows.upperBound * rowBytes - start
-    switch arrangement {
-    case .rows: return try ScratchBuffer(checkpoint, payload, at: start, count: count)
-    case .turnedWords:
-      let whole = try ScratchBuffer(
-        turning: rows, of: checkpoint, payload, rows: height, columns: rowBytes / 4, width: 4)
-      var part = ScratchBuffer(byteCount: count)
-      var room = part.mutableBytes
-      room.copy(from: whole.bytes.extracting(rows.count * rowBytes - count..<rows.count * rowBytes))
-      return part
-    case .interleaved:
-      let stored = rows.lowerBound / 8..<(rows.upperBound - 1) / 8 + 1
-      let words = try ScratchBuffer(
-        turning: stored, of: checkpoint, payload, rows: height / 8, columns: width, width: 4)
-      var part = ScratchBuffer(byteCount: count)
-      var room = part.mutableBytes
-      var place = 0
-      for row in rows {
-        let first = row == rows.lowerBound ? start - row * rowBytes : 0
-        let shift = AWQOrder.shift(row)
-        let line = 4 * (row / 8 - stored.lowerBound) * width
-        for column in first..<width {
-          let word = words.bytes.load(at: line + 4 * column, as: UInt32.self)
-          room.storeBytes(of: UInt8(truncatingIfNeeded: word >> shift & 15), toByteOffset: place, as: UInt8.self)
-          place += 1
-        }
-      }
-      return part
     }
   }
 }
