@@ -50,15 +50,15 @@ struct ZeROFolder {
         file: name)
       : Failure(
         .unsupported,
-        "holds experts apart from the model, which are not put together: gather the state_dict where it was trained and "
-          + "save it with torch.save", file: name)
+        "holds experts apart from the model, which are not put together: gather the state_dict where it was trained "
+          + "and save it with torch.save", file: name)
   }
 
   static func refused(partCount: Int, _ file: String) -> Failure {
     Failure(
       .unsupported,
-      "holds parts of \(partCount) tensor-parallel ranks: convert it with ds_to_universal.py of DeepSpeed, whose result "
-        + "is read", file: file)
+      "holds parts of \(partCount) tensor-parallel ranks: convert it with ds_to_universal.py of DeepSpeed, whose "
+        + "result is read", file: file)
   }
 
   // MARK: - Where it is
@@ -83,8 +83,8 @@ struct ZeROFolder {
     guard steps.count == 1 else {
       throw Failure(
         .malformed,
-        "holds \(counted(steps.count, "checkpoint")) of DeepSpeed and no file '\(pointers[0])' that names one: name the "
-          + "folder that is meant", file: directory.path)
+        "holds \(counted(steps.count, "checkpoint")) of DeepSpeed and no file '\(pointers[0])' that names one: name "
+          + "the folder that is meant", file: directory.path)
     }
     return only
   }

@@ -12,8 +12,8 @@ import Testing
   init() throws { directory = try TemporaryDirectory() }
 
   private func writeReplicated(
-    stage: Int = 2, _ model: ZeROBuilder.Model? = nil, ranks: [ClosedRange<Int>] = [0...17, 18...34], counts: [Int] = [2],
-    paddings: [[Int]]? = nil
+    stage: Int = 2, _ model: ZeROBuilder.Model? = nil, ranks: [ClosedRange<Int>] = [0...17, 18...34],
+    counts: [Int] = [2], paddings: [[Int]]? = nil
   ) throws {
     try directory.write(module, (model ?? self.model()).bytes)
     for (rank, range) in ranks.enumerated() {
@@ -27,7 +27,8 @@ import Testing
     try writeReplicated(stage: stage)
     let checkpoint = try open()
     #expect(checkpoint.tensors.map(\.name) == ["a.weight", "a.bias", "b.weight"])
-    #expect(checkpoint.tensors.map(\.shape) == [[5, 3], [5], [3, 5]] && checkpoint.tensors.allSatisfy { $0.type == .f32 })
+    #expect(checkpoint.tensors.map(\.shape) == [[5, 3], [5], [3, 5]])
+    #expect(checkpoint.tensors.allSatisfy { $0.type == .f32 })
     #expect(checkpoint.fileNames == [module, optimizer(0), optimizer(1)])
     #expect(try checkpoint.files.map(\.size) == checkpoint.fileNames.map { try directory.read($0).count })
     #expect(checkpoint.identities.count == 3 && checkpoint.warnings.isEmpty && checkpoint.tied.isEmpty)

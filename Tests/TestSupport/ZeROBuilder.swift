@@ -76,7 +76,8 @@ public enum ZeROBuilder {
         [
           ("module", module), ("buffer_names", Pickle.list(buffers.map { Pickle.text($0) })),
           ("param_shapes", groups.map { Pickle.list($0.map { shapes($0) }) } ?? Pickle.none),
-          ("frozen_param_shapes", frozenShapes.map { shapes($0) } ?? Pickle.none), ("frozen_param_fragments", fragments),
+          ("frozen_param_shapes", frozenShapes.map { shapes($0) } ?? Pickle.none),
+          ("frozen_param_fragments", fragments),
           ("shared_params", Pickle.dictionary(shared.map { ($0.0, Pickle.text($0.1)) })),
           ("mp_world_size", Pickle.integer(parts)), ("ds_version", Pickle.text("0.19.8")),
         ] + more)
@@ -91,6 +92,7 @@ public enum ZeROBuilder {
   ) -> [UInt8] {
     var file = File()
     let vectors = Pickle.list(vectors.map { file.tensor($0) })
+    let counted = counts.map { Pickle.integer($0) }
     let moments = file.tensors([("exp_avg", .float32([7, 7, 7]))])
     var states: [(String, [UInt8])] = [
       ("loss_scaler", Pickle.call("deepspeed.runtime.fp16.loss_scaler", "LossScaler", [])),
@@ -99,7 +101,7 @@ public enum ZeROBuilder {
         "zero_stage",
         Pickle.call("deepspeed.runtime.zero.config", "ZeroStageEnum", [Pickle.integer(stage)])
       ),
-      ("partition_count", counts.count == 1 ? Pickle.integer(counts[0]) : Pickle.list(counts.map { Pickle.integer($0) })),
+      ("partition_count", counts.count == 1 ? counted[0] : Pickle.list(counted)),
       (key ?? (stage == 3 ? "fp32_flat_groups" : "single_partition_of_fp32_groups"), vectors),
     ]
     if let paddings {
