@@ -68,7 +68,7 @@ struct ZeROFolder {
   /// - Throws: `missing` when there is none, `malformed` when there are several.
   static func find(in directory: InputDirectory) throws(Failure) -> InputDirectory {
     if try isStep(directory) { return directory }
-    for pointer in pointers where directory.isFile(pointer) {
+    for pointer in try pointers(in: directory) {
       let tag = try tag(pointer, directory)
       guard let folder = try? directory.folder(tag) else {
         throw Failure(
@@ -91,12 +91,17 @@ struct ZeROFolder {
 
   static func isThere(in directory: InputDirectory) throws(Failure) -> Bool {
     if try isStep(directory) { return true }
-    for pointer in pointers where directory.isFile(pointer) {
+    for pointer in try pointers(in: directory) {
       // A file of this name may be anything.
       guard let tag = try? tag(pointer, directory), let folder = try? directory.folder(tag) else { continue }
       return try isStep(folder)
     }
     return try !steps(in: directory).isEmpty
+  }
+
+  private static func pointers(in directory: InputDirectory) throws(Failure) -> [String] {
+    let names = try directory.names()
+    return pointers.filter { names.contains($0) }
   }
 
   private static func tag(_ pointer: String, _ directory: InputDirectory) throws(Failure) -> String {

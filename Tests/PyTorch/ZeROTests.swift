@@ -95,6 +95,21 @@ import Testing
     try refused(.malformed, "is not in 'frozen_param_fragments'", file: module, tensor: "f")
   }
 
+  /// DeepSpeed before 0.8, and where nothing is divided, says nothing of second names.
+  @Test func namesOfOneStorage() throws {
+    let frozen = Tensor.bfloat16([1, 2])
+    try writeReplicated(
+      model {
+        $0.module = [("a.bias", .bfloat16(floats(15...19))), ("f", frozen), ("e", .bfloat16([])), ("same", frozen)]
+        $0.repeated = [("b.bias", of: "a.bias"), ("g", of: "f"), ("d", of: "e")]
+      })
+    let checkpoint = try open()
+    let names: [TensorName] = ["a.weight", "a.bias", "b.weight", "f", "e", "same", "b.bias", "g", "d"]
+    #expect(checkpoint.tensors.map(\.name) == names && checkpoint.tied == [[1, 6], [3, 7]])
+    // As it is trained, not as it is in the module.
+    try check(checkpoint, example + [("b.bias", .float32(floats(15...19))), ("g", frozen), ("same", frozen)])
+  }
+
   @Test func lengthsOfVectors() throws {
     // Up to a multiple of four; the last rank has what the parameters leave.
     try writeReplicated(ranks: [0...17, 18...35])

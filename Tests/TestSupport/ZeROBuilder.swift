@@ -58,6 +58,8 @@ public enum ZeROBuilder {
   /// A file of the module.
   public struct Model {
     public var module: [(String, Tensor)] = []
+    /// More names in the module, each for the storage of one in it.
+    public var repeated: [(String, of: String)] = []
     public var buffers: [String] = []
     public var groups: [[(String, [Int])]]?
     public var frozenShapes: [(String, [Int])]?
@@ -71,10 +73,13 @@ public enum ZeROBuilder {
     public var bytes: [UInt8] {
       var file = File()
       let fragments = frozenShapes == nil ? Pickle.none : file.tensors(self.fragments)
-      let module = file.tensors(self.module)
+      var entries = module.map { ($0.0, file.tensor($0.1)) }
+      for (name, original) in repeated {
+        entries += entries.filter { $0.0 == original }.map { (name, $0.1) }
+      }
       return file.bytes(
         [
-          ("module", module), ("buffer_names", Pickle.list(buffers.map { Pickle.text($0) })),
+          ("module", Pickle.dictionary(entries)), ("buffer_names", Pickle.list(buffers.map { Pickle.text($0) })),
           ("param_shapes", groups.map { Pickle.list($0.map { shapes($0) }) } ?? Pickle.none),
           ("frozen_param_shapes", frozenShapes.map { shapes($0) } ?? Pickle.none),
           ("frozen_param_fragments", fragments),
