@@ -83,8 +83,8 @@ extension ZeROAssembly {
     guard units(end) == units(vector.count) else {
       throw Failure(
         .malformed,
-        "its parameters take \(end) of the \(vector.count) elements that the ranks have of group \(place.group), allowed "
-          + "is a rest below \(unit)", file: file)
+        "its parameters take \(end) of the \(vector.count) elements that the ranks have of group \(place.group), "
+          + "allowed is a rest below \(unit)", file: file)
     }
   }
 

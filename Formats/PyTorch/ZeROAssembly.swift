@@ -64,7 +64,12 @@ struct ZeROAssembly {
     let file = states.file
     let aliases = Set(states.shared.map { TensorName($0.alias) })
     var ignored: [String] = []
+    // Whatever is said of second names: the very same view in the module is the very same parameter.
     var views: [PyTorchTensor.View: Int] = [:]
+    for (name, value) in states.module where !isPartitioned {
+      guard let position = positions[TensorName(name)], let view = try? file.tensor(value, name) else { continue }
+      if view.info.elementCount > 0 { views[view.view] = position }
+    }
     for (name, value) in states.module where !contains(name) && !aliases.contains(TensorName(name)) {
       guard file.archive.isTensor(value) else {
         ignored.append(name)
@@ -75,10 +80,11 @@ struct ZeROAssembly {
         throw Failure(
           .malformed, "is divided among the ranks, and nothing says what shape it has", file: file.name, tensor: name)
       }
-      // Where nothing is divided, nothing is said of second names.
-      if view.info.elementCount > 0 {
-        if let first = views[view.view] { tie(tensors.count, to: first) } else { views[view.view] = tensors.count }
+      if let position = views[view.view] {
+        try addAlias(name, of: position, file.name)
+        continue
       }
+      if view.info.elementCount > 0 { views[view.view] = tensors.count }
       try add(view, file: file.position)
     }
     if !ignored.isEmpty {
@@ -87,7 +93,12 @@ struct ZeROAssembly {
     try addAliases(states)
   }
 
-  private mutating func tie(_ position: Int, to first: Int) { ties[first, default: [first]].append(position) }
+  /// A second name of a tensor.
+  private mutating func addAlias(_ name: String, of position: Int, _ file: String) throws(Failure) {
+    let whole = tensors[position]
+    ties[position, default: [position]].append(tensors.count)
+    try add(Self.info(name, whole.info.type, whole.info.shape, file), whole.parts)
+  }
 
   /// Second names of parameters.
   private mutating func addAliases(_ states: ZeROModelStates) throws(Failure) {
@@ -97,10 +108,7 @@ struct ZeROAssembly {
         lost.append(alias)
         continue
       }
-      let whole = tensors[position]
-      let info = try Self.info(alias, whole.info.type, whole.info.shape, states.file.name)
-      tie(tensors.count, to: position)
-      try add(info, whole.parts)
+      try addAlias(alias, of: position, states.file.name)
     }
     if !lost.isEmpty {
       warn("\(list: [states.file.name]): left out \(names: lost), which are parameters that were not saved")

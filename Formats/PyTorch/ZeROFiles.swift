@@ -93,8 +93,7 @@ struct ZeROFiles {
     guard let groups = states.groups, folder.partCount == 1, states.partCount == 1, !states.isAutoEP else {
       try readAllParameters(into: &assembly)
       assembly.warn(
-        "\(list: [folder.directory.path]): left out what is in '\(states.file.name)' only, which each rank has a part of"
-      )
+        "\(list: [folder.directory.path]): left out what is in '\(states.file.name)' alone, where each rank has a part")
       return
     }
     var shapes: [TensorName: [Int]] = [:]

@@ -50,15 +50,15 @@ struct ZeROFolder {
         file: name)
       : Failure(
         .unsupported,
-        "holds experts apart from the model, which are not put together: gather the state_dict where it was trained and "
-          + "save it with torch.save", file: name)
+        "holds experts apart from the model, which are not put together: gather the state_dict where it was trained "
+          + "and save it with torch.save", file: name)
   }
 
   static func refused(partCount: Int, _ file: String) -> Failure {
     Failure(
       .unsupported,
-      "holds parts of \(partCount) tensor-parallel ranks: convert it with ds_to_universal.py of DeepSpeed, whose result "
-        + "is read", file: file)
+      "holds parts of \(partCount) tensor-parallel ranks: convert it with ds_to_universal.py of DeepSpeed, whose "
+        + "result is read", file: file)
   }
 
   // MARK: - Where it is
@@ -68,7 +68,7 @@ struct ZeROFolder {
   /// - Throws: `missing` when there is none, `malformed` when there are several.
   static func find(in directory: InputDirectory) throws(Failure) -> InputDirectory {
     if try isStep(directory) { return directory }
-    for pointer in pointers where directory.isFile(pointer) {
+    for pointer in try pointers(in: directory) {
       let tag = try tag(pointer, directory)
       guard let folder = try? directory.folder(tag) else {
         throw Failure(
@@ -83,20 +83,25 @@ struct ZeROFolder {
     guard steps.count == 1 else {
       throw Failure(
         .malformed,
-        "holds \(counted(steps.count, "checkpoint")) of DeepSpeed and no file '\(pointers[0])' that names one: name the "
-          + "folder that is meant", file: directory.path)
+        "holds \(counted(steps.count, "checkpoint")) of DeepSpeed and no file '\(pointers[0])' that names one: name "
+          + "the folder that is meant", file: directory.path)
     }
     return only
   }
 
   static func isThere(in directory: InputDirectory) throws(Failure) -> Bool {
     if try isStep(directory) { return true }
-    for pointer in pointers where directory.isFile(pointer) {
+    for pointer in try pointers(in: directory) {
       // A file of this name may be anything.
       guard let tag = try? tag(pointer, directory), let folder = try? directory.folder(tag) else { continue }
       return try isStep(folder)
     }
     return try !steps(in: directory).isEmpty
+  }
+
+  private static func pointers(in directory: InputDirectory) throws(Failure) -> [String] {
+    let names = try directory.names()
+    return pointers.filter { names.contains($0) }
   }
 
   private static func tag(_ pointer: String, _ directory: InputDirectory) throws(Failure) -> String {

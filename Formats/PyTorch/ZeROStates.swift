@@ -9,7 +9,7 @@ struct ZeROModelStates {
   /// Everything in the module's state_dict; of stage 3, parameters without their data.
   let module: [(name: String, value: PickleGraph.Reference)]
   let buffers: Set<TensorName>
-  /// The trained parameters of each of the optimizer's groups, in the order of its vector; nil where nothing is divided.
+  /// The trained parameters of each of the optimizer's groups, in the order of its vector; nil if nothing is divided.
   let groups: [[Parameter]]?
   /// Parameters that are not trained, as far as they are not in `module`.
   let frozen: [Parameter]

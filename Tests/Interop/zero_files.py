@@ -5,8 +5,8 @@
 KIND is one of KINDS. Leaves OUT/checkpoint; OUT/joined/pytorch_model.bin, where zero_to_fp32.py can read it;
 OUT/expected.pt, a dictionary of the tensors as DeepSpeed itself gives them: parameters in full precision, what is not
 trained and buffers as they are in the module; OUT/universal of the kinds that ds_to_universal.py reads. Of "robin" there
-is neither: of parameters in another order, DeepSpeed 0.19 gives some under the names of others there, though not in the
-checkpoint itself.
+is neither: of parameters in another order, DeepSpeed 0.19 gives some under the names of others there, though not in
+the checkpoint itself.
 """
 
 import os

@@ -4,8 +4,8 @@ import Tensors
 import TestSupport
 import Testing
 
-/// A checkpoint of DeepSpeed in a directory: a.weight is 0 to 14 in five rows, a.bias 15 to 19, b.weight 20 to 34 in three
-/// rows.
+/// A checkpoint of DeepSpeed in a directory: a.weight is 0 to 14 in five rows, a.bias 15 to 19, b.weight 20 to 34 in
+/// three rows.
 protocol ZeROExample {
   var directory: TemporaryDirectory { get }
 }

@@ -167,7 +167,7 @@ import Testing
     try directory.write("u/zero/b.weight/fp32.pt", ZeROBuilder.parameter(.float32(floats(20...34), [3, 5])))
     let divided = try open()
     #expect(divided.tensors.map(\.name) == ["a.weight", "b.weight", "buffer", "more", "tied"])
-    #expect(divided.warnings.count == 1 && divided.warnings[0].contains("which each rank has a part of"))
+    #expect(divided.warnings.count == 1 && divided.warnings[0].contains("where each rank has a part"))
   }
 
   // MARK: - Where it is, and what it is not

@@ -13,8 +13,7 @@ import Testing
 
   private func writeReplicated(
     stage: Int = 2, _ model: ZeROBuilder.Model? = nil, ranks: [ClosedRange<Int>] = [0...17, 18...34],
-    counts: [Int] = [2],
-    paddings: [[Int]]? = nil
+    counts: [Int] = [2], paddings: [[Int]]? = nil
   ) throws {
     try directory.write(module, (model ?? self.model()).bytes)
     for (rank, range) in ranks.enumerated() {
@@ -28,8 +27,8 @@ import Testing
     try writeReplicated(stage: stage)
     let checkpoint = try open()
     #expect(checkpoint.tensors.map(\.name) == ["a.weight", "a.bias", "b.weight"])
-    #expect(
-      checkpoint.tensors.map(\.shape) == [[5, 3], [5], [3, 5]] && checkpoint.tensors.allSatisfy { $0.type == .f32 })
+    #expect(checkpoint.tensors.map(\.shape) == [[5, 3], [5], [3, 5]])
+    #expect(checkpoint.tensors.allSatisfy { $0.type == .f32 })
     #expect(checkpoint.fileNames == [module, optimizer(0), optimizer(1)])
     #expect(try checkpoint.files.map(\.size) == checkpoint.fileNames.map { try directory.read($0).count })
     #expect(checkpoint.identities.count == 3 && checkpoint.warnings.isEmpty && checkpoint.tied.isEmpty)
@@ -94,6 +93,21 @@ import Testing
     try refused(.malformed, "has shape [2, 3], expected [3, 2]", file: module, tensor: "f")
     try writeReplicated(model { $0.frozenShapes = [("f", [3, 2])] })
     try refused(.malformed, "is not in 'frozen_param_fragments'", file: module, tensor: "f")
+  }
+
+  /// DeepSpeed before 0.8, and where nothing is divided, says nothing of second names.
+  @Test func namesOfOneStorage() throws {
+    let frozen = Tensor.bfloat16([1, 2])
+    try writeReplicated(
+      model {
+        $0.module = [("a.bias", .bfloat16(floats(15...19))), ("f", frozen), ("e", .bfloat16([])), ("same", frozen)]
+        $0.repeated = [("b.bias", of: "a.bias"), ("g", of: "f"), ("d", of: "e")]
+      })
+    let checkpoint = try open()
+    let names: [TensorName] = ["a.weight", "a.bias", "b.weight", "f", "e", "same", "b.bias", "g", "d"]
+    #expect(checkpoint.tensors.map(\.name) == names && checkpoint.tied == [[1, 6], [3, 7]])
+    // As it is trained, not as it is in the module.
+    try check(checkpoint, example + [("b.bias", .float32(floats(15...19))), ("g", frozen), ("same", frozen)])
   }
 
   @Test func lengthsOfVectors() throws {

@@ -58,6 +58,8 @@ public enum ZeROBuilder {
   /// A file of the module.
   public struct Model {
     public var module: [(String, Tensor)] = []
+    /// More names in the module, each for the storage of one in it.
+    public var repeated: [(String, of: String)] = []
     public var buffers: [String] = []
     public var groups: [[(String, [Int])]]?
     public var frozenShapes: [(String, [Int])]?
@@ -71,10 +73,13 @@ public enum ZeROBuilder {
     public var bytes: [UInt8] {
       var file = File()
       let fragments = frozenShapes == nil ? Pickle.none : file.tensors(self.fragments)
-      let module = file.tensors(self.module)
+      var entries = module.map { ($0.0, file.tensor($0.1)) }
+      for (name, original) in repeated {
+        entries += entries.filter { $0.0 == original }.map { (name, $0.1) }
+      }
       return file.bytes(
         [
-          ("module", module), ("buffer_names", Pickle.list(buffers.map { Pickle.text($0) })),
+          ("module", Pickle.dictionary(entries)), ("buffer_names", Pickle.list(buffers.map { Pickle.text($0) })),
           ("param_shapes", groups.map { Pickle.list($0.map { shapes($0) }) } ?? Pickle.none),
           ("frozen_param_shapes", frozenShapes.map { shapes($0) } ?? Pickle.none),
           ("frozen_param_fragments", fragments),
@@ -92,6 +97,7 @@ public enum ZeROBuilder {
   ) -> [UInt8] {
     var file = File()
     let vectors = Pickle.list(vectors.map { file.tensor($0) })
+    let counted = counts.map { Pickle.integer($0) }
     let moments = file.tensors([("exp_avg", .float32([7, 7, 7]))])
     var states: [(String, [UInt8])] = [
       ("loss_scaler", Pickle.call("deepspeed.runtime.fp16.loss_scaler", "LossScaler", [])),
@@ -100,10 +106,7 @@ public enum ZeROBuilder {
         "zero_stage",
         Pickle.call("deepspeed.runtime.zero.config", "ZeroStageEnum", [Pickle.integer(stage)])
       ),
-      (
-        "partition_count",
-        counts.count == 1 ? Pickle.integer(counts[0]) : Pickle.list(counts.map { Pickle.integer($0) })
-      ),
+      ("partition_count", counts.count == 1 ? counted[0] : Pickle.list(counted)),
       (key ?? (stage == 3 ? "fp32_flat_groups" : "single_partition_of_fp32_groups"), vectors),
     ]
     if let paddings {
