@@ -8,11 +8,11 @@ enum ConvertVerb: Verb {
   static let summary = "to GGUF and back, other shards, another dtype, 4-bit to 16-bit"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
-    "Writes the same weights in new shards, in another dtype if asked. SOURCE may be",
-    "safetensors, GGUF, files of PyTorch or a directory of FSDP. A 4-bit checkpoint",
-    "(NF4, FP4) is dequantized as bitsandbytes would, one of MLX as MLX would, FP8,",
-    "MXFP4, GPTQ and others as their loaders would, without a GPU, and loses its",
-    "quantization_config; experts that MLX stacks become those of transformers.",
+    "Writes the same weights in new shards, in another dtype if asked. SOURCE is",
+    "safetensors, GGUF, PyTorch's, or what FSDP or DeepSpeed saved. A 4-bit",
+    "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, one of MLX as MLX",
+    "would, one in FP8, MXFP4, GPTQ … as its loader would, without a GPU, and loses",
+    "its quantization_config; experts that MLX stacks become those of transformers.",
     "",
     "An OUT that ends in .gguf is a file for llama.cpp: names, order of rows,",
     "hyper-parameters and tokenizer as its own converter writes them; vectors",
