@@ -10,7 +10,8 @@ enum ConvertVerb: Verb {
   static let description = [
     "Writes the same weights in new shards, in another dtype if asked. A 4-bit",
     "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, one of MLX as MLX",
-    "would, without a GPU, and loses its quantization_config; experts that MLX",
+    "would, without a GPU, and loses its quantization_config; so are FP8, MXFP4,",
+    "compressed-tensors, GPTQ, AWQ, ModelOpt and LLM.int8(). Experts that MLX",
     "stacks become those of transformers.",
     "",
     "An OUT that ends in .gguf is a file for llama.cpp: names, order of rows,",

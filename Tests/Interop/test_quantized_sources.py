@@ -261,3 +261,16 @@ def test_settings_of_their_own(name, nibble: Nibble, tmp_path):
     nibble.run("convert", source, "-o", tmp_path / "out")
     check(tmp_path / "out", expected)
     assert not (tmp_path / "out" / file.name).exists()
+
+
+def test_settings_of_a_part(nibble: Nibble, tmp_path):
+    """A model of several parts has them in the configuration of its language model, and its dtype too."""
+    method = next(method for method in METHODS if method.name == "w4a16-f16")
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    config["text_config"] = {"quantization_config": config.pop("quantization_config"), "dtype": config.pop("dtype")}
+    (source / "config.json").write_text(json.dumps(config))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    del config["text_config"]["quantization_config"]
+    assert checkpoint.config(tmp_path / "out") == config
