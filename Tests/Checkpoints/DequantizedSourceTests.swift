@@ -310,6 +310,16 @@ import Testing
         [("m.qweight", "I32", [0, size]), ("m.scales", "F16", [0, 0]), ("m.qzeros", "I32", [0, 0])]
       ),
     ]
+    let shape = [UInt64(size), 0].flatMap { value in (0..<8).map { UInt8(value >> (8 * $0) & 0xFF) } }
+    let asymmetric = Self.compressed(
+      "\"num_bits\": 8, \"type\": \"int\", \"symmetric\": false, \"strategy\": \"group\", \"group_size\": 8")
+    #expect(throws: Failure.self) {
+      _ = try open(
+        [
+          Tensor("m.weight_packed", "I32", [size, 0], []), Tensor("m.weight_scale", "BF16", [size, 0], []),
+          Tensor("m.weight_shape", "I64", [2], shape), Tensor("m.weight_zero_point", "I32", [1, 0], []),
+        ], asymmetric)
+    }
     for (settings, tensors) in rows {
       #expect(throws: Failure.self, "\(settings)") {
         _ = try open(tensors.map { Tensor($0.0, $0.1, $0.2, []) }, settings)

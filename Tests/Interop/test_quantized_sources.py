@@ -168,6 +168,8 @@ HOSTILE = {
     "gemv": ("awq", UNSUPPORTED, "version 'gemv'", None, {"version": "gemv"}),
     "no-zeros": ("awq", REJECTED, "'.qzeros' is missing", lambda found: found.pop(f"{Q}.qzeros"), {}),
     "no-algorithm": ("modelopt-nvfp4", UNSUPPORTED, "quant_algo 'W4A8_AWQ'", None, {"quant_algo": "W4A8_AWQ"}),
+    "smoothed": ("modelopt-nvfp4", UNSUPPORTED, "'.pre_quant_scale' beside it", lambda found: found.update(
+        {f"{Q}.pre_quant_scale": torch.ones(192)}), {}),
     "int8-layout": ("int8", UNSUPPORTED, "'.weight_format' is 2", lambda found: found.update(
         {f"{Q}.weight_format": torch.tensor(2).to(torch.uint8)}), {}),
     "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
