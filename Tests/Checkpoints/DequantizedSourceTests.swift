@@ -71,6 +71,31 @@ import Testing
     try expect(model, "m.weight", [3, 3], "FP8-E4M3", [1, 2, 6, 4, 5, 12, 28, 32, 4.5])
   }
 
+  /// Five bits of exponent, one scale for each row, in 16 bits.
+  @Test func rowsOfE5M2() throws {
+    let model = try open(
+      [
+        Tensor("m.weight", "F8_E5M2", [2, 2], [0x3C, 0xBC, 0x40, 0x3E]),
+        Tensor("m.weight_scale", "BF16", [2, 1], floats([3, 0.5], "BF16")),
+      ], "{\"quant_method\": \"fbgemm_fp8\"}")
+    try expect(model, "m.weight", [2, 2], "FP8-E5M2", [3, -3, 1, 0.75])
+  }
+
+  /// What computing in few bits needs beside the weight is left out, and named.
+  @Test func scalesOfActivations() throws {
+    let model = try open(
+      [
+        Tensor("m.weight", "F8_E4M3", [1, 1], [0x38]), Tensor("m.weight_scale", "F32", [], floats([2])),
+        Tensor("m.input_scale", "F32", [1], floats([1])), Tensor("n.k_scale", "BF16", [], floats([1], "BF16")),
+        // A matrix is no scale, whatever it is called.
+        Tensor("o.input_scale", "BF16", [2, 2], floats([1, 2, 3, 4], "BF16")),
+      ], "{\"quant_method\": \"fp8\", \"activation_scheme\": \"static\"}")
+    #expect(model.checkpoint.tensors.map(\.name.string) == ["m.weight", "o.input_scale"])
+    let warnings = model.warnings.filter { $0.contains("left out") }
+    #expect(warnings.count == 1 && warnings[0].names == ["m.input_scale", "n.k_scale"])
+    try expect(model, "m.weight", [1, 1], "FP8-E4M3", [2])
+  }
+
   /// Powers of two, and a NaN that is one.
   @Test func powersAndNaN() throws {
     let model = try open(

@@ -65,7 +65,7 @@ def test_inspect(method: Method, nibble: Nibble, tmp_path):
             assert rows[name]["bytes"] == sum(part["bytes"] for part in parts)
 
 
-@every
+@by_name("fp8-block", "fp8-fp4", "mxfp8", "w4a16", "nvfp4", "gptq-4", "awq", "modelopt-fp8", "int8")
 def test_quantize_again(method: Method, nibble: Nibble, tmp_path):
     """Only when it is asked for, and then as the dequantized model."""
     source, _ = quantized_sources.create(tmp_path / "source", method, shards=3)
