@@ -19,8 +19,8 @@ import Testing
   private static let gptq = "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 4}"
 
   private static func compressed(_ weights: String, format: String = "pack-quantized") -> String {
-    "{\"quant_method\": \"compressed-tensors\", \"format\": \"\(format)\", \"config_groups\": {\"a\": {\"targets\": [\"Linear\"], "
-      + "\"weights\": {\(weights)}}}}"
+    let group = "{\"targets\": [\"Linear\"], \"weights\": {\(weights)}}"
+    return "{\"quant_method\": \"compressed-tensors\", \"format\": \"\(format)\", \"config_groups\": {\"a\": \(group)}}"
   }
 
   private func open(_ tensors: [Tensor], _ quantization: String, dtype: String = "bfloat16") throws -> StoredModel {
@@ -235,6 +235,10 @@ import Testing
       Hostile(
         "MXFP4 without scales", "{\"quant_method\": \"mxfp4\"}", [("m_blocks", "U8", [1, 2, 1, 16])],
         "'m_scales' is missing"),
+      Hostile(
+        "a method beside another", "{\"quant_method\": \"mxfp4\"}",
+        [("m_blocks", "U8", [1, 2, 1, 16]), ("m_scales", "U8", [1, 2, 1]), ("n.weight", "F8_E4M3", [2, 2])],
+        "is F8_E4M3, and no weight of MXFP4"),
       Hostile(
         "MXFP4 in groups of 8", "{\"quant_method\": \"mxfp4\"}",
         [("m_blocks", "U8", [1, 2, 1, 8]), ("m_scales", "U8", [1, 2, 1])], "needed are U8 [experts, rows, groups, 16]"),
