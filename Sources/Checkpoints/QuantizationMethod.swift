@@ -6,7 +6,7 @@ package enum QuantizationMethod: Sendable, Equatable {
   case none
   /// bitsandbytes NF4 or FP4: what Nibble reads and writes.
   case fourBit
-  /// Anything else, by name; also MLX, unless it was read as what it stands for, which is `none`.
+  /// Anything else, by name, unless it was read as what it stands for, which is `none`.
   case other(String)
 }
 

@@ -42,7 +42,7 @@ enum QuantizeVerb: Verb {
     "transformers-4: those stored one by one do not")
   private static let forceRequantize = Option(
     "--force-requantize", "quantize again what is quantized: NF4 to NF4,",
-    "a directory of MLX, tensors of a GGUF file")
+    "what convert dequantizes, tensors of GGUF")
 
   private static let tensorType = Option(
     "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type where the name has a match")

@@ -19,8 +19,8 @@ import Testing
   private static let gptq = "{\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 4}"
 
   private static func compressed(_ weights: String, format: String = "pack-quantized") -> String {
-    "{\"quant_method\": \"compressed-tensors\", \"format\": \"\(format)\", \"config_groups\": {\"a\": {\"targets\": [\"Linear\"], "
-      + "\"weights\": {\(weights)}}}}"
+    let group = "{\"targets\": [\"Linear\"], \"weights\": {\(weights)}}"
+    return "{\"quant_method\": \"compressed-tensors\", \"format\": \"\(format)\", \"config_groups\": {\"a\": \(group)}}"
   }
 
   private func open(_ tensors: [Tensor], _ quantization: String, dtype: String = "bfloat16") throws -> StoredModel {
@@ -69,6 +69,31 @@ import Testing
         Tensor("m.weight_scale_inv", "F32", [2, 2], floats([1, 2, 4, 0.5])),
       ], Self.fp8)
     try expect(model, "m.weight", [3, 3], "FP8-E4M3", [1, 2, 6, 4, 5, 12, 28, 32, 4.5])
+  }
+
+  /// Five bits of exponent, one scale for each row, in 16 bits.
+  @Test func rowsOfE5M2() throws {
+    let model = try open(
+      [
+        Tensor("m.weight", "F8_E5M2", [2, 2], [0x3C, 0xBC, 0x40, 0x3E]),
+        Tensor("m.weight_scale", "BF16", [2, 1], floats([3, 0.5], "BF16")),
+      ], "{\"quant_method\": \"fbgemm_fp8\"}")
+    try expect(model, "m.weight", [2, 2], "FP8-E5M2", [3, -3, 1, 0.75])
+  }
+
+  /// What computing in few bits needs beside the weight is left out, and named.
+  @Test func scalesOfActivations() throws {
+    let model = try open(
+      [
+        Tensor("m.weight", "F8_E4M3", [1, 1], [0x38]), Tensor("m.weight_scale", "F32", [], floats([2])),
+        Tensor("m.input_scale", "F32", [1], floats([1])), Tensor("n.k_scale", "BF16", [], floats([1], "BF16")),
+        // A matrix is no scale, whatever it is called.
+        Tensor("o.input_scale", "BF16", [2, 2], floats([1, 2, 3, 4], "BF16")),
+      ], "{\"quant_method\": \"fp8\", \"activation_scheme\": \"static\"}")
+    #expect(model.checkpoint.tensors.map(\.name.string) == ["m.weight", "o.input_scale"])
+    let warnings = model.warnings.filter { $0.contains("left out") }
+    #expect(warnings.count == 1 && warnings[0].names == ["m.input_scale", "n.k_scale"])
+    try expect(model, "m.weight", [1, 1], "FP8-E4M3", [2])
   }
 
   /// Powers of two, and a NaN that is one.
@@ -211,6 +236,10 @@ import Testing
         "MXFP4 without scales", "{\"quant_method\": \"mxfp4\"}", [("m_blocks", "U8", [1, 2, 1, 16])],
         "'m_scales' is missing"),
       Hostile(
+        "a method beside another", "{\"quant_method\": \"mxfp4\"}",
+        [("m_blocks", "U8", [1, 2, 1, 16]), ("m_scales", "U8", [1, 2, 1]), ("n.weight", "F8_E4M3", [2, 2])],
+        "is F8_E4M3, and no weight of MXFP4"),
+      Hostile(
         "MXFP4 in groups of 8", "{\"quant_method\": \"mxfp4\"}",
         [("m_blocks", "U8", [1, 2, 1, 8]), ("m_scales", "U8", [1, 2, 1])], "needed are U8 [experts, rows, groups, 16]"),
       Hostile(
@@ -310,6 +339,16 @@ import Testing
         [("m.qweight", "I32", [0, size]), ("m.scales", "F16", [0, 0]), ("m.qzeros", "I32", [0, 0])]
       ),
     ]
+    let shape = [UInt64(size), 0].flatMap { value in (0..<8).map { UInt8(value >> (8 * $0) & 0xFF) } }
+    let asymmetric = Self.compressed(
+      "\"num_bits\": 8, \"type\": \"int\", \"symmetric\": false, \"strategy\": \"group\", \"group_size\": 8")
+    #expect(throws: Failure.self) {
+      _ = try open(
+        [
+          Tensor("m.weight_packed", "I32", [size, 0], []), Tensor("m.weight_scale", "BF16", [size, 0], []),
+          Tensor("m.weight_shape", "I64", [2], shape), Tensor("m.weight_zero_point", "I32", [1, 0], []),
+        ], asymmetric)
+    }
     for (settings, tensors) in rows {
       #expect(throws: Failure.self, "\(settings)") {
         _ = try open(tensors.map { Tensor($0.0, $0.1, $0.2, []) }, settings)

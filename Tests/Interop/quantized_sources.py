@@ -64,8 +64,9 @@ def numbers(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dty
     return (torch.rand(shape, generator=generator) * 0.01 + 1e-4).to(dtype)
 
 
-def fp8_block(storage: str, rows: int = 128, columns: int = 128, dtype: torch.dtype = BF16):
-    """DeepSeek's: value times scale in 32 bits, rounded once."""
+def fp8_block(storage: str, rows: int = 128, columns: int = 128, dtype: torch.dtype = BF16,
+              suffix: str = "weight_scale_inv"):
+    """DeepSeek's, whose fourth version has scales of another name: value times scale in 32 bits, rounded once."""
     def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
         values = fp8_codes((out, inputs), generator)
         shape = (-(-out // rows), -(-inputs // columns))
@@ -78,7 +79,7 @@ def fp8_block(storage: str, rows: int = 128, columns: int = 128, dtype: torch.dt
             case _:
                 scales = numbers(shape, generator, getattr(torch, storage))
                 wide = scales.to(F32)
-        tensors = {f"{name}.weight": values, f"{name}.weight_scale_inv": scales}
+        tensors = {f"{name}.weight": values, f"{name}.{suffix}": scales}
         return tensors, (values.to(F32) * spread(wide, rows, columns, out, inputs)).to(dtype)
     return pack
 
@@ -271,6 +272,8 @@ METHODS = [
            fp8_scales(lambda out: [], more=STATIC), "FP8-E4M3", "FP8"),
     Method("fbgemm", {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0},
            fp8_scales(lambda out: [out, 1], more={"input_scale_ub": torch.tensor([1200.0])}), "FP8-E4M3", "FP8"),
+    Method("fp8-dense", BLOCKS | {"expert_dtype": "fp4", "scale_fmt": "ue8m0"}, fp8_block("e8m0", suffix="scale"),
+           "FP8-E4M3", "FP8"),
     Method("fp8-fp4", BLOCKS | {"expert_dtype": "fp4", "scale_fmt": "ue8m0"},
            mxfp4("weight", "scale", torch.float8_e8m0fnu), "MXFP4", "FP8"),
     *(compressed(f"w{bits}a16", "pack-quantized", packed_integers(bits, 32), f"W{bits}A16", integers(bits, 32))

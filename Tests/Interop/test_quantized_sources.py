@@ -65,7 +65,7 @@ def test_inspect(method: Method, nibble: Nibble, tmp_path):
             assert rows[name]["bytes"] == sum(part["bytes"] for part in parts)
 
 
-@every
+@by_name("fp8-block", "fp8-fp4", "mxfp8", "w4a16", "nvfp4", "gptq-4", "awq", "modelopt-fp8", "int8")
 def test_quantize_again(method: Method, nibble: Nibble, tmp_path):
     """Only when it is asked for, and then as the dequantized model."""
     source, _ = quantized_sources.create(tmp_path / "source", method, shards=3)
@@ -168,6 +168,8 @@ HOSTILE = {
     "gemv": ("awq", UNSUPPORTED, "version 'gemv'", None, {"version": "gemv"}),
     "no-zeros": ("awq", REJECTED, "'.qzeros' is missing", lambda found: found.pop(f"{Q}.qzeros"), {}),
     "no-algorithm": ("modelopt-nvfp4", UNSUPPORTED, "quant_algo 'W4A8_AWQ'", None, {"quant_algo": "W4A8_AWQ"}),
+    "smoothed": ("modelopt-nvfp4", UNSUPPORTED, "'.pre_quant_scale' beside it", lambda found: found.update(
+        {f"{Q}.pre_quant_scale": torch.ones(192)}), {}),
     "int8-layout": ("int8", UNSUPPORTED, "'.weight_format' is 2", lambda found: found.update(
         {f"{Q}.weight_format": torch.tensor(2).to(torch.uint8)}), {}),
     "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
@@ -261,3 +263,16 @@ def test_settings_of_their_own(name, nibble: Nibble, tmp_path):
     nibble.run("convert", source, "-o", tmp_path / "out")
     check(tmp_path / "out", expected)
     assert not (tmp_path / "out" / file.name).exists()
+
+
+def test_settings_of_a_part(nibble: Nibble, tmp_path):
+    """A model of several parts has them in the configuration of its language model, and its dtype too."""
+    method = next(method for method in METHODS if method.name == "w4a16-f16")
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    config["text_config"] = {"quantization_config": config.pop("quantization_config"), "dtype": config.pop("dtype")}
+    (source / "config.json").write_text(json.dumps(config))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    del config["text_config"]["quantization_config"]
+    assert checkpoint.config(tmp_path / "out") == config

@@ -179,7 +179,9 @@ struct CompressedModule {
   private func packedZeros(_ bits: Int, _ grid: ScaleGrid) throws(Failure) -> ZeroPoints {
     let index = try need(zeroPoint, "zero_point")
     let stored = checkpoint.tensors[index]
-    let needed = [(grid.rows * bits + 31) / 32, grid.columns]
+    let (stream, isTooLong) = grid.rows.multipliedReportingOverflow(by: bits)
+    guard !isTooLong else { throw Failure(.malformed, "has \(grid.rows) rows, which overflows") }
+    let needed = [stream / 32 + (stream % 32 > 0 ? 1 : 0), grid.columns]
     guard stored.type == .i32, stored.shape == needed else {
       throw Failure(
         .malformed,

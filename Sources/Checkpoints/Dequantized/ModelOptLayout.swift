@@ -50,6 +50,9 @@ struct ModelOptLayout: PackedLayout {
     guard let module = info.name.dropping(suffix: ".weight") else { return nil }
     let scale = checkpoint.index(of: module + ".weight_scale")
     if scale == nil, info.type != .u8, info.type != .f8e4m3 { return nil }
+    guard checkpoint.index(of: module + ".pre_quant_scale") == nil else {
+      throw Failure(.unsupported, "has '.pre_quant_scale' beside it: weights scaled for their inputs are not read")
+    }
     guard let scale else { throw Failure(.malformed, "is \(info.type.name), but '.weight_scale' is missing beside it") }
     switch info.type {
     case .u8:

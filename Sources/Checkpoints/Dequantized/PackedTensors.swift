@@ -49,6 +49,12 @@ struct PackedTensors: Sendable {
         let remainder = layout.remainder(index, in: checkpoint)
         if remainder == .leftOut { leftOut.append(stored[index].name) }
         if remainder == .plain || isLenient { items.append(.plain(index)) }
+        if remainder == .plain, stored[index].type.isCode {
+          try attempt(index) { () throws(Failure) in
+            throw Failure(
+              .malformed, "is \(stored[index].type.name), and no weight of \(layout.name) that is known here")
+          }
+        }
         if remainder == .orphan, !faulty.contains(Self.module(stored[index])) {
           try attempt(index) { () throws(Failure) in
             throw Failure(.malformed, "is part of a weight in \(layout.name) that is not there")
@@ -100,5 +106,15 @@ extension LogicalTensors {
 
   private func adding(_ more: [Failure]) -> LogicalTensors {
     LogicalTensors(checkpoint: checkpoint, items: items, problems: problems + more)
+  }
+}
+
+extension ElementType {
+  /// Whether elements are floating-point numbers of 8 bits or less, which mean nothing without a scale.
+  fileprivate var isCode: Bool {
+    switch self {
+    case .f4, .f6e2m3, .f6e3m2, .f8e4m3, .f8e5m2, .f8e8m0, .f8e4m3fnuz, .f8e5m2fnuz: true
+    default: false
+    }
   }
 }

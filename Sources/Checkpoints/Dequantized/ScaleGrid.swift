@@ -73,7 +73,11 @@ struct ScaleGrid: Sendable {
       type.dequantize(
         stored.bytes, scales: one.span, zeros: [Float]().span, groupSize: max(1, count), into: &values, as: .f32)
     }
-    if let roundedTo, roundedTo != .f32, storage == .floats(.f32) { try Self.round(&result, count, to: roundedTo) }
+    if let roundedTo, roundedTo != .f32, storage == .floats(.f32) {
+      do throws(Failure) { try Self.round(&result, count, to: roundedTo) } catch {
+        throw error.located(file: checkpoint.location(of: index).file, tensor: checkpoint.tensors[index].name.string)
+      }
+    }
     if let factor {
       let stored = try ScratchBuffer(checkpoint, factor.index, at: 0, count: 4)
       let number = stored.floats[0]

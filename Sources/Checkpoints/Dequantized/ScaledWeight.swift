@@ -95,11 +95,11 @@ struct ScaledWeight: PackedWeight {
     for row in rows {
       let start = max(elements.lowerBound - row * width, 0)
       let end = min(elements.upperBound - row * width, width)
-      let place = (scales.row(of: row, height: height) - grid.lowerBound) * scales.columns
       let isFirst = row == rows.lowerBound
+      let part = isFirst ? 0..<(row + 1) * rowBytes - bytes : row * rowBytes - bytes..<(row + 1) * rowBytes - bytes
+      let place = (scales.row(of: row, height: height) - grid.lowerBound) * scales.columns
       let line = Line(
-        codes: codes, first: isFirst ? first : 0,
-        row: words.bytes.extracting((isFirst ? 0 : row * rowBytes - bytes)..<(row + 1) * rowBytes - bytes),
+        codes: codes, first: isFirst ? first : 0, row: words.bytes.extracting(part),
         scales: factors.floats.extracting(place..<place + scales.columns),
         zeros: zeros == nil ? origins.floats : origins.floats.extracting(place..<place + scales.columns),
         blockColumns: scales.blockColumns)
@@ -110,6 +110,40 @@ struct ScaledWeight: PackedWeight {
         line.decode(start..<end, as: type, into: &piece)
       }
       done += (end - start) * type.byteCount
+    }
+  }
+
+  /// Bytes of codes that are read at once where a few columns are wanted of each row.
+  private static let panelBytes = 1 << 19
+
+  /// Computes some columns of rows that lie one after the other and have neither zero points nor an order.
+  ///
+  /// - Parameters:
+  ///   - rows: counted over all matrices.
+  ///   - destination: [rows, columns] of the weight's own type.
+  func decode(
+    rows: Range<Int>, columns: Range<Int>, of checkpoint: any StoredCheckpoint, into destination: inout MutableRawSpan
+  ) throws(Failure) {
+    guard let type = FloatType(info.type), zeros == nil, groups == nil, share == nil, case .rows = arrangement else {
+      throw Failure(.internal, "is not decoded by columns", tensor: info.name.string)
+    }
+    let step = max(1, Self.panelBytes / max(1, rowBytes))
+    let size = columns.count * type.byteCount
+    for first in stride(from: rows.lowerBound, to: rows.upperBound, by: step) {
+      let some = first..<min(first + step, rows.upperBound)
+      let grid = scales.row(of: first, height: height)..<scales.row(of: some.upperBound - 1, height: height) + 1
+      let factors = try scales.read(grid, of: checkpoint)
+      let stored = try ScratchBuffer(checkpoint, payload, at: first * rowBytes, count: some.count * rowBytes)
+      for row in some {
+        let place = (scales.row(of: row, height: height) - grid.lowerBound) * scales.columns
+        let line = Line(
+          codes: codes, first: 0, row: stored.bytes.extracting((row - first) * rowBytes..<(row - first + 1) * rowBytes),
+          scales: factors.floats.extracting(place..<place + scales.columns), zeros: factors.floats.extracting(0..<0),
+          blockColumns: scales.blockColumns)
+        let at = (row - rows.lowerBound) * size
+        var piece = destination.part(at..<at + size)
+        line.decode(columns, as: type, into: &piece)
+      }
     }
   }
 }

@@ -187,7 +187,7 @@ extension FourBitCode {
 }
 
 extension StoredModel {
-  /// - Parameter forced: one in 4 bits, or in MLX's groups, is dequantized first.
+  /// - Parameter forced: one in few bits that can be read is dequantized first.
   /// - Throws: `unsupported` for a source that is already quantized.
   func checkQuantizable(forced: Bool) throws(Failure) {
     func checkForced(_ method: String) throws(Failure) {
