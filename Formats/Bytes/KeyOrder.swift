@@ -36,14 +36,9 @@ public struct KeyOrder: Sendable {
 
   /// Where `name` is; `key` must be what the order was made with.
   public func position(of name: String, _ key: (Int) -> String) -> Int? {
-    var low = 0
-    var high = positions.count
-    while low < high {
-      let middle = low + (high - low) / 2
-      if Self.compare(key(Int(positions[middle])), name) < 0 { low = middle + 1 } else { high = middle }
-    }
-    guard low < positions.count else { return nil }
-    let position = Int(positions[low])
+    let place = positions.indices.partition { Self.compare(key(Int(positions[$0])), name) < 0 }
+    guard place < positions.count else { return nil }
+    let position = Int(positions[place])
     return Self.compare(key(position), name) == 0 ? position : nil
   }
 

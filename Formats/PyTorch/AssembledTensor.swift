@@ -194,18 +194,13 @@ package struct AssembledTensor: Sendable {
       return position
     }
     // Rows begin in ascending order: the first of those that end behind the beginning of what is wanted.
-    var (low, high) = (0, rows)
-    while low < high {
-      let middle = low + (high - low) / 2
-      if target(middle) + length <= wanted.lowerBound { low = middle + 1 } else { high = middle }
-    }
-    while low < rows {
-      let begin = target(low)
+    let first = (0..<rows).partition { target($0) + length <= wanted.lowerBound }
+    for row in first..<rows {
+      let begin = target(row)
       if begin >= wanted.upperBound { return }
       let from = max(begin, wanted.lowerBound)
       let to = min(begin + length, wanted.upperBound)
-      try body(Run(source: low * length + from - begin, target: from, count: to - from))
-      low += 1
+      try body(Run(source: row * length + from - begin, target: from, count: to - from))
     }
   }
 }

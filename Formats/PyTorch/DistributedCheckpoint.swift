@@ -6,16 +6,10 @@ package import Tensors
 package final class DistributedCheckpoint: TrainingCheckpoint {
   /// The directory of `.metadata` as the user named it.
   package let path: String
-  /// Names of the files with data, sorted, then `.metadata`.
-  package let fileNames: [String]
-  package let tensors: [TensorInfo]
   /// Findings that are worth knowing and no errors, one line each.
   package let warnings: [Warning]
 
-  private let assembled: [AssembledTensor]
-  private let order: KeyOrder
-  private let names: [String]
-  private let pool: FilePool
+  private let assembled: AssembledTensors
   private let metadata: InputFile
 
   /// What accelerate and the Trainer put a model's checkpoint into, beside that of the optimizer.
@@ -54,15 +48,8 @@ package final class DistributedCheckpoint: TrainingCheckpoint {
     for tensor in wanted {
       assembled.append(try Self.assemble(tensor, String(tensor.name.dropFirst(prefix.count)), pool, positions))
     }
-    let tensors = assembled.map(\.info)
-    let order = KeyOrder(count: tensors.count) { tensors[$0].name.string }
     path = directory.path
-    fileNames = names + [DistributedMetadata.name]
-    self.names = names
-    self.pool = pool
-    self.assembled = assembled
-    self.tensors = tensors
-    self.order = order
+    self.assembled = AssembledTensors(assembled, in: names, pool)
     var warnings: [Warning] = []
     if skipped > 0 {
       warnings.append("\(list: [path]): left out \(counted(skipped, "tensor")) of an optimizer's state")
@@ -113,31 +100,22 @@ package final class DistributedCheckpoint: TrainingCheckpoint {
     } catch { throw error.located(tensor: tensor.name) }
   }
 
-  /// The position in `tensors` of a name.
-  package func index(of name: TensorName) -> Int? { order.position(of: name.string) { tensors[$0].name.string } }
+  package var tensors: [TensorInfo] { assembled.tensors }
+  package var fileNames: [String] { assembled.fileNames + [DistributedMetadata.name] }
+  package var identities: [FileIdentity] { assembled.identities + [metadata.identity] }
 
-  /// A file that holds some of a tensor and the offset in it of the first byte there.
+  package func index(of name: TensorName) -> Int? { assembled.index(of: name) }
   package func location(of index: Int) -> (file: String, offset: Int) {
-    assembled[index].location.map { (names[$0.file], $0.offset) } ?? (DistributedMetadata.name, 0)
+    assembled.location(of: index) ?? (DistributedMetadata.name, 0)
   }
-
-  /// The open file and the offset in it of a tensor's first byte; nil when it lies in parts.
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    guard let place = assembled[index].place else { return nil }
-    return (try pool.file(place.file), place.offset)
+    try assembled.place(of: index)
   }
-
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    do throws(Failure) {
-      try assembled[index].read(at: offset, into: &destination) { (file) throws(Failure) in try pool.file(file) }
-    } catch { throw error.located(tensor: tensors[index].name.string) }
+    try assembled.read(index, at: offset, into: &destination)
   }
-
-  package var identities: [FileIdentity] { pool.identities + [metadata.identity] }
-
-  /// - Throws: `io` when a file is no longer what it was when it was opened.
   package func checkUnchanged() throws(Failure) {
     try metadata.checkUnchanged()
-    for position in names.indices { try pool.file(position).checkUnchanged() }
+    try assembled.checkUnchanged()
   }
 }

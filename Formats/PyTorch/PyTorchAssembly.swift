@@ -42,13 +42,7 @@ struct PyTorchAssembly {
 extension [PyTorchCheckpoint.File] {
   /// The position of the file that holds a tensor.
   func position(ofTensor tensor: Int) -> Int {
-    var low = 0
-    var high = count
-    while low < high {
-      let middle = low + (high - low) / 2
-      if self[middle].tensors.upperBound <= tensor { low = middle + 1 } else { high = middle }
-    }
-    return low
+    indices.partition { self[$0].tensors.upperBound <= tensor }
   }
 }
 

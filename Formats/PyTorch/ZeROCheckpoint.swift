@@ -19,15 +19,12 @@ package final class ZeROCheckpoint: TrainingCheckpoint {
   package let directory: InputDirectory
   /// The module's, by rank; then those of the optimizer or of single parameters.
   package let files: [File]
-  package let tensors: [TensorInfo]
   /// Findings that are worth knowing and no errors, one line each.
   package let warnings: [Warning]
   /// Positions in `tensors` of those that are the very same parameter, two or more at a time.
   package let tied: [[Int]]
 
-  private let assembled: [AssembledTensor]
-  private let order: KeyOrder
-  private let pool: FilePool
+  private let assembled: AssembledTensors
 
   /// Whether there is one in a directory, whole or not.
   package static func isThere(in directory: InputDirectory) throws(Failure) -> Bool {
@@ -51,41 +48,24 @@ package final class ZeROCheckpoint: TrainingCheckpoint {
     do throws(Failure) { try names.read(into: &assembly) } catch { throw error.located(file: path) }
     for position in all.indices where assembly.sizes[position] == nil { try assembly.open(position) }
     files = all.indices.map { File(name: all[$0], size: assembly.sizes[$0] ?? 0) }
-    assembled = assembly.tensors
-    let tensors = assembly.tensors.map(\.info)
-    self.tensors = tensors
-    order = KeyOrder(count: tensors.count) { tensors[$0].name.string }
+    assembled = AssembledTensors(assembly.tensors, in: all, pool)
     warnings = assembly.warnings
     tied = assembly.tied
-    self.pool = pool
   }
 
-  package var fileNames: [String] { files.map(\.name) }
+  package var tensors: [TensorInfo] { assembled.tensors }
+  package var fileNames: [String] { assembled.fileNames }
+  package var identities: [FileIdentity] { assembled.identities }
 
-  /// The position in `tensors` of a name.
-  package func index(of name: TensorName) -> Int? { order.position(of: name.string) { tensors[$0].name.string } }
-
-  /// A file that holds some of a tensor and the offset in it of the first byte there.
+  package func index(of name: TensorName) -> Int? { assembled.index(of: name) }
   package func location(of index: Int) -> (file: String, offset: Int) {
-    assembled[index].location.map { (files[$0.file].name, $0.offset) } ?? (files[0].name, 0)
+    assembled.location(of: index) ?? (fileNames[0], 0)
   }
-
-  /// The open file and the offset in it of a tensor's first byte; nil when it lies in parts.
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    guard let place = assembled[index].place else { return nil }
-    return (try pool.file(place.file), place.offset)
+    try assembled.place(of: index)
   }
-
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    do throws(Failure) {
-      try assembled[index].read(at: offset, into: &destination) { (file) throws(Failure) in try pool.file(file) }
-    } catch { throw error.located(tensor: tensors[index].name.string) }
+    try assembled.read(index, at: offset, into: &destination)
   }
-
-  package var identities: [FileIdentity] { pool.identities }
-
-  /// - Throws: `io` when a file is no longer what it was when it was opened.
-  package func checkUnchanged() throws(Failure) {
-    for position in files.indices { try pool.file(position).checkUnchanged() }
-  }
+  package func checkUnchanged() throws(Failure) { try assembled.checkUnchanged() }
 }

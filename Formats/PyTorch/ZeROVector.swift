@@ -29,13 +29,9 @@ struct ZeROVector {
   /// - Parameter offset: where the range begins in the tensor that it is of.
   func parts(_ range: Range<Int>, at offset: Int) -> [AssembledTensor.Part] {
     // The first segment that ends behind the beginning.
-    var (low, high) = (0, segments.count)
-    while low < high {
-      let middle = low + (high - low) / 2
-      if segments[middle].end <= range.lowerBound { low = middle + 1 } else { high = middle }
-    }
+    let first = segments.indices.partition { segments[$0].end <= range.lowerBound }
     var parts: [AssembledTensor.Part] = []
-    for segment in segments[low...] {
+    for segment in segments[first...] {
       if segment.start >= range.upperBound { break }
       let common = range.clamped(to: segment.start..<segment.end)
       if common.isEmpty { continue }

@@ -97,12 +97,6 @@ struct CheckpointAssembly {
 extension [SafetensorsCheckpoint.File] {
   /// The position of the file that holds a tensor.
   func position(ofTensor tensor: Int) -> Int {
-    var low = 0
-    var high = count
-    while low < high {
-      let middle = low + (high - low) / 2
-      if self[middle].tensors.upperBound <= tensor { low = middle + 1 } else { high = middle }
-    }
-    return low
+    indices.partition { self[$0].tensors.upperBound <= tensor }
   }
 }

@@ -36,15 +36,16 @@ package enum CheckpointFormat: Sendable, Equatable {
       if try PyTorchArchive.isLikely(file) { return .pytorchFile }
       return try isObject(file) ? .configurationFile : .safetensorsFile
     }
-    let names = try InputDirectory(path: path).names().filter { !$0.hasPrefix(".") }
+    let directory = try InputDirectory(path: path)
+    let names = try directory.names().filter { !$0.hasPrefix(".") }
     if names.contains(Adapter.configName), !names.contains(Adapter.weightsName), names.contains(Adapter.pickleName) {
       return .adapterDirectory
     }
     let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
-      if try ZeROCheckpoint.isThere(in: InputDirectory(path: path)) { return .deepSpeedDirectory }
-      if try StoredTraining.isDistributed(InputDirectory(path: path)) { return .distributedDirectory }
+      if try ZeROCheckpoint.isThere(in: directory) { return .deepSpeedDirectory }
+      if try StoredTraining.isDistributed(directory) { return .distributedDirectory }
       if PyTorchCheckpoint.isThere(among: names) { return .pytorchDirectory }
       return names.contains(StoredModel.configName) ? .configurationDirectory : .safetensorsDirectory
     }
@@ -89,9 +90,11 @@ package enum CheckpointFiles: Sendable {
     case .deepSpeedDirectory: self = .training(try StoredTraining(deepSpeed: path))
     case .distributedDirectory: self = .training(try StoredTraining(distributed: path))
     case .pytorchFile, .pytorchDirectory: self = .pytorch(try StoredPyTorch(path: path))
-    case .adapterDirectory where try !InputDirectory(path: path).contains(Adapter.weightsName):
-      self = .pytorch(try StoredPyTorch(path: path))
-    default: self = .safetensors(try StoredSafetensors(path: path))
+    case .adapterDirectory:
+      let isSafetensors = try InputDirectory(path: path).contains(Adapter.weightsName)
+      self = isSafetensors ? .safetensors(try StoredSafetensors(path: path)) : .pytorch(try StoredPyTorch(path: path))
+    case .safetensorsFile, .safetensorsDirectory, .configurationFile, .configurationDirectory:
+      self = .safetensors(try StoredSafetensors(path: path))
     }
   }
 

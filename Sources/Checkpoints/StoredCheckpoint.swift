@@ -20,6 +20,8 @@ package protocol StoredCheckpoint: TensorSource {
   var fileNames: [String] { get }
   /// Findings that are worth knowing and no errors, one line each.
   var warnings: [Warning] { get }
+  /// Positions in `tensors` of those that are the very same as another, which is not among them.
+  var repeated: [Int] { get }
   /// Device, inode and times of every file, as when it was opened.
   var identities: [FileIdentity] { get }
 
@@ -51,6 +53,7 @@ package struct MetadataEntry: Sendable {
 
 extension StoredCheckpoint {
   package var dequantizes: String? { nil }
+  package var repeated: [Int] { [] }
 
   /// All bytes of a small tensor.
   package func bytes(of index: Int) throws(Failure) -> [UInt8] {

@@ -71,9 +71,10 @@ public struct StoredModel: Sendable {
 
   /// Of tensors that share their values the first is the model's, where that is enough for a loader of its class: it
   /// ties the others. Where it is not, each is a tensor of its own.
-  private init(repeating stored: some RepeatingCheckpoint) throws(Failure) {
-    if !stored.repeated.isEmpty {
-      let reduced = try StoredModel(stored.withoutRepeated, dequantizes: true)
+  private init(repeating stored: any StoredCheckpoint) throws(Failure) {
+    let repeated = Set(stored.repeated)
+    if !repeated.isEmpty {
+      let reduced = try StoredModel(ReducedCheckpoint(stored, without: repeated), dequantizes: true)
       if reduced.tiesWeights, (try? reduced.checkContents()) != nil {
         self = reduced
         return

@@ -4,29 +4,15 @@ import Safetensors
 package import Tensors
 
 /// Files of `torch.save` as they lie on disk.
-package struct StoredPyTorch: RepeatingCheckpoint {
+package struct StoredPyTorch: StoredCheckpoint {
   package let checkpoint: PyTorchCheckpoint
-  private let kept: KeptTensors
 
   package init(path: String) throws(Failure) {
-    let checkpoint = try PyTorchCheckpoint(path: path) { (file) throws(Failure) in
+    checkpoint = try PyTorchCheckpoint(path: path) { (file) throws(Failure) in
       try ShardIndex(parsing: file.contents(limit: ShardIndex.sizeLimit)).entries
     }
-    self.init(checkpoint, KeptTensors(all: checkpoint.tensors))
   }
 
-  private init(_ checkpoint: PyTorchCheckpoint, _ kept: KeptTensors) {
-    self.checkpoint = checkpoint
-    self.kept = kept
-  }
-
-  package var repeated: [Int] { checkpoint.tied.flatMap { $0.dropFirst() } }
-
-  package var withoutRepeated: StoredPyTorch {
-    StoredPyTorch(checkpoint, KeptTensors(of: checkpoint.tensors, without: repeated))
-  }
-
-  package var tensors: [TensorInfo] { kept.tensors }
   package var files: CheckpointFiles { .pytorch(self) }
   package var container: String { "pytorch" }
   package var path: String { checkpoint.path }
@@ -34,18 +20,21 @@ package struct StoredPyTorch: RepeatingCheckpoint {
   package var fileNames: [String] { checkpoint.files.map(\.name) + [checkpoint.indexName].compactMap(\.self) }
   package var warnings: [Warning] { checkpoint.warnings }
   package var identities: [FileIdentity] { checkpoint.identities }
+  package var tensors: [TensorInfo] { checkpoint.tensors }
+  /// The first that was saved of those that share their values stays.
+  package var repeated: [Int] { checkpoint.tied.flatMap { $0.dropFirst() } }
 
-  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name).flatMap(kept.index) }
-  package func location(of index: Int) -> (file: String, offset: Int) { checkpoint.location(of: kept.position(index)) }
+  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name) }
+  package func location(of index: Int) -> (file: String, offset: Int) { checkpoint.location(of: index) }
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    try checkpoint.place(of: kept.position(index))
+    try checkpoint.place(of: index)
   }
   package func typeName(of index: Int) -> String { tensors[index].type.name }
   package func metadata(isWhole: Bool) -> [MetadataEntry] { [] }
-  package func storedByteCount(of index: Int) -> Int { checkpoint.storedByteCount(of: kept.position(index)) }
+  package func storedByteCount(of index: Int) -> Int { checkpoint.storedByteCount(of: index) }
   package func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
 
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    try checkpoint.read(kept.position(index), at: offset, into: &destination)
+    try checkpoint.read(index, at: offset, into: &destination)
   }
 }

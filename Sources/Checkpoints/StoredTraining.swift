@@ -3,9 +3,8 @@ package import PyTorch
 package import Tensors
 
 /// What processes that trained a model together saved, each its part.
-package struct StoredTraining: StoredCheckpoint, RepeatingCheckpoint {
+package struct StoredTraining: StoredCheckpoint {
   package let checkpoint: any TrainingCheckpoint
-  private let kept: KeptTensors
   /// The directory of the model's configuration and tokenizer: that of the files, one that it lies in, or the same.
   package let directory: InputDirectory?
   package let container: String
@@ -38,25 +37,9 @@ package struct StoredTraining: StoredCheckpoint, RepeatingCheckpoint {
     _ folder: String?
   ) {
     self.checkpoint = checkpoint
-    kept = KeptTensors(all: checkpoint.tensors)
     self.container = container
     self.path = path
     (self.directory, self.folder) = Self.configured(directory, path, folder)
-  }
-
-  private init(_ other: StoredTraining, _ kept: KeptTensors) {
-    checkpoint = other.checkpoint
-    self.kept = kept
-    container = other.container
-    path = other.path
-    directory = other.directory
-    folder = other.folder
-  }
-
-  package var repeated: [Int] { checkpoint.tied.flatMap { $0.dropFirst() } }
-
-  package var withoutRepeated: StoredTraining {
-    StoredTraining(self, KeptTensors(of: checkpoint.tensors, without: repeated))
   }
 
   /// Whether a directory is one of these.
@@ -91,22 +74,23 @@ package struct StoredTraining: StoredCheckpoint, RepeatingCheckpoint {
   package var fileNames: [String] { checkpoint.fileNames.map { (folder ?? "") + $0 } }
   package var warnings: [Warning] { checkpoint.warnings }
   package var identities: [FileIdentity] { checkpoint.identities }
-  package var tensors: [TensorInfo] { kept.tensors }
+  package var tensors: [TensorInfo] { checkpoint.tensors }
+  package var repeated: [Int] { checkpoint.tied.flatMap { $0.dropFirst() } }
 
-  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name).flatMap(kept.index) }
+  package func index(of name: TensorName) -> Int? { checkpoint.index(of: name) }
   package func location(of index: Int) -> (file: String, offset: Int) {
-    let place = checkpoint.location(of: kept.position(index))
+    let place = checkpoint.location(of: index)
     return ((folder ?? "") + place.file, place.offset)
   }
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    try checkpoint.place(of: kept.position(index))
+    try checkpoint.place(of: index)
   }
   package func typeName(of index: Int) -> String { tensors[index].type.name }
   package func metadata(isWhole: Bool) -> [MetadataEntry] { [] }
-  package func storedByteCount(of index: Int) -> Int { checkpoint.storedByteCount(of: kept.position(index)) }
+  package func storedByteCount(of index: Int) -> Int { checkpoint.storedByteCount(of: index) }
   package func checkUnchanged() throws(Failure) { try checkpoint.checkUnchanged() }
 
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    try checkpoint.read(kept.position(index), at: offset, into: &destination)
+    try checkpoint.read(index, at: offset, into: &destination)
   }
 }

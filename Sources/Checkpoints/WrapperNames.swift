@@ -56,7 +56,7 @@ package struct WrapperNames: Sendable {
 }
 
 /// A checkpoint under the names that the model has without the wrappers of its training.
-package struct UnwrappedCheckpoint: StoredCheckpoint {
+package struct UnwrappedCheckpoint: WrappingCheckpoint {
   package let base: any StoredCheckpoint
   package let tensors: [TensorInfo]
   package let warnings: [Warning]
@@ -82,22 +82,11 @@ package struct UnwrappedCheckpoint: StoredCheckpoint {
       ]
   }
 
-  package var files: CheckpointFiles { base.files }
-  package var container: String { base.container }
-  package var path: String { base.path }
-  package var directory: InputDirectory? { base.directory }
-  package var fileNames: [String] { base.fileNames }
-  package var identities: [FileIdentity] { base.identities }
-
   package func index(of name: TensorName) -> Int? { positions[name] }
   package func location(of index: Int) -> (file: String, offset: Int) { base.location(of: index) }
   package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? { try base.place(of: index) }
   package func typeName(of index: Int) -> String { base.typeName(of: index) }
-  package func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry] {
-    try base.metadata(isWhole: isWhole)
-  }
   package func storedByteCount(of index: Int) -> Int { base.storedByteCount(of: index) }
-  package func checkUnchanged() throws(Failure) { try base.checkUnchanged() }
 
   package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     try base.read(index, at: offset, into: &destination)

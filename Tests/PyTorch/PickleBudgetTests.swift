@@ -68,7 +68,7 @@ import Testing
       }
     }
 
-    /// Ends the process with a message when reading takes too much memory, or so much time that it is not linear.
+    /// Ends the process with a message when reading takes too much memory.
     static func check(_ pickle: [UInt8]) {
       do {
         let directory = try TemporaryDirectory()
@@ -80,32 +80,15 @@ import Testing
             zip["data.pkl"].crc = 0
           })
         let file = try InputFile(path: path)
-        let before = try peakMemory()
-        // Processor time, which other tests at the same time do not lengthen.
-        let start = clock()
-        do throws(Failure) {
-          _ = try PyTorchArchive(file)
-        } catch { guard error.code == .malformed else { throw error } }
-        let elapsed = Double(clock() - start) / Double(CLOCKS_PER_SEC)
-        let used = try peakMemory() - before
-        guard used < max(16 * size, 64 << 20), elapsed < 60 else {
-          FileHandle.standardError.write(Data("\(used >> 20) MiB, \(elapsed) s\n".utf8))
-          exit(1)
+        Budget.check(limit: max(16 * size, 64 << 20)) {
+          do throws(Failure) {
+            _ = try PyTorchArchive(file)
+          } catch { guard error.code == .malformed else { throw error } }
         }
       } catch {
         FileHandle.standardError.write(Data("\(error)\n".utf8))
         exit(1)
       }
-    }
-
-    /// Bytes of the largest resident set so far.
-    private static func peakMemory() throws -> Int {
-      let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
-      let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-      let kibibytes = line.flatMap { $0.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first }.flatMap {
-        Int($0)
-      }
-      return (kibibytes ?? 0) << 10
     }
   #endif
 }

@@ -38,34 +38,12 @@ import Testing
       }
     }
 
-    /// Opens a file and ends the process with a message when that takes too much memory, or so much time that something
-    /// must compare each name with each.
+    /// Opens a file and ends the process with a message when that takes too much memory.
     static func open(_ path: String, limit: Int) {
-      do {
-        let before = try peakMemory()
-        // Processor time, which other tests at the same time do not lengthen.
-        let start = clock()
-        let checkpoint = try SafetensorsCheckpoint(path: path)
-        let elapsed = Double(clock() - start) / Double(CLOCKS_PER_SEC)
-        let used = try peakMemory() - before
-        guard !checkpoint.tensors.isEmpty, used < limit, elapsed < 60 else {
-          FileHandle.standardError.write(Data("\(used >> 20) MiB, \(elapsed) s\n".utf8))
-          exit(1)
-        }
-      } catch {
-        FileHandle.standardError.write(Data("\(error)\n".utf8))
-        exit(1)
+      Budget.check(limit: limit) {
+        let tensors = try SafetensorsCheckpoint(path: path).tensors
+        precondition(!tensors.isEmpty)
       }
-    }
-
-    /// Bytes of the largest resident set so far.
-    private static func peakMemory() throws -> Int {
-      let status = try String(contentsOfFile: "/proc/self/status", encoding: .utf8)
-      let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") }
-      let kibibytes = line.flatMap { $0.split(whereSeparator: { $0 == " " || $0 == "\t" }).dropFirst().first }.flatMap {
-        Int($0)
-      }
-      return (kibibytes ?? 0) << 10
     }
   #endif
 }

@@ -5,8 +5,8 @@ import Tensors
 
 /// A quantized checkpoint as the Hugging Face model that it was made from: names and shapes are those of transformers,
 /// and weights read as the values that they stand for.
-struct DequantizedCheckpoint: StoredCheckpoint {
-  let base: any StoredCheckpoint
+struct DequantizedCheckpoint: WrappingCheckpoint {
+  package let base: any StoredCheckpoint
   /// `config.json` without the settings of the method.
   let config: JSONValue
   private let packed: PackedTensors
@@ -52,22 +52,14 @@ struct DequantizedCheckpoint: StoredCheckpoint {
   }
 
   var tensors: [TensorInfo] { planned.tensors }
-  var files: CheckpointFiles { base.files }
   package var dequantizes: String? { packed.layout.name }
-  var container: String { base.container }
-  var path: String { base.path }
-  var directory: InputDirectory? { base.directory }
-  var fileNames: [String] { base.fileNames }
   var warnings: [Warning] {
     let left = packed.leftOut.map(\.string)
     if left.isEmpty { return base.warnings }
     return base.warnings + ["left out, scales that only computing in few bits has use for: \(names: left)"]
   }
-  var identities: [FileIdentity] { base.identities }
 
   func index(of name: TensorName) -> Int? { positions[name] }
-  func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry] { try base.metadata(isWhole: isWhole) }
-  func checkUnchanged() throws(Failure) { try base.checkUnchanged() }
 
   func location(of index: Int) -> (file: String, offset: Int) {
     item(index).map { base.location(of: $0.payload) } ?? ("", 0)

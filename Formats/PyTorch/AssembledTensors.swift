@@ -1,0 +1,45 @@
+import Bytes
+import Tensors
+
+/// The tensors of files that belong together, each put together of its parts as it is read.
+struct AssembledTensors: Sendable {
+  let tensors: [TensorInfo]
+  /// Names of the files, by the positions that parts have.
+  let fileNames: [String]
+  private let assembled: [AssembledTensor]
+  private let order: KeyOrder
+  private let pool: FilePool
+
+  init(_ assembled: [AssembledTensor], in fileNames: [String], _ pool: FilePool) {
+    let tensors = assembled.map(\.info)
+    self.tensors = tensors
+    self.fileNames = fileNames
+    self.assembled = assembled
+    self.pool = pool
+    order = KeyOrder(count: tensors.count) { tensors[$0].name.string }
+  }
+
+  func index(of name: TensorName) -> Int? { order.position(of: name.string) { tensors[$0].name.string } }
+
+  /// Nil for a tensor without elements.
+  func location(of index: Int) -> (file: String, offset: Int)? {
+    assembled[index].location.map { (fileNames[$0.file], $0.offset) }
+  }
+
+  func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
+    guard let place = assembled[index].place else { return nil }
+    return (try pool.file(place.file), place.offset)
+  }
+
+  func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    do throws(Failure) {
+      try assembled[index].read(at: offset, into: &destination) { (file) throws(Failure) in try pool.file(file) }
+    } catch { throw error.located(tensor: tensors[index].name.string) }
+  }
+
+  var identities: [FileIdentity] { pool.identities }
+
+  func checkUnchanged() throws(Failure) {
+    for position in fileNames.indices { try pool.file(position).checkUnchanged() }
+  }
+}
