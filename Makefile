@@ -142,13 +142,15 @@ test-long: lint test-swift test-optimized test-dist test-dist-debian ## that, an
 	@$(MAKE) --no-print-directory test-cpus
 
 # Formats, kernels, rules and plans, the verbs, every byte of what they write about tiny models, and what stock libraries
-# make of it.
+# make of it; without the thousands of damaged files, and without what is large to see that its time and memory are not.
 FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|PyTorch|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
   (Checkpoints|Comparison|ModelFamilies|Patterns|Tokenizers|TypeMixtures|Verification|Writing)Tests\. \
   ToolTests\.(CommandLine|Diff|Merge|Message|Reshard)Tests
+SLOW_SUITES := (Mutation|Budget)Tests/ /(many[A-Z]|lengthAtTheLimit|takesTimeInProportion|everyRuleCanBeRead|sizeIsLimited)
 FAST_FILES := manifest options outputs python_json python_verify refusals
 test-fast: build test-packages environment ## the most telling tests of each kind, in two minutes once all is built
-	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(SWIFT_FLAGS) $(FAST_SUITES:%=--filter '^%')
+	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(SWIFT_FLAGS) $(FAST_SUITES:%=--filter '^%') \
+	  $(SLOW_SUITES:%=--skip '%')
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" -m pytest -q $(FAST_FILES:%=Tests/Interop/test_%.py) $(PYTEST_FLAGS)
 
 # An optimized build of all tests takes three times as long as one for debugging, and begins anew with every change of a

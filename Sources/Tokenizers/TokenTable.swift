@@ -1,3 +1,5 @@
+import Bytes
+
 /// The tokens of a GGUF vocabulary, by number.
 struct TokenTable {
   private(set) var tokens: [[UInt8]]
@@ -41,9 +43,4 @@ struct TokenTable {
 
   /// U+2581, which stands for a space inside SentencePiece.
   static let spaceMark = Array("\u{2581}".utf8)
-}
-
-extension String {
-  package func hasBytes(prefix: String) -> Bool { utf8.starts(with: prefix.utf8) }
-  package func hasBytes(suffix: String) -> Bool { utf8.reversed().starts(with: suffix.utf8.reversed()) }
 }

@@ -40,7 +40,7 @@ struct MixtureState {
 
   /// - Throws: `malformed` when the layer counts and cannot be told.
   mutating func type(of tensor: GGUFTensor, role: TensorRole) throws(Failure) -> GGMLType {
-    if model.architecture == "glm5-next", Self.neverLowInGLM.contains(where: tensor.name.string.hasBytes) {
+    if model.architecture == "glm5-next", Self.neverLowInGLM.contains(where: { tensor.name.string.hasBytes($0) }) {
       return .q8_0
     }
     if role == .output || isTied && role == .embedding { return outputType ?? defaultOutput(tensor) }

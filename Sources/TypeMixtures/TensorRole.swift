@@ -1,3 +1,5 @@
+import Bytes
+
 /// The role of a tensor in a model, as far as its name tells it and its quantization depends on it.
 enum TensorRole: Sendable {
   case output, embedding
@@ -37,17 +39,6 @@ enum TensorRole: Sendable {
 }
 
 extension String {
-  /// Whether the bytes of `part` occur in a row. Swift's `contains` compares characters, which may be longer.
-  package func hasBytes(_ part: String) -> Bool {
-    let bytes = Array(utf8)
-    let wanted = Array(part.utf8)
-    guard let first = wanted.first else { return true }
-    guard bytes.count >= wanted.count else { return false }
-    return (0...bytes.count - wanted.count).contains { start in
-      bytes[start] == first && bytes[start..<start + wanted.count].elementsEqual(wanted)
-    }
-  }
-
   /// The number of the layer in `blk.N.`, as C's `%d` reads it; nil for a name that does not begin so.
   var blockNumber: Int? {
     guard utf8.starts(with: "blk.".utf8) else { return nil }
