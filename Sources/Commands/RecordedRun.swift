@@ -7,6 +7,7 @@ package import Writing
 package enum RecordedRun: Sendable {
   case quantize(Quantize)
   case quantizeToMLX(QuantizeToMLX)
+  case quantizeToCompressedTensors(QuantizeToCompressedTensors)
   case quantizeToGGUF(QuantizeToGGUF)
   case convert(Convert)
   /// `split` and `join`: the same bytes.
@@ -21,6 +22,8 @@ package enum RecordedRun: Sendable {
         self = .quantize(run)
       } else if let run = QuantizeToMLX(recorded: options) {
         self = .quantizeToMLX(run)
+      } else if let run = QuantizeToCompressedTensors(recorded: options) {
+        self = .quantizeToCompressedTensors(run)
       } else if let run = QuantizeToGGUF(recorded: options) {
         self = .quantizeToGGUF(run)
       } else {
@@ -46,6 +49,7 @@ package enum RecordedRun: Sendable {
     switch self {
     case .quantize(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToMLX(let run): try run.prepare(StoredModel(files)).plan
+    case .quantizeToCompressedTensors(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToGGUF(let run):
       try run.prepare(GGUFContents(files, isExact: true), nil, name: "again.gguf").plan
     case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)

@@ -192,7 +192,7 @@ public struct Verify: Sendable {
     _ recorded: RecordedRun?, _ checkpoint: any StoredCheckpoint, _ files: CheckpointFiles
   ) throws(Failure) -> RecordedRun? {
     switch recorded {
-    case .convert, .quantizeToMLX: return recorded
+    case .convert, .quantizeToMLX, .quantizeToCompressedTensors: return recorded
     case .quantize:
       let source = try StoredModel(files)
       return source.gguf != nil || source.quantizationMethod != .none || source.checkpoint.dequantizes != nil

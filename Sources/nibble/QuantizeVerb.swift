@@ -14,7 +14,8 @@ enum QuantizeVerb: Verb {
     "Writes a directory that transformers loads in 4 bits: each linear layer that",
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
-    "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm.",
+    "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm,",
+    "with one of compressed-tensors a directory for vLLM.",
     "SOURCE is safetensors, GGUF, PyTorch, FSDP or DeepSpeed; FP8, GPTQ … as well.",
   ]
   static let example = [
@@ -24,7 +25,8 @@ enum QuantizeVerb: Verb {
 
   private static let scheme = Option(
     "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for MLX mlx-q4 (q2 to",
-    "q8), mlx-mxfp4; for GGUF q4_k_m, q8_0 and others")
+    "q8), mlx-mxfp4; for GGUF q4_k_m, q8_0 and others; for",
+    "vLLM fp8-channel, fp8-block, w4a16, nvfp4a16, mxfp4a16")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
@@ -53,7 +55,7 @@ enum QuantizeVerb: Verb {
     "--imatrix", value: "FILE", "GGUF: weights of columns, from llama-imatrix")
 
   private static let groupSize = Option(
-    "--group-size", value: "N", "MLX: weights per scale: 32, 64 (default), 128")
+    "--group-size", value: "N", "MLX, w4a16: weights per scale: 32, 64 or 128", "(default: MLX 64, w4a16 128)")
 
   /// Schemes that are written by the same code, and the options that are for them alone.
   private struct Kind: Sendable {
@@ -64,6 +66,7 @@ enum QuantizeVerb: Verb {
     var isFile = false
     var write: @Sendable (_ source: String, _ output: String, Arguments) throws(Failure) -> RunReport
 
+    func has(_ option: Option) -> Bool { options.contains { $0.name == option.name } }
     func has(_ scheme: String) -> Bool { schemes.contains(scheme) || isFile && GGUFScheme(named: scheme) != nil }
   }
 
@@ -75,7 +78,10 @@ enum QuantizeVerb: Verb {
     options: [tensorType, outputType, embeddingType, pure, imatrix], isFile: true, write: writeGGUF)
   private static let mlx = Kind(
     name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
-  private static let kinds = [training, gguf, mlx]
+  private static let compressed = Kind(
+    name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue), options: [groupSize, keep],
+    write: writeCompressed)
+  private static let kinds = [training, gguf, mlx, compressed]
 
   static let options =
     [Option.output, scheme] + training.options + [forceRequantize] + gguf.options + mlx.options + [.maxShardSize]
@@ -129,7 +135,7 @@ enum QuantizeVerb: Verb {
     }
     let chosen = isFile ? gguf : kind.flatMap { $0.isFile ? nil : $0 } ?? training
     for other in kinds where other.name != chosen.name {
-      guard let option = other.options.first(where: arguments.has) else { continue }
+      guard let option = other.options.first(where: { arguments.has($0) && !chosen.has($0) }) else { continue }
       throw Failure(.usage, "option '\(option.name)' is for \(other.name), not for this output")
     }
     guard let kind else {
@@ -156,6 +162,28 @@ enum QuantizeVerb: Verb {
         "option '--group-size': \(size ?? 0) is not one of \(allowed.joined(separator: ", ")) (\(scheme.rawValue))")
     }
     var quantize = QuantizeToMLX(format)
+    quantize.forcesRequantization = arguments.has(forceRequantize)
+    quantize.run = try RunOptions(arguments)
+    return try quantize(source, output: output, announce: Notices(arguments).warn)
+  }
+
+  private static func writeCompressed(
+    _ source: String, output: String, _ arguments: Arguments
+  ) throws(Failure) -> RunReport {
+    guard let scheme = try arguments.choice(scheme, CompressedScheme.self) else {
+      throw Failure(.internal, "no scheme")
+    }
+    let size = try arguments.number(groupSize, allowed: 1...1_000_000)
+    guard let format = scheme.format(groupSize: size) else {
+      let allowed = ScaledFormat.groupSizes.filter { scheme.format(groupSize: $0) != nil }.map(String.init)
+      throw Failure(
+        .usage,
+        "option '--group-size': \(size ?? 0) is not "
+          + (allowed.isEmpty ? "for" : "one of \(allowed.joined(separator: ", ")), the sizes of")
+          + " \(scheme.rawValue)")
+    }
+    var quantize = QuantizeToCompressedTensors(format)
+    quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)
     return try quantize(source, output: output, announce: Notices(arguments).warn)

@@ -15,7 +15,7 @@ extension Reference {
     }
   }
 
-  private static func value(of code: Int, _ type: CodeType) -> Float {
+  static func value(of code: Int, _ type: CodeType) -> Float {
     switch type {
     case .e4m3: code & 0x7F == 0x7F ? .nan : small(code, exponentBits: 4, mantissaBits: 3)
     case .e5m2:

@@ -73,7 +73,7 @@ extension Reference {
   }
 
   /// `value` as `type` can hold it.
-  private static func rounded(_ value: Double, as type: FloatType) -> Double {
+  static func rounded(_ value: Double, as type: FloatType) -> Double {
     let format: BinaryFormat =
       switch type {
       case .bf16: .bf16

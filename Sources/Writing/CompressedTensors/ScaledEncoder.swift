@@ -1,0 +1,118 @@
+package import Bytes
+import Checkpoints
+package import Quantization
+package import Tensors
+
+/// Stores the weight of a linear layer, [outputs, inputs], as compressed-tensors does: codes, and behind them the scale
+/// of each block.
+package struct ScaledEncoder: TensorEncoder {
+  package let format: ScaledFormat
+  /// The largest magnitudes by which NVFP4 chooses the scale of whole matrices; nil for other formats.
+  private let magnitudes: LargestMagnitudes?
+
+  package init(format: ScaledFormat, magnitudes: LargestMagnitudes? = nil) {
+    self.format = format
+    self.magnitudes = magnitudes
+  }
+
+  /// The end of the names of weights, before the part that tells codes, scales and shape.
+  package static let suffix = ".weight"
+
+  package var schemeName: String? { CompressedScheme.name(of: format) }
+
+  /// Whole blocks of rows.
+  package func pieceByteCount(for weight: TensorInfo) -> Int {
+    let columns = max(1, weight.shape.last ?? 1)
+    let (row, overflowed) = columns.multipliedReportingOverflow(by: max(1, weight.type.bitWidth / 8))
+    let (band, tooLarge) = row.multipliedReportingOverflow(by: format.blockRows)
+    guard !overflowed, !tooLarge else { return weight.byteCount }
+    return max(1, Piece.byteCount / band) * band
+  }
+
+  package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
+    guard let module = weight.name.dropping(suffix: Self.suffix), weight.shape.count == 2,
+      let type = FloatType(weight.type)
+    else {
+      throw Failure(.unsupported, "is no weight that compressed-tensors can store", tensor: weight.name.string)
+    }
+    let (rows, columns) = (weight.shape[0], weight.shape[1])
+    guard format.holds(columns: columns) else {
+      throw Failure(
+        .unsupported, "has rows of \(columns), which are no whole groups of \(format.blockColumns ?? columns)",
+        tensor: weight.name.string)
+    }
+    func output(_ end: String, _ type: ElementType, _ shape: [Int]) throws(Failure) -> StoredTensor {
+      StoredTensor(try TensorInfo(name: module + end, type: type, shape: shape))
+    }
+    let scales = format.scaleShape(rows: rows, columns: columns)
+    let grid = [scales.rows, scales.columns]
+    switch format.kind {
+    case .fp8:
+      return [try output(".weight", .f8e4m3, weight.shape), try output(".weight_scale", type.elementType, grid)]
+    case .int4:
+      return [
+        try output(".weight_packed", .i32, [rows, columns / 8]), try output(".weight_scale", type.elementType, grid),
+        try output(".weight_shape", .i64, [2]),
+      ]
+    case .mxfp4:
+      return [try output(".weight_packed", .u8, [rows, columns / 2]), try output(".weight_scale", .u8, grid)]
+    case .nvfp4:
+      return [
+        try output(".weight_packed", .u8, [rows, columns / 2]), try output(".weight_scale", .f8e4m3, grid),
+        try output(".weight_global_scale", .f32, [1]),
+      ]
+    }
+  }
+
+  package func makeState(for weight: TensorInfo) -> (any Sendable)? {
+    let scales = format.scaleShape(rows: weight.shape[0], columns: weight.shape[1])
+    return BlockScales(
+      byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32))
+  }
+
+  package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
+    let info = piece.work.info
+    guard let state = piece.work.state as? BlockScales, let type = FloatType(info.type), let columns = info.shape.last
+    else { throw Failure(.internal, "no room for scales") }
+    let (start, count) = (piece.elements.lowerBound, piece.elements.count)
+    let globalScale = try magnitudes?.globalScale(of: piece.work.step.tensor, type) ?? 1
+    let values = try buffer.read(input)
+    var codes = buffer.makeOutput(count / 8 * format.bits + count % 8 * format.bits / 8)
+    let width = format.scaleByteCount(as: type)
+    let perBand = format.scaleShape(rows: 1, columns: columns).columns * width
+    let bands = start / columns / format.blockRows
+    let here = format.scaleShape(rows: count / columns, columns: columns).rows
+    let all = state.scales
+    var scales = all.part(bands * perBand..<(bands + here) * perBand)
+    do throws(NonFinite) {
+      try format.quantize(
+        values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
+    } catch {
+      throw .notFinite(error.value, at: start + error.index, piece, "quantized")
+    }
+  }
+
+  package func finish(_ work: TensorWork, write: (RawSpan) throws(Failure) -> Void) throws(Failure) {
+    guard let state = work.state as? BlockScales else { throw Failure(.internal, "no room for scales") }
+    let scales = state.scales
+    try write(scales.bytes)
+    switch format.kind {
+    case .fp8, .mxfp4: break
+    case .int4:
+      let shape = work.info.shape.map { Int64($0).littleEndian }
+      try unsafe write(shape.span.bytes)
+    case .nvfp4:
+      let type = FloatType(work.info.type) ?? .f32
+      let scale = try magnitudes?.globalScale(of: work.step.tensor, type) ?? 1
+      let stored = [scale.bitPattern.littleEndian]
+      try unsafe write(stored.span.bytes)
+    }
+  }
+}
+
+/// The scales of all blocks of a weight, as they are stored.
+private final class BlockScales: Sendable {
+  let scales: SharedBuffer
+
+  init(byteCount: Int) { scales = SharedBuffer(byteCount: byteCount) }
+}
