@@ -55,6 +55,15 @@ def made(name: str, folder, **more):
     return model, folder / "hf", meta_files.write_parts(model, folder / "meta", parts, params, splits_tokens=splits)
 
 
+def assert_same_logits(out, hf):
+    """Of the two directories as transformers loads them; gives the first's model."""
+    models = [transformers.AutoModelForCausalLM.from_pretrained(path, dtype="auto").eval() for path in (out, hf)]
+    tokens = torch.arange(1, 40)[None]
+    with torch.no_grad():
+        assert same(models[0](tokens).logits, models[1](tokens).logits)
+    return models[0]
+
+
 def assert_same_tensors(found: dict, expected: dict) -> None:
     assert found.keys() == expected.keys()
     assert not [name for name, tensor in expected.items() if not same(found[name], tensor)]
@@ -67,7 +76,7 @@ def test_llama(nibble, tmp_path, name):
     out = tmp_path / "out"
     nibble.run("convert", meta, "-o", out, "--quiet")
     assert_same_tensors(checkpoint.tensors(out), checkpoint.tensors(hf))
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval()
+    loaded = assert_same_logits(out, hf)
     assert type(loaded) is transformers.LlamaForCausalLM and loaded.dtype == torch.bfloat16
     keys = ["hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "num_hidden_layers",
             "rms_norm_eps", "vocab_size", "head_dim", "hidden_act", "tie_word_embeddings"]
@@ -76,9 +85,6 @@ def test_llama(nibble, tmp_path, name):
     rope = loaded.config.rope_parameters
     assert rope["rope_theta"] == expected.pop("rope_theta") and rope.get("factor") == expected.pop("factor", None)
     assert {key: getattr(loaded.config, key) for key in expected} == expected
-    tokens = torch.arange(1, 40)[None]
-    with torch.no_grad():
-        assert same(loaded(tokens).logits, model(tokens).logits)
 
 
 def test_tied_as_llama32(nibble, tmp_path):
@@ -92,12 +98,10 @@ def test_tied_as_llama32(nibble, tmp_path):
     torch.save(tensors, folder / "consolidated.00.pth")
     (folder / "params.json").write_text(json.dumps(params))
     nibble.run("convert", folder, "-o", tmp_path / "out", "--quiet")
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").eval()
+    model.save_pretrained(tmp_path / "hf")
+    loaded = assert_same_logits(tmp_path / "out", tmp_path / "hf")
     assert "lm_head.weight" not in checkpoint.tensors(tmp_path / "out")
     assert loaded.config.tie_word_embeddings and loaded.config.rope_parameters["factor"] == 32.0
-    tokens = torch.arange(1, 40)[None]
-    with torch.no_grad():
-        assert same(loaded(tokens).logits, model(tokens).logits)
 
 
 def mistral(folder, **params):
@@ -126,12 +130,11 @@ def test_mistral(nibble, tmp_path, params, window, context):
     nibble.run("convert", own, "-o", tmp_path / "out", "--quiet")
     assert_same_tensors(checkpoint.tensors(tmp_path / "out"), checkpoint.tensors(hf))
     assert (tmp_path / "out/tekken.json").exists() and not (tmp_path / "out/params.json").exists()
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").eval()
+    config = json.loads((hf / "config.json").read_text()) | {"sliding_window": window}
+    (hf / "config.json").write_text(json.dumps(config))
+    loaded = assert_same_logits(tmp_path / "out", hf)
     assert type(loaded) is transformers.MistralForCausalLM
     assert (loaded.config.sliding_window, loaded.config.max_position_embeddings) == (window, context)
-    tokens = torch.arange(1, 14)[None]
-    with torch.no_grad():
-        assert same(loaded(tokens).logits, model(tokens).logits)
 
 
 def test_files_of_transformers_win(nibble, tmp_path):
@@ -160,7 +163,7 @@ def test_every_verb(nibble, tmp_path):
         row["name"]: (row["dtype"], row["shape"]) for row in nibble.json("inspect", hf)["tensors"]}
     assert {row["file"] for row in rows["tensors"]} == {"consolidated.00.pth"}
     nibble.verify(meta)
-    assert nibble.json("diff", meta, hf)["identical"]
+    assert nibble.json("diff", meta, hf)["equal"]
     for verb, options in [("quantize", []), ("convert", ["--dtype", "float16"]), ("split", ["--max-shard-size", "20kB"])]:
         for name, source in [("a", meta), ("b", hf)]:
             nibble.run(verb, source, "-o", tmp_path / f"{verb}-{name}", *options, "--quiet")
@@ -169,8 +172,17 @@ def test_every_verb(nibble, tmp_path):
     nibble.verify(tmp_path / "quantize-a", "--against", meta)
     nibble.verify(tmp_path / "convert-a", "--against", meta)
     fits = [nibble.json("fit", path, "--gpus", "1x24GiB", "--seq-len", "64") for path in (meta, hf)]
-    assert fits[0]["parameters"] == fits[1]["parameters"] if "parameters" in fits[0] else fits[0].keys() == fits[1].keys()
-    nibble.run("extract-lora", meta, tmp_path / "convert-b", "-o", tmp_path / "lora", "--rank", "2", "--quiet")
+    assert fits[0]["parameters"] == fits[1]["parameters"]
+    assert [row["perGPU"] for row in fits[0]["strategies"]] == [row["perGPU"] for row in fits[1]["strategies"]]
+    tuned = shutil.copytree(hf, tmp_path / "tuned")
+    tensors = checkpoint.tensors(tuned)
+    tensors["model.layers.1.self_attn.q_proj.weight"] *= 2
+    save_file(tensors, tuned / "model.safetensors", {"format": "pt"})
+    for name, source in [("a", meta), ("b", hf)]:
+        nibble.run("extract-lora", source, tuned, "-o", tmp_path / f"lora-{name}", "--rank", "2", "--quiet")
+    loras = [checkpoint.shard_tensors(tmp_path / f"lora-{name}/adapter_model.safetensors") for name in "ab"]
+    assert len(loras[0]) == 2
+    assert_same_tensors(*loras)
 
 
 def test_merge(nibble, tmp_path):

@@ -28,9 +28,9 @@ import Testing
   }
 
   private static func plan(
-    _ params: String = plain, _ tensors: [(String, [Int])], parts: Int = 1, tied: [[Int]] = []
+    _ params: String? = nil, _ tensors: [(String, [Int])], parts: Int = 1, tied: [[Int]] = []
   ) throws -> MetaPlan {
-    let parameters = try MetaParameters(JSONValue(parsing: Array(params.utf8)))
+    let parameters = try MetaParameters(JSONValue(parsing: Array((params ?? plain).utf8)))
     let infos = try tensors.map { try TensorInfo(name: TensorName($0.0), type: .bf16, shape: $0.1) }
     return try MetaPlan(parameters, .init(tensors: infos, tied: tied, fileCount: parts))
   }
@@ -45,7 +45,7 @@ import Testing
   }
 
   @Test func names() throws {
-    let plan = try Self.plan(Self.tensors())
+    let plan = try Self.plan(nil, Self.tensors())
     #expect(
       plan.weights.map(\.name.string) == [
         "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight", "model.layers.0.self_attn.q_proj.weight",
@@ -60,13 +60,13 @@ import Testing
   }
 
   @Test(arguments: [1, 2, 4]) func joinings(parts: Int) throws {
-    let plan = try Self.plan(Self.tensors(parts: parts), parts: parts)
+    let plan = try Self.plan(nil, Self.tensors(parts: parts), parts: parts)
     #expect(plan.wholes.map(\.part) == Array(0..<12))
     #expect(plan.wholes[0].shape == [32, 16] && plan.wholes[0].joining == (parts == 1 ? .rows : .columns))
     #expect(plan.wholes[4].shape == [8, 16] && plan.wholes[4].joining == .heads(2))
     #expect(plan.wholes[6].joining == .columns && plan.wholes[8].joining == .columns)
     #expect(plan.wholes[1].joining == .copies && plan.wholes[7].joining == .rows)
-    let new = try Self.plan(Self.tensors(parts: parts, splitsTokens: true), parts: parts)
+    let new = try Self.plan(nil, Self.tensors(parts: parts, splitsTokens: true), parts: parts)
     #expect(new.wholes[0].joining == .rows && new.wholes[0].shape == [32, 16])
   }
 
@@ -105,7 +105,7 @@ import Testing
     let stated = try Self.params(
       #"{"rope_theta": 500000.0, "use_scaled_rope": true, "rope_scaling_factor": 16, "vocab_size": 32}"#)
     #expect(try factor(Self.plan(stated, Self.tensors())) == 16)
-    #expect(try factor(Self.plan(Self.tensors())) == nil)
+    #expect(try factor(Self.plan(nil, Self.tensors())) == nil)
   }
 
   @Test func warnings() throws {
@@ -200,9 +200,9 @@ import Testing
 
   @Test(arguments: rows) func rejected(row: Row) throws {
     var tensors = Self.tensors(parts: row.parts)
-    _ = try Self.plan(tensors, parts: row.parts)
+    _ = try Self.plan(nil, tensors, parts: row.parts)
     row.change(&tensors)
-    let failure = try #require(throws: Failure.self) { try Self.plan(tensors, parts: row.parts) }
+    let failure = try #require(throws: Failure.self) { try Self.plan(nil, tensors, parts: row.parts) }
     #expect(failure.code == row.code && failure.tensor == row.tensor)
     #expect(failure.message.contains(row.message), "\(failure.message)")
   }
