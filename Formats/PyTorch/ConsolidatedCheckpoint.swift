@@ -57,7 +57,7 @@ package final class ConsolidatedCheckpoint: TrainingCheckpoint {
 
   /// The number in `consolidated.03.pth`; nil for another name.
   private static func number(_ name: String) -> Int? {
-    guard name.hasPrefix(prefix), name.hasSuffix(ending), name.utf8.count <= 24 else { return nil }
+    guard name.hasPrefix(prefix), name.hasSuffix(ending), name.utf8.count <= 32 else { return nil }
     let digits = name.dropFirst(prefix.utf8.count).dropLast(ending.utf8.count)
     return digits.utf8.count >= 2 && digits.allSatisfy(\.isASCII) && digits.allSatisfy(\.isNumber) ? Int(digits) : nil
   }

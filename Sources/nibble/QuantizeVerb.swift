@@ -15,7 +15,7 @@ enum QuantizeVerb: Verb {
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
     "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm.",
-    "SOURCE is safetensors, GGUF, PyTorch, FSDP or DeepSpeed; FP8, GPTQ … as well.",
+    "SOURCE is safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed; FP8, GPTQ … too.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",

@@ -49,6 +49,7 @@ import Testing
     #expect(checkpoint.isAdapter && checkpoint.madeConfig == nil && checkpoint.warnings.isEmpty)
     #expect(checkpoint.fileNames == ["adapters.safetensors", "adapter_config.json"])
     let config = try #require(checkpoint.adapterConfig)
+    #expect(config["base_model_name_or_path"]?.isNull == true)
     #expect(config["r"] == 2 && config["lora_alpha"] == 40 && config["use_dora"] == false)
     #expect(config["target_modules"] == ["self_attn.q_proj"] && config["layers_to_transform"] == [1])
   }

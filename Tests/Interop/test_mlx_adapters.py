@@ -171,6 +171,20 @@ def test_two_adapters(nibble, models, tmp_path):
     assert all(same(one[key], other[key]) for key in one)
 
 
+def test_base_in_groups(nibble, models, tmp_path):
+    """What was trained on a base in MLX's 4 bits is merged into the values that it stands for."""
+    nibble.quantize(models.directory(LLAMA), tmp_path / "mlx", "--scheme", "mlx-q4", "--group-size", "32")
+    adapter = train(tmp_path / "mlx", tmp_path / "adapter", 2, parameters(4, 2.0))
+    nibble.run("convert", tmp_path / "mlx", "-o", tmp_path / "wide", "--quiet")
+    for name in ("mlx", "wide"):
+        nibble.run("merge", tmp_path / name, adapter, "-o", tmp_path / f"{name}-merged", "--quiet")
+    one, other = (checkpoint.tensors(tmp_path / f"{name}-merged") for name in ("mlx", "wide"))
+    assert one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    before = checkpoint.tensors(tmp_path / "wide")
+    # All seven linear layers of the last two of three.
+    assert len([key for key in one if not same(one[key], before[key])]) == 14
+
+
 @pytest.mark.parametrize(("kind", "change", "code", "words"), [
     ("full", {}, UNSUPPORTED, ["fine_tune_type is 'full'", "mlx_lm.fuse"]),
     ("lora", {"fine_tune_type": "other"}, UNSUPPORTED, ["'other'"]),

@@ -39,7 +39,7 @@ import Testing
   private static func params(_ members: String) throws -> String {
     var object = try JSONValue(parsing: Array(plain.utf8))
     for (key, value) in try JSONValue(parsing: Array(members.utf8)).object?.members ?? [] {
-      object[key] = value.isNull ? nil : value
+      object[key] = value.isNull ? Optional<JSONValue>.none : value
     }
     return object.text(.compact)
   }
