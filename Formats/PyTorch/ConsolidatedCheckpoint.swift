@@ -1,8 +1,8 @@
 package import Bytes
 package import Tensors
 
-/// A directory as Meta publishes its models: `consolidated.00.pth` and on, each with what one of as many processes had of
-/// every tensor. Which dimension was divided is written nowhere: a plan says it. Opening reads the pickles, no data.
+/// A directory as Meta publishes its models: `consolidated.00.pth` and on, each with what one of as many processes had
+/// of every tensor. Which dimension was divided is written nowhere: a plan says it. Opening reads the pickles, no data.
 package final class ConsolidatedCheckpoint: TrainingCheckpoint {
   /// How the parts of a tensor make the whole.
   package enum Joining: Sendable, Equatable {
@@ -82,8 +82,8 @@ package final class ConsolidatedCheckpoint: TrainingCheckpoint {
   // MARK: - Opening
 
   /// - Parameter plan: says which tensors are wanted and how their parts lie.
-  /// - Throws: `missing` for a file that is not there, `malformed` where files have other tensors than the first, and what
-  ///   the plan throws.
+  /// - Throws: `missing` for a file that is not there, `malformed` where files have other tensors than the first, and
+  ///   what the plan throws.
   package init(_ directory: InputDirectory, plan: (Contents) throws(Failure) -> [Whole]) throws(Failure) {
     let names = try Self.parts(among: directory.names())
     let pool = FilePool(directory: directory, names: names)

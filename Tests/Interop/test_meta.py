@@ -204,10 +204,14 @@ def test_tokenizers(nibble, tmp_path):
     report = nibble.json("convert", meta, "-o", tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model.safetensors", "config.json", "tokenizer.model", "nibble-manifest.json", "checksums.xxh128"}
+    assert any("begin no text" in warning for warning in report["warnings"])
     assert not any("tiktoken" in warning for warning in report["warnings"])
     (meta / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
     report = nibble.json("convert", meta, "-o", tmp_path / "again")
     assert any("tiktoken" in warning for warning in report["warnings"])
+    (meta / "tokenizer_config.json").write_text("{}")
+    report = nibble.json("convert", meta, "-o", tmp_path / "whole")
+    assert not any("tokenizer" in warning for warning in report["warnings"])
 
 
 @pytest.mark.parametrize(("change", "code", "words"), [

@@ -4,8 +4,8 @@ import ModelFamilies
 import PyTorch
 import Tensors
 
-/// A model in the form of Meta's or Mistral's own code: `consolidated.00.pth` and on, or `consolidated.safetensors`, and
-/// `params.json`.
+/// A model in the form of Meta's or Mistral's own code: `consolidated.00.pth` and on, or `consolidated.safetensors`,
+/// and `params.json`.
 extension PlannedCheckpoint {
   private static let checksumsName = "checklist.chk"
   private static let tokenizerName = "tokenizer.model"
@@ -21,8 +21,8 @@ extension PlannedCheckpoint {
       })
   }
 
-  /// - Throws: `missing` for a part or `params.json`, `malformed` where the parts, or they and `params.json`, say different
-  ///   things, `unsupported` for other models than Llama's and Mistral's.
+  /// - Throws: `missing` for a part or `params.json`, `malformed` where the parts, or they and `params.json`, say
+  ///   different things, `unsupported` for other models than Llama's and Mistral's.
   init(meta path: String) throws(Failure) {
     let directory = try InputDirectory(path: path)
     guard directory.contains(MetaParameters.fileName) else {
@@ -55,16 +55,21 @@ extension PlannedCheckpoint {
       warnings: base.warnings + made.warnings + Self.tokenizerWarnings(directory), config: made.config)
   }
 
-  /// Llama 3 has its tokenizer in a text of another program's.
+  /// What loaders lack: Llama 3 has its tokenizer in a text of another program's, and those before say nowhere that a
+  /// token begins each text.
   private static func tokenizerWarnings(_ directory: InputDirectory) throws(Failure) -> [Warning] {
-    guard directory.contains(tokenizerName), !directory.contains("tokenizer.json") else { return [] }
+    let settings = SideFiles.tokenizerSettings
+    guard directory.contains(tokenizerName), !directory.contains("tokenizer.json"), !directory.contains(settings) else {
+      return []
+    }
     let file = try directory.open(tokenizerName)
     let line = try file.bytes(in: 0..<min(file.size, 256)).prefix { $0 != UInt8(ascii: "\n") }
-    let words = line.split(separator: UInt8(ascii: " "))
-    guard words.count == 2, line.allSatisfy({ (0x20..<0x7F).contains($0) }) else { return [] }
+    let isText = line.split(separator: UInt8(ascii: " ")).count == 2 && line.allSatisfy { (0x20..<0x7F).contains($0) }
+    let hub = "that the model has on the Hugging Face hub"
     return [
-      "\(names: [tokenizerName]) is copied as it is, in the form of tiktoken; loaders also need the tokenizer.json and "
-        + "tokenizer_config.json that the model has on the Hugging Face hub"
+      isText
+        ? "\(names: [tokenizerName]) is copied as it is, for tiktoken; loaders also need the tokenizer.json \(hub)"
+        : "\(names: [tokenizerName]) goes alone: without the \(settings) \(hub) loaders begin no text with a token"
     ]
   }
 }

@@ -27,8 +27,8 @@ package struct MetaPlan: Sendable {
   private static let head = "output.weight"
 
   /// - Parameter contents: of the first file; the others have the same.
-  /// - Throws: `unsupported` for a name that no such model has, `malformed` when a tensor is missing or has another shape
-  ///   than `params.json` says.
+  /// - Throws: `unsupported` for a name that no such model has, `malformed` when a tensor is missing or has another
+  ///   shape than `params.json` says.
   package init(_ parameters: MetaParameters, _ contents: ConsolidatedCheckpoint.Contents) throws(Failure) {
     let tensors = contents.tensors
     let count = contents.fileCount
