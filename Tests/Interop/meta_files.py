@@ -3,7 +3,6 @@
 
 import json
 import pathlib
-import shutil
 
 import torch
 
@@ -51,8 +50,8 @@ def divided(name: str, weight: torch.Tensor, parts: int, key_heads: int, splits_
         # Neighbours have the same head.
         heads = weight.chunk(key_heads)
         return [heads[part * key_heads // parts] for part in range(parts)]
-    isColumns = name.startswith("tok_embeddings") and not splits_tokens or any(part in name for part in COLUMNS)
-    return list(weight.chunk(parts, dim=1 if isColumns else 0))
+    is_columns = name.startswith("tok_embeddings") and not splits_tokens or any(part in name for part in COLUMNS)
+    return list(weight.chunk(parts, dim=1 if is_columns else 0))
 
 
 def write_parts(model, folder: pathlib.Path, parts: int, params: dict, splits_tokens=False, angles=True) -> pathlib.Path:
@@ -74,7 +73,3 @@ def write_parts(model, folder: pathlib.Path, parts: int, params: dict, splits_to
 def intermediate_size(n, ffn_dim_multiplier=1, multiple_of=256):
     """As the script has it."""
     return multiple_of * ((int(ffn_dim_multiplier * int(8 * n / 3)) + multiple_of - 1) // multiple_of)
-
-
-def copy(source: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
-    return shutil.copytree(source, out)
