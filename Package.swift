@@ -78,7 +78,7 @@ let package = Package(
         "variants.py",
       ], swiftSettings: strict),
     library("Console", ["Bytes"]),
-    library("ModelFamilies", ["Architectures", "GGUF", "Tensors", "JSON", "Bytes"]),
+    library("ModelFamilies", ["Architectures", "GGUF", "PyTorch", "Tensors", "JSON", "Bytes"]),
     library("Tokenizers", ["ModelFamilies", "GGUF", "JSON", "Bytes"]),
     library(
       "Checkpoints",
@@ -150,8 +150,8 @@ let package = Package(
     tests("Adapters", ["Adapters", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Architectures", ["Architectures", "Patterns", "Tensors", "Bytes"]),
     tests("Tokenizers", ["Tokenizers", "GGUF", "JSON", "Bytes"]),
-    tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "Tensors", "JSON", "Bytes"]),
-    tests("Checkpoints", ["Commands", "Checkpoints", "Quantization", "Safetensors", "Tensors", "Bytes"]),
+    tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "PyTorch", "Tensors", "JSON", "Bytes"]),
+    tests("Checkpoints", ["Commands", "Checkpoints", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     tests(
       "Writing",
       [

@@ -5,6 +5,11 @@ extension Int {
     return overflow ? .max : sum
   }
 
+  package func multipliedSaturated(by other: Int) -> Int {
+    let (product, overflow) = multipliedReportingOverflow(by: other)
+    return overflow ? (self < 0) == (other < 0) ? .max : .min : product
+  }
+
   /// `self · count / whole`, rounded down.
   ///
   /// - Parameters:

@@ -126,8 +126,7 @@ public final class Adapter: Sendable {
     if names.contains(configName), names.contains(weightsName) || names.contains(pickleName) { return }
     if names.contains("adapters.safetensors") {
       throw Failure(
-        .unsupported, "holds an adapter of MLX ('adapters.safetensors'), not of PEFT; fuse it with mlx_lm.fuse",
-        file: path)
+        .missing, "holds 'adapters.safetensors' of mlx-lm without '\(configName)', which says its scale", file: path)
     }
     guard names.contains(configName) else {
       if let directory = try? InputDirectory(path: path), let hint = HubCache.hint(for: directory) {

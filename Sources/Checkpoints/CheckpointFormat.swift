@@ -12,6 +12,8 @@ package enum CheckpointFormat: Sendable, Equatable {
   case safetensorsDirectory
   /// A directory with a PEFT adapter in it and no model.
   case adapterDirectory
+  /// A directory with an adapter of mlx-lm in it and none of PEFT.
+  case mlxAdapterDirectory
   /// A file of `torch.save`.
   case pytorchFile
   /// A directory that holds files of `torch.save` and neither safetensors nor GGUF.
@@ -20,6 +22,8 @@ package enum CheckpointFormat: Sendable, Equatable {
   case deepSpeedDirectory
   /// A directory of `torch.distributed.checkpoint`, or one of the Trainer with such a directory in it.
   case distributedDirectory
+  /// A directory of Meta's or Mistral's own, with no files of transformers beside them.
+  case consolidatedDirectory
   case ggufFile
   /// A directory that holds GGUF files and no safetensors.
   case ggufDirectory
@@ -38,12 +42,16 @@ package enum CheckpointFormat: Sendable, Equatable {
     }
     let directory = try InputDirectory(path: path)
     let names = try directory.names().filter { !$0.hasPrefix(".") }
-    if names.contains(Adapter.configName), !names.contains(Adapter.weightsName), names.contains(Adapter.pickleName) {
-      return .adapterDirectory
+    if names.contains(Adapter.configName), !names.contains(Adapter.weightsName) {
+      if names.contains(Adapter.pickleName) { return .adapterDirectory }
+      if names.contains(PlannedCheckpoint.mlxAdapterName) { return .mlxAdapterDirectory }
     }
-    let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
+    let own = PlannedCheckpoint.metaFiles(among: names)
+    let others = names.filter { !own.contains($0) }
+    let weights = others.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
+      if !own.isEmpty, !PyTorchCheckpoint.isThere(among: others) { return .consolidatedDirectory }
       if try ZeROCheckpoint.isThere(in: directory) { return .deepSpeedDirectory }
       if try StoredTraining.isDistributed(directory) { return .distributedDirectory }
       if PyTorchCheckpoint.isThere(among: names) { return .pytorchDirectory }
@@ -57,9 +65,8 @@ package enum CheckpointFormat: Sendable, Equatable {
 
   package var isDirectory: Bool {
     switch self {
-    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .distributedDirectory,
-      .deepSpeedDirectory, .ggufDirectory,
-      .configurationDirectory:
+    case .safetensorsDirectory, .adapterDirectory, .mlxAdapterDirectory, .pytorchDirectory, .distributedDirectory,
+      .deepSpeedDirectory, .consolidatedDirectory, .ggufDirectory, .configurationDirectory:
       true
     case .safetensorsFile, .pytorchFile, .ggufFile, .configurationFile: false
     }
@@ -78,6 +85,8 @@ package enum CheckpointFiles: Sendable {
   case gguf(StoredGGUF)
   case pytorch(StoredPyTorch)
   case training(StoredTraining)
+  /// In another program's form.
+  case planned(PlannedCheckpoint)
 
   /// - Throws: what `CheckpointFormat.detect` and reading the headers throw.
   package init(path: String) throws(Failure) {
@@ -89,6 +98,8 @@ package enum CheckpointFiles: Sendable {
     case .ggufFile, .ggufDirectory: self = .gguf(try StoredGGUF(path: path))
     case .deepSpeedDirectory: self = .training(try StoredTraining(deepSpeed: path))
     case .distributedDirectory: self = .training(try StoredTraining(distributed: path))
+    case .mlxAdapterDirectory: self = .planned(try PlannedCheckpoint(mlxAdapter: path))
+    case .consolidatedDirectory: self = .planned(try PlannedCheckpoint(meta: path))
     case .pytorchFile, .pytorchDirectory: self = .pytorch(try StoredPyTorch(path: path))
     case .adapterDirectory:
       let isSafetensors = try InputDirectory(path: path).contains(Adapter.weightsName)
@@ -105,6 +116,7 @@ package enum CheckpointFiles: Sendable {
     case .gguf(let values): values
     case .pytorch(let stored): stored
     case .training(let stored): stored
+    case .planned(let stored): stored
     }
   }
 
@@ -115,6 +127,11 @@ package enum CheckpointFiles: Sendable {
   package var safetensors: StoredSafetensors? {
     if case .safetensors(let stored) = self { stored } else { nil }
   }
+
+  package var planned: PlannedCheckpoint? {
+    if case .planned(let stored) = self { stored } else { nil }
+  }
+
   package var pytorch: StoredPyTorch? {
     if case .pytorch(let stored) = self { stored } else { nil }
   }

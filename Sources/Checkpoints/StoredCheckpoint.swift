@@ -16,6 +16,8 @@ package protocol StoredCheckpoint: TensorSource {
   var path: String { get }
   /// The directory that holds the files; nil when a file was named.
   var directory: InputDirectory? { get }
+  /// `config.json`, made of what the files say otherwise; nil where they say none.
+  var madeConfig: JSONValue? { get }
   /// Names of the files that hold tensors, relative to the directory.
   var fileNames: [String] { get }
   /// Findings that are worth knowing and no errors, one line each.
@@ -54,6 +56,7 @@ package struct MetadataEntry: Sendable {
 extension StoredCheckpoint {
   package var dequantizes: String? { nil }
   package var repeated: [Int] { [] }
+  package var madeConfig: JSONValue? { nil }
 
   /// All bytes of a small tensor.
   package func bytes(of index: Int) throws(Failure) -> [UInt8] {

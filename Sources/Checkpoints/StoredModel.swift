@@ -37,6 +37,7 @@ public struct StoredModel: Sendable {
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
     case .pytorch(let stored): try self.init(repeating: stored)
     case .training(let stored): try self.init(repeating: stored)
+    case .planned(let stored): try self.init(stored, dequantizes: true)
     }
   }
 
@@ -44,7 +45,7 @@ public struct StoredModel: Sendable {
   package init(stored files: CheckpointFiles) throws(Failure) {
     switch files {
     case .safetensors(let stored): try self.init(stored, dequantizes: false)
-    case .gguf, .pytorch, .training: try self.init(files)
+    case .gguf, .pytorch, .training, .planned: try self.init(files)
     }
   }
 
@@ -106,7 +107,7 @@ public struct StoredModel: Sendable {
     var side: [String] = []
     var left: [String] = []
     var folders: [String] = []
-    var config: JSONValue?
+    var config = stored.madeConfig
     let weights = Set(checkpoint.fileNames)
     for (name, kind) in try directory.entries() {
       if name == Self.configName {
@@ -135,24 +136,6 @@ public struct StoredModel: Sendable {
     let found = try ModelFolders(folders, of: directory, documents: documents)
     sideFiles = side + found.files
     leftBehind = (left + found.left).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-  }
-
-  private static func isWeights(_ name: String) -> Bool {
-    let endings = [
-      ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".gguf", ".h5", ".msgpack",
-      ".onnx", ".ot",
-    ]
-    return endings.contains { name.hasSuffix($0) } && name != "training_args.bin"
-  }
-
-  /// What only the run that goes on needs.
-  private static func isOfTraining(_ name: String) -> Bool {
-    ["latest", "latest_universal", "zero_to_fp32.py", "zero_to_torch.py"].contains(name) || name.hasSuffix(".distcp")
-  }
-
-  /// Made anew for every output.
-  private static func isGenerated(_ name: String) -> Bool {
-    name == Manifest.fileName || name == Manifest.checksumsName
   }
 
   /// Identities of the directory or files that the output may not be, nor contain.

@@ -2,7 +2,7 @@ package import Bytes
 package import PyTorch
 package import Tensors
 
-/// What processes that trained a model together saved, each its part.
+/// What processes that trained or ran a model together saved, each its part.
 package struct StoredTraining: StoredCheckpoint {
   package let checkpoint: any TrainingCheckpoint
   /// The directory of the model's configuration and tokenizer: that of the files, one that it lies in, or the same.
@@ -30,6 +30,13 @@ package struct StoredTraining: StoredCheckpoint {
     let isInside = checkpoint.directory.identity != directory.identity
     let folder = isInside ? FileName.last(of: checkpoint.path) + "/" : ""
     self.init(checkpoint, "deepspeed", path, directory, folder)
+  }
+
+  init(consolidated checkpoint: ConsolidatedCheckpoint, _ directory: InputDirectory) {
+    self.checkpoint = checkpoint
+    container = "consolidated"
+    path = directory.path
+    (self.directory, folder) = (directory, "")
   }
 
   private init(

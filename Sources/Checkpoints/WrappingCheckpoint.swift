@@ -1,4 +1,5 @@
 package import Bytes
+package import JSON
 package import Tensors
 
 /// A checkpoint around a checkpoint: other tensors from the same files. It says where its tensors lie; everything else is
@@ -11,6 +12,7 @@ extension WrappingCheckpoint {
   package var files: CheckpointFiles { base.files }
   package var container: String { base.container }
   package var dequantizes: String? { base.dequantizes }
+  package var madeConfig: JSONValue? { base.madeConfig }
   package var path: String { base.path }
   package var directory: InputDirectory? { base.directory }
   package var fileNames: [String] { base.fileNames }

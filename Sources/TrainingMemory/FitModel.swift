@@ -32,7 +32,8 @@ struct FitModel: Sendable {
       let model = try StoredModel(CheckpointFiles(path: path, format))
       guard let config = model.config else { throw Failure(.internal, "a model without a configuration", file: path) }
       try self.init(model, ("its metadata", config))
-    case .safetensorsDirectory, .adapterDirectory, .pytorchDirectory, .distributedDirectory, .deepSpeedDirectory:
+    case .safetensorsDirectory, .adapterDirectory, .mlxAdapterDirectory, .pytorchDirectory, .distributedDirectory,
+      .deepSpeedDirectory, .consolidatedDirectory:
       let directory = try InputDirectory(path: path)
       let isSafetensors = try directory.names().contains {
         $0.hasSuffix(".safetensors") || $0.hasSuffix(".index.json")

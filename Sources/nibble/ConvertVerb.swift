@@ -9,7 +9,7 @@ enum ConvertVerb: Verb {
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes the same weights in new shards, in another dtype if asked. SOURCE is",
-    "safetensors, GGUF, PyTorch's, or what FSDP or DeepSpeed saved. A 4-bit",
+    "safetensors, GGUF, PyTorch's, Meta's, or what FSDP or DeepSpeed saved. A 4-bit",
     "checkpoint (NF4, FP4) is dequantized as bitsandbytes would, one of MLX as MLX",
     "would, one in FP8, MXFP4, GPTQ … as its loader would, without a GPU, and loses",
     "its quantization_config; experts that MLX stacks become those of transformers.",
@@ -20,8 +20,8 @@ enum ConvertVerb: Verb {
     "and tokenizer rebuilt, quantized blocks in bfloat16, which rounds some of",
     "their values, unless --dtype says otherwise.",
     "",
-    "With --base SOURCE is a LoRA adapter, of PEFT or in GGUF, and becomes the",
-    "other.",
+    "With --base SOURCE is a LoRA adapter: one of PEFT or mlx-lm becomes GGUF, one",
+    "in GGUF PEFT's. Without it one of mlx-lm becomes PEFT's.",
   ]
   static let example = [
     "nibble convert CodeLlama-13b-nf4 -o CodeLlama-13b-bf16",

@@ -11,11 +11,12 @@ enum MergeVerb: Verb {
   static let operands = "BASE ADAPTER… -o OUT [options]"
   static let description = [
     "Writes the model that PEFT's merge_and_unload() would give, in a few hundred",
-    "MiB of memory. ADAPTER is a PEFT directory or a GGUF file; every tensor in it",
-    "is used or the merge is refused. A 4-bit BASE becomes 16-bit: the adapter is",
-    "added to the weights that the codes stand for, on which it was trained. An OUT",
-    "that ends in .gguf is a file for llama.cpp; a BASE in GGUF keeps there its",
-    "metadata, the types of its tensors, and whatever no adapter touches.",
+    "MiB of memory. ADAPTER is a directory of PEFT or mlx-lm, or a GGUF file; every",
+    "tensor in it is used or the merge is refused. A 4-bit BASE becomes 16-bit: the",
+    "adapter is added to the weights that the codes stand for, on which it was",
+    "trained. An OUT that ends in .gguf is a file for llama.cpp; a BASE in GGUF",
+    "keeps there its metadata, the types of its tensors, and whatever no adapter",
+    "touches.",
   ]
   static let example = [
     "nibble merge CodeLlama-13b-nf4 sql-adapter -o CodeLlama-13b-sql",

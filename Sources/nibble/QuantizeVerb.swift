@@ -15,8 +15,8 @@ enum QuantizeVerb: Verb {
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
     "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
     "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm,",
-    "with one of compressed-tensors a directory for vLLM.",
-    "SOURCE is safetensors, GGUF, PyTorch, FSDP or DeepSpeed; FP8, GPTQ … as well.",
+    "with one of compressed-tensors for vLLM. SOURCE may be safetensors, GGUF,",
+    "PyTorch, Meta, FSDP, DeepSpeed, and quantized: FP8, GPTQ and others.",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",

@@ -42,6 +42,43 @@ import Testing
     #expect(try CheckpointFormat.detect(directory.path) == .safetensorsDirectory)
   }
 
+  /// Of several forms of a model in a directory that of transformers counts.
+  @Test func formsOfOthers() throws {
+    try directory.write("consolidated.00.pth", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .consolidatedDirectory)
+    try directory.write("params.json", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .consolidatedDirectory)
+    try directory.write("pytorch_model.bin", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .pytorchDirectory)
+    try directory.write("consolidated.safetensors", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .pytorchDirectory)
+    try directory.write("model.safetensors", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .safetensorsDirectory)
+  }
+
+  @Test func formsOfMistral() throws {
+    try directory.write("consolidated.safetensors", [])
+    try directory.write("params.json", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .consolidatedDirectory)
+    try directory.write("model-00001-of-00002.safetensors", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .safetensorsDirectory)
+  }
+
+  /// Without `params.json` nothing says that a file of that name is of Mistral.
+  @Test func consolidatedByNameOnly() throws {
+    try directory.write("consolidated.safetensors", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .safetensorsDirectory)
+  }
+
+  @Test func adaptersOfOthers() throws {
+    try directory.write("adapters.safetensors", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .safetensorsDirectory)
+    try directory.write("adapter_config.json", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .mlxAdapterDirectory)
+    try directory.write("adapter_model.safetensors", [])
+    #expect(try CheckpointFormat.detect(directory.path) == .safetensorsDirectory)
+  }
+
   @Test func whatIsOpened() throws {
     try directory.write("m.gguf", GGUFBuilder.small.bytes)
     let files = try CheckpointFiles(path: directory.path("m.gguf"))

@@ -17,6 +17,13 @@ extension HostileAdapter {
       HostileAdapter("no adapter_config.json", exitCode: 66, "holds no 'adapter_config.json'") {
         $0.adapter.missing = [AdapterBuilder.configName]
       },
+      HostileAdapter(
+        "an adapter of mlx-lm without its settings", exitCode: 66,
+        "holds 'adapters.safetensors' of mlx-lm without 'adapter_config.json', which says its scale"
+      ) {
+        $0.adapter.files = [("adapters.safetensors", $0.adapter.weights ?? [])]
+        $0.adapter.missing = [AdapterBuilder.configName, AdapterBuilder.weightsName]
+      },
       HostileAdapter("config.json instead of adapter_config.json", exitCode: 66, "holds no 'adapter_config.json'") {
         $0.adapter.files = [("config.json", Array($0.adapter.json.utf8))]
         $0.adapter.missing = [AdapterBuilder.configName]

@@ -6,7 +6,7 @@ package struct ExtractedConfiguration: Sendable {
   static let peftVersion = "0.21.2"
 
   package var rank: Int
-  /// The base model as the user named it.
+  /// The base model as the user named it; empty where nobody did.
   package var base: String
   /// Ends of module paths, or one regular expression that matches whole paths.
   package var targets: Targets
@@ -15,6 +15,9 @@ package struct ExtractedConfiguration: Sendable {
   package var isTransposed = false
   package var hasBiases = false
   package var tiesWeights = false
+  package var usesDoRA = false
+  /// Numbers of the layers that the targets are meant in; nil for all.
+  package var layers: [Int]?
   package var taskType: String?
   /// LoRA's α. An extracted adapter has its singular values in the factors: the scale is α/r = 1.
   package var alpha: JSONValue
@@ -42,10 +45,12 @@ package struct ExtractedConfiguration: Sendable {
       }
     return [
       "alora_invocation_tokens": nil, "alpha_pattern": .object(alphas), "arrow_config": nil, "auto_mapping": nil,
-      "base_model_name_or_path": .string(base), "bias": .string(hasBiases ? "all" : "none"), "corda_config": nil,
+      "base_model_name_or_path": base.isEmpty ? nil : .string(base), "bias": .string(hasBiases ? "all" : "none"),
+      "corda_config": nil,
       "ensure_weight_tying": .bool(tiesWeights), "eva_config": nil, "exclude_modules": nil,
       "fan_in_fan_out": .bool(isTransposed), "inference_mode": true, "init_lora_weights": true, "kasa_config": nil,
-      "layer_replication": nil, "layers_pattern": nil, "layers_to_transform": nil, "loftq_config": [:],
+      "layer_replication": nil, "layers_pattern": nil,
+      "layers_to_transform": layers.map { .array($0.map(JSONValue.number)) } ?? nil, "loftq_config": [:],
       "lora_alpha": alpha, "lora_bias": false, "lora_dropout": 0, "lora_ga_config": nil,
       "megatron_config": nil, "megatron_core": "megatron.core",
       "modules_to_save": modulesToSave.isEmpty ? nil : .array(modulesToSave.map(JSONValue.string)),
@@ -53,7 +58,7 @@ package struct ExtractedConfiguration: Sendable {
       "qalora_group_size": 16, "r": .number(rank), "rank_pattern": .object(ranks), "revision": nil,
       "target_modules": targets,
       "target_parameters": nil, "task_type": taskType.map(JSONValue.string) ?? nil, "trainable_token_indices": nil,
-      "use_bdlora": nil, "use_dora": false, "use_qalora": false, "use_rslora": false, "velora_config": nil,
+      "use_bdlora": nil, "use_dora": .bool(usesDoRA), "use_qalora": false, "use_rslora": false, "velora_config": nil,
     ]
   }
 

@@ -39,20 +39,11 @@ package struct GGUFModel: StoredCheckpoint {
     for (index, tensor) in tensors.enumerated() { positions[tensor.name] = index }
     self.positions = positions
     var config = plan.config
-    let type = FloatType(Self.prevailingType(of: tensors)) ?? .bf16
+    let type = FloatType(tensors.prevailingType) ?? .bf16
     config["dtype"] = .string(type.torchName)
     self.config = config
     self.values = values
     warnings = values.warnings + plan.warnings
-  }
-
-  /// The type of most values in matrices.
-  private static func prevailingType(of tensors: [TensorInfo]) -> ElementType {
-    var counts: [ElementType: Int] = [:]
-    for tensor in tensors where tensor.shape.count > 1 {
-      counts[tensor.type] = (counts[tensor.type] ?? 0).addingSaturated(tensor.elementCount)
-    }
-    return counts.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key ?? .f32
   }
 
   /// The files of its tokenizer and its model card, rebuilt.
@@ -129,5 +120,16 @@ extension StoredGGUF {
       throw Failure(.malformed, "holds a value beyond the range of float32", tensor: info.name.string)
     }
     return values
+  }
+}
+
+extension [TensorInfo] {
+  /// The type of most values in matrices.
+  var prevailingType: ElementType {
+    var counts: [ElementType: Int] = [:]
+    for tensor in self where tensor.shape.count > 1 {
+      counts[tensor.type] = (counts[tensor.type] ?? 0).addingSaturated(tensor.elementCount)
+    }
+    return counts.max { ($0.value, $0.key.rawValue) < ($1.value, $1.key.rawValue) }?.key ?? .f32
   }
 }

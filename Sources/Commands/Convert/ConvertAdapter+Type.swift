@@ -8,7 +8,7 @@ import Tensors
 import Writing
 
 extension Convert {
-  /// An adapter of PEFT in another dtype: the same directory, with one file of tensors, as PEFT wants them.
+  /// An adapter in another dtype, or one of mlx-lm: the same directory, with one file of tensors, as PEFT wants them.
   func prepareAdapter(_ model: StoredModel) throws(Failure) -> WriteRun {
     let checkpoint = model.checkpoint
     let target = type
@@ -26,8 +26,10 @@ extension Convert {
     var side = try SideFiles(of: model)
     // It is about the model, not about the adapter's factors.
     if model.config != nil, let directory = checkpoint.directory { side.add(StoredModel.configName, in: directory) }
+    let made = checkpoint.files.planned?.adapterConfig.map { [(Adapter.configName, $0.text(.indented) + "\n")] } ?? []
     return WriteRun(
-      plan: plan, destination: DirectoryDestination(sideFiles: side), operation: "convert", activity: "converting",
+      plan: plan, destination: DirectoryDestination(made: made, sideFiles: side), operation: "convert",
+      activity: "converting",
       source: checkpoint.path, recorded: [("dtype", .string(type.choice))], warnings: model.warnings + side.warnings,
       options: run, inputs: RunInputs(model))
   }

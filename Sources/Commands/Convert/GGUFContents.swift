@@ -41,7 +41,7 @@ extension GGUFContents {
     case .gguf(let values):
       try checkArchitecture(values)
       try self.init(values)
-    case .safetensors, .pytorch, .training: try self.init(StoredModel(files), isExact: isExact)
+    case .safetensors, .pytorch, .training, .planned: try self.init(StoredModel(files), isExact: isExact)
     }
   }
 

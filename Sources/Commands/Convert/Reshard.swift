@@ -90,12 +90,13 @@ public struct Reshard: Sendable {
     if let stored = model.checkpoint.files.safetensors { layout.metadata = stored.checkpoint.metadata }
     let plan = try layout.plan(steps, [CopyEncoder()], source: model.checkpoint, stored: model.checkpoint)
     var sideFiles = try SideFiles(of: model)
-    if model.config != nil, let directory = model.checkpoint.directory {
+    let isMade = model.checkpoint.madeConfig != nil
+    if !isMade, model.config != nil, let directory = model.checkpoint.directory {
       sideFiles.add(StoredModel.configName, in: directory)
     }
     return WriteRun(
-      plan: plan, destination: DirectoryDestination(sideFiles: sideFiles), operation: operation.rawValue,
-      activity: "copying", source: model.checkpoint.path, recorded: recorded,
+      plan: plan, destination: DirectoryDestination(config: isMade ? model.config : nil, sideFiles: sideFiles),
+      operation: operation.rawValue, activity: "copying", source: model.checkpoint.path, recorded: recorded,
       warnings: warnings(model.warnings, fileCount: plan.container.files.count), options: run,
       inputs: RunInputs(model), parameters: model.parameterCount)
   }

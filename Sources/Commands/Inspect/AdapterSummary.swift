@@ -1,5 +1,6 @@
 import Adapters
 import Bytes
+import Checkpoints
 import Console
 import JSON
 
@@ -7,11 +8,16 @@ import JSON
 package struct AdapterSummary: Sendable {
   private let configuration: AdapterConfiguration
 
-  /// nil when the directory is not that of an adapter.
+  /// nil when the checkpoint is not that of an adapter.
   ///
   /// - Throws: what reading the configuration throws; an adapter that cannot be merged is `unsupported`.
-  init?(_ directory: InputDirectory?) throws(Failure) {
-    guard let directory, directory.contains(Adapter.configName) else { return nil }
+  init?(_ checkpoint: any StoredCheckpoint) throws(Failure) {
+    if let planned = checkpoint.files.planned {
+      guard let config = planned.adapterConfig else { return nil }
+      configuration = try AdapterConfiguration(parsing: config.bytes(.compact), file: Adapter.configName)
+      return
+    }
+    guard let directory = checkpoint.directory, directory.contains(Adapter.configName) else { return nil }
     let bytes = try directory.open(Adapter.configName).contents(limit: AdapterConfiguration.sizeLimit)
     configuration = try AdapterConfiguration(parsing: bytes, file: Adapter.configName)
   }

@@ -80,7 +80,7 @@ public struct Inspect: Sendable {
       path: path, container: checkpoint.container, metadata: try checkpoint.metadata(isWhole: wantsMetadata),
       rows: rows,
       warnings: warnings)
-    do throws(Failure) { result.adapter = try AdapterSummary(checkpoint.directory) } catch {
+    do throws(Failure) { result.adapter = try AdapterSummary(checkpoint) } catch {
       // Its tensors can be looked at whether it can be merged or not.
       result.warnings.append(Warning(error))
     }

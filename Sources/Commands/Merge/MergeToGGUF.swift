@@ -59,7 +59,7 @@ extension Merge {
       summary: summary, changes: { MergeReport.changes(merged) })
   }
 
-  /// Adapters of PEFT, which are directories, and of llama.cpp, which are files.
+  /// Adapters of PEFT and mlx-lm, which are directories, and of llama.cpp, which are files.
   package func open(_ paths: [String], for model: StoredModel) throws(Failure) -> [Adapter] {
     var adapters: [Adapter] = []
     var base: AdapterBase?
@@ -69,7 +69,7 @@ extension Merge {
         base = known
         adapters.append(try GGUFAdapter(path: path, base: known).adapter)
       } else {
-        adapters.append(try Adapter(path: path))
+        adapters.append(try Adapter.open(path))
       }
     }
     return adapters
