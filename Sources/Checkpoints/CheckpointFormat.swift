@@ -38,11 +38,14 @@ package enum CheckpointFormat: Sendable, Equatable {
     }
     let directory = try InputDirectory(path: path)
     let names = try directory.names().filter { !$0.hasPrefix(".") }
-    if names.contains(Adapter.configName), !names.contains(Adapter.weightsName), names.contains(Adapter.pickleName) {
-      return .adapterDirectory
-    }
     let weights = names.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
     if weights.isEmpty {
+      // Beside a model's own weights it is one that the model was merged with, or is yet to be.
+      if names.contains(Adapter.configName), names.contains(Adapter.pickleName),
+        !PyTorchCheckpoint.isModelThere(among: names)
+      {
+        return .adapterDirectory
+      }
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
       if try ZeROCheckpoint.isThere(in: directory) { return .deepSpeedDirectory }
       if try StoredTraining.isDistributed(directory) { return .distributedDirectory }
