@@ -318,3 +318,14 @@ def test_patterns_that_overlap(nibble: Nibble, tmp_path):
     (source / "config.json").write_text(json.dumps(config))
     nibble.run("convert", source, "-o", tmp_path / "out")
     check(tmp_path / "out", expected)
+
+
+@by_name("gptq-4", "awq")
+def test_dtype_of_scales(method: Method, nibble: Nibble, tmp_path):
+    """Of a model whose configuration names no dtype, as loaders take it from what is stored: no bit is lost."""
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    del config["dtype"]
+    (source / "config.json").write_text(json.dumps(config))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)

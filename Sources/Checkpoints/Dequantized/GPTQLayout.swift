@@ -31,7 +31,7 @@ struct GPTQLayout: PackedLayout {
       throw Failure(.unsupported, "GPTQ: the pack_dtype '\(words)' is not known here; known is int32", file: file)
     }
     self.settings = try GPTQSettings(settings, file: file)
-    type = try QuantizationSettings.weightType(config)
+    type = try QuantizationSettings.weightType(config, stored: GPTQParts.scaleType(checkpoint))
     increment = format == "gptq" ? 1 : 0
     isOrdered = settings["desc_act"]?.bool == true
   }
@@ -150,6 +150,11 @@ struct GPTQParts {
       blockColumns: groupSize, rows: rows, columns: columns)
     grid.isTurned = true
     return grid
+  }
+
+  /// The 16 bits that scales are stored in, which is what the model was in.
+  static func scaleType(_ checkpoint: any StoredCheckpoint) -> FloatType {
+    checkpoint.tensors.contains { $0.type == .f16 && $0.name.hasSuffix(".scales") } ? .f16 : .bf16
   }
 
   static func remainder(_ info: TensorInfo) -> PackedRemainder {
