@@ -31,9 +31,11 @@ package final class DistributedCheckpoint: TrainingCheckpoint {
     }
     metadata = try directory.open(DistributedMetadata.name)
     let listed = try DistributedMetadata(metadata)
-    var wanted: [DistributedMetadata.Tensor] = []
-    var skipped = 0
-    for tensor in listed.tensors { if Self.isState(tensor.name) { skipped += 1 } else { wanted.append(tensor) } }
+    let contents: DistributedContents
+    do throws(Failure) { contents = try DistributedContents(listed) } catch {
+      throw error.located(file: DistributedMetadata.name)
+    }
+    let wanted = contents.tensors
     let names = Set(wanted.flatMap { $0.chunks.map { TensorName($0.file) } }).sorted().map(\.string)
     for name in names where !directory.contains(name) {
       let tensor = wanted.first { $0.chunks.contains { $0.file == name } }
@@ -43,36 +45,23 @@ package final class DistributedCheckpoint: TrainingCheckpoint {
     let pool = FilePool(directory: directory, names: names)
     var positions: [String: Int] = [:]
     for (position, name) in names.enumerated() { positions[name] = position }
-    let prefix = Self.commonPrefix(wanted.map(\.name))
     var assembled: [AssembledTensor] = []
     for tensor in wanted {
-      assembled.append(try Self.assemble(tensor, String(tensor.name.dropFirst(prefix.count)), pool, positions))
+      assembled.append(try Self.assemble(tensor, String(tensor.name.dropFirst(contents.prefix.count)), pool, positions))
     }
     path = directory.path
     self.assembled = AssembledTensors(assembled, in: names, pool)
     var warnings: [Warning] = []
-    if skipped > 0 {
-      warnings.append("\(list: [path]): left out \(counted(skipped, "tensor")) of an optimizer's state")
+    if contents.stateCount > 0 {
+      warnings.append("\(list: [path]): left out \(counted(contents.stateCount, "tensor")) of an optimizer's state")
     }
-    let others = listed.others.filter { !Self.isState($0) }
-    if !others.isEmpty { warnings.append("\(list: [path]): ignored \(names: others), which are no tensors") }
+    if !contents.beside.isEmpty {
+      warnings.append("\(list: [path]): left out what stands beside the model: \(names: contents.beside)")
+    }
+    if !contents.others.isEmpty {
+      warnings.append("\(list: [path]): ignored \(names: contents.others), which are no tensors")
+    }
     self.warnings = warnings
-  }
-
-  /// Names of what an optimizer keeps.
-  private static func isState(_ name: String) -> Bool {
-    ["optimizer.", "optim.", "state."].contains { name.hasPrefix($0) } || name.contains(".exp_avg")
-  }
-
-  /// accelerate saves `{"model": state_dict}`: a word in front of every name, where they begin with `model.` themselves
-  /// behind it or with another module's.
-  private static func commonPrefix(_ names: [String]) -> String {
-    let word = "model."
-    guard !names.isEmpty, names.allSatisfy({ $0.hasPrefix(word) }) else { return "" }
-    // `model.layers.0…` of a base model that is saved by itself has no head and no word more.
-    let rest = names.map { $0.dropFirst(word.count) }
-    let isWhole = rest.contains { $0.hasPrefix(word) } || rest.contains { $0.hasPrefix("lm_head") }
-    return isWhole || rest.allSatisfy { $0.hasPrefix("transformer.") } ? word : ""
   }
 
   private static func assemble(

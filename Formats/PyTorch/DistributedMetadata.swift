@@ -13,8 +13,17 @@ struct DistributedMetadata {
     let range: Range<Int>
   }
 
+  /// A key of a dictionary, or a position in a list.
+  enum Step: Hashable {
+    case key(String)
+    case position(Int)
+  }
+
   struct Tensor {
     let name: String
+    /// Where it stood in the dictionary that was saved, by the keys of dictionaries in dictionaries; nil where that is
+    /// not told.
+    let path: [Step]?
     /// As PyTorch calls it, such as `torch.bfloat16`.
     let dtype: String
     let shape: [Int]
@@ -27,8 +36,8 @@ struct DistributedMetadata {
   static let tensorLimit = 1_000_000
 
   let tensors: [Tensor]
-  /// Entries that are no tensors: steps, learning rates, states of loaders.
-  let others: [String]
+  /// Entries that are no tensors: steps, learning rates, states of loaders; with their paths.
+  let others: [(name: String, path: [Step]?)]
 
   private typealias Reference = PickleGraph.Reference
   private let graph: PickleGraph
@@ -36,24 +45,25 @@ struct DistributedMetadata {
   init(_ file: InputFile) throws(Failure) {
     graph = try PickleGraph(FileSlice(file), limits: Self.limits)
     var tensors: [Tensor] = []
-    var others: [String] = []
+    var others: [(name: String, path: [Step]?)] = []
     do throws(Failure) {
       let root = try Self.attributes(graph, graph.root, of: "Metadata")
       guard let listed = root["state_dict_metadata"].flatMap(graph.pairs),
         let places = root["storage_data"].flatMap(graph.pairs)
       else { throw Failure(.malformed, "lacks 'state_dict_metadata' or 'storage_data': is it one of PyTorch?") }
       let stored = try Self.places(graph, places)
+      let paths = Self.paths(graph, root["planner_data"])
       for (key, value) in listed {
         guard let name = graph.text(key) else { throw Failure(.malformed, "has an entry without a name") }
         guard Self.type(graph, value) == "TensorStorageMetadata" else {
-          others.append(name)
+          others.append((name, paths[name]))
           continue
         }
         guard tensors.count < Self.tensorLimit else {
           throw Failure(.malformed, "has more than the \(Self.tensorLimit) tensors allowed")
         }
         do throws(Failure) {
-          tensors.append(try Self.tensor(graph, name, value, stored))
+          tensors.append(try Self.tensor(graph, name, paths[name], value, stored))
         } catch { throw error.located(tensor: name) }
       }
     } catch { throw error.located(file: file.name) }
@@ -95,6 +105,17 @@ struct DistributedMetadata {
       numbers.append(number)
     }
     return numbers
+  }
+
+  /// What the default planner says of names that it made by joining keys.
+  private static func paths(_ graph: PickleGraph, _ reference: Reference?) -> [String: [Step]] {
+    var paths: [String: [Step]] = [:]
+    for (key, value) in reference.flatMap(graph.pairs) ?? [] {
+      guard let name = graph.text(key), let items = graph.items(value) else { continue }
+      let steps = items.compactMap { graph.text($0).map(Step.key) ?? graph.integer($0).map(Step.position) }
+      if steps.count == items.count, !steps.isEmpty { paths[name] = steps }
+    }
+    return paths
   }
 
   // MARK: - Places
@@ -146,7 +167,8 @@ struct DistributedMetadata {
   }
 
   private static func tensor(
-    _ graph: PickleGraph, _ name: String, _ reference: Reference, _ stored: [Key: (file: String, range: Range<Int>)]
+    _ graph: PickleGraph, _ name: String, _ path: [Step]?, _ reference: Reference,
+    _ stored: [Key: (file: String, range: Range<Int>)]
   ) throws(Failure) -> Tensor {
     let tensor = try attributes(graph, reference, of: "TensorStorageMetadata")
     let shape = try integers(graph, tensor["size"], "its shape")
@@ -166,6 +188,6 @@ struct DistributedMetadata {
       }
       chunks.append(Chunk(offsets: offsets, sizes: sizes, file: place.file, range: place.range))
     }
-    return Tensor(name: name, dtype: dtype, shape: shape, chunks: chunks)
+    return Tensor(name: name, path: path, dtype: dtype, shape: shape, chunks: chunks)
   }
 }

@@ -61,6 +61,9 @@ public final class PyTorchCheckpoint: TensorSource {
   /// Whether a directory may hold one, by the names of its files.
   public static func isThere(among names: [String]) -> Bool { PyTorchChoice.isThere(among: names) }
 
+  /// Whether files of a directory go by the names of a whole model's.
+  public static func isModelThere(among names: [String]) -> Bool { PyTorchChoice.isModelThere(among: names) }
+
   /// Opens the checkpoint in a directory.
   public convenience init(
     directory: InputDirectory, index: (InputFile) throws(Failure) -> WeightMap

@@ -72,9 +72,16 @@ enum PyTorchChoice: Equatable {
     names.contains { !$0.hasPrefix(".") && ($0.hasSuffix(indexEnding) || isWeights($0)) }
   }
 
+  static func isModelThere(among names: [String]) -> Bool {
+    names.contains { $0 == singleName || $0.hasSuffix(indexEnding) }
+  }
+
   /// What a trainer puts beside a model is none.
   private static func isWeights(_ name: String) -> Bool {
-    let others = ["training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states"]
+    let others = [
+      "training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states", "sampler", "dl_state_dict",
+      "custom_checkpoint",
+    ]
     return [".bin", ".pt", ".pth"].contains { name.hasSuffix($0) } && !others.contains { name.hasPrefix($0) }
   }
 

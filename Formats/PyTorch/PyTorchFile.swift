@@ -54,10 +54,13 @@ public struct PyTorchContents: Sendable {
       self.root = root
       var tensors: [PyTorchTensor] = []
       var ignored = others
+      var seen: Set<PickleGraph.Reference> = []
       for (key, value) in archive.graph.pairs(dictionary) ?? [] {
         let name = archive.graph.text(key)
         guard archive.isTensor(value) else {
-          ignored.append(name ?? "\(archive.graph[key].kind)")
+          let name = name ?? "\(archive.graph[key].kind)"
+          try Self.checkIgnored(name, value, isBeside: root == nil, archive, &seen)
+          ignored.append(name)
           continue
         }
         guard let name else { throw Failure(.malformed, "has a tensor whose key is no text") }
@@ -87,6 +90,22 @@ public struct PyTorchContents: Sendable {
     var groups: [PyTorchTensor.View: [Int]] = [:]
     for (index, tensor) in tensors.enumerated() { groups[tensor.view, default: []].append(index) }
     return groups.values.filter { $0.count > 1 }.sorted { $0[0] < $1[0] }
+  }
+
+  /// What a trainer keeps beside a model in one dictionary with it begins so.
+  private static let trainers = ["optim", "opt_", "lr_", "sched", "scaler", "rng", "random", "ema", "loss", "callback"]
+
+  /// - Throws: `unsupported` for an entry that is no tensor and has tensors of the model in it: they would be lost.
+  private static func checkIgnored(
+    _ name: String, _ value: PickleGraph.Reference, isBeside: Bool, _ archive: PyTorchArchive,
+    _ seen: inout Set<PickleGraph.Reference>
+  ) throws(Failure) {
+    if name.hasSuffix("_extra_state") || isBeside && trainers.contains(where: name.lowercased().hasPrefix) { return }
+    guard archive.holdsTensor(value, seen: &seen) else { return }
+    throw Failure(
+      .unsupported,
+      "the entry '\(name.printable(limit: 256))' is a \(archive.graph[value].kind) with tensors in it, beside tensors: "
+        + "save a dictionary of names and tensors")
   }
 
   // MARK: - The dictionary

@@ -42,14 +42,19 @@ package enum CheckpointFormat: Sendable, Equatable {
     }
     let directory = try InputDirectory(path: path)
     let names = try directory.names().filter { !$0.hasPrefix(".") }
-    if names.contains(Adapter.configName), !names.contains(Adapter.weightsName) {
-      if names.contains(Adapter.pickleName) { return .adapterDirectory }
-      if names.contains(PlannedCheckpoint.mlxAdapterName) { return .mlxAdapterDirectory }
-    }
     let own = PlannedCheckpoint.metaFiles(among: names)
     let others = names.filter { !own.contains($0) }
     let weights = others.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
+    if names.contains(Adapter.configName), weights == [PlannedCheckpoint.mlxAdapterName] {
+      return names.contains(Adapter.pickleName) ? .adapterDirectory : .mlxAdapterDirectory
+    }
     if weights.isEmpty {
+      // Beside a model's own weights it is one that the model was merged with, or is yet to be.
+      if names.contains(Adapter.configName), names.contains(Adapter.pickleName),
+        !PyTorchCheckpoint.isModelThere(among: names)
+      {
+        return .adapterDirectory
+      }
       if names.contains(where: { $0.hasSuffix(".gguf") }) { return .ggufDirectory }
       if !own.isEmpty, !PyTorchCheckpoint.isThere(among: others) { return .consolidatedDirectory }
       if try ZeROCheckpoint.isThere(in: directory) { return .deepSpeedDirectory }

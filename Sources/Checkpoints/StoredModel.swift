@@ -70,27 +70,7 @@ public struct StoredModel: Sendable {
     makeSideFiles = { ([], []) }
   }
 
-  /// Of tensors that share their values the first is the model's, where that is enough for a loader of its class: it
-  /// ties the others. Where it is not, each is a tensor of its own.
-  private init(repeating stored: any StoredCheckpoint) throws(Failure) {
-    let repeated = Set(stored.repeated)
-    if !repeated.isEmpty {
-      let reduced = try StoredModel(ReducedCheckpoint(stored, without: repeated), dequantizes: true)
-      if reduced.tiesWeights, (try? reduced.checkContents()) != nil {
-        self = reduced
-        return
-      }
-    }
-    try self.init(stored, dequantizes: true)
-  }
-
-  /// Whether it is known that a loader ties weights: by the model's class, or by the configuration.
-  private var tiesWeights: Bool {
-    let configuration = configuration
-    return configuration.tiesEmbeddings == true || configuration.isKnownClass
-  }
-
-  private init(_ stored: any StoredCheckpoint, dequantizes: Bool) throws(Failure) {
+  init(_ stored: any StoredCheckpoint, dequantizes: Bool) throws(Failure) {
     let hasConfig = stored.directory?.contains(Self.configName) == true
     let unwrapped = hasConfig ? try UnwrappedCheckpoint(stored) : nil
     let checkpoint: any StoredCheckpoint = unwrapped ?? stored

@@ -152,6 +152,8 @@ def plain_bytes(kind: str, blocks: tuple[int, int] | None, scale: torch.dtype = 
     def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
         shape = (out, inputs)
         values = fp8_codes(shape, generator) if kind == "fp8" else codes(shape, generator).view(torch.int8)
+        if kind == "int4":
+            values = values >> 4
         rows, columns = blocks or (out, inputs)
         shape = (-(-out // rows), -(-inputs // columns)) if blocks else (1,)
         scales = powers(shape, generator) if scale == torch.uint8 else numbers(shape, generator, scale)
@@ -294,6 +296,7 @@ METHODS = [
     compressed("float-block", "float-quantized", plain_bytes("fp8", (128, 128), F32), "FP8-E4M3",
                {"strategy": "block", "block_structure": [128, 128]}),
     compressed("w8a8", "int-quantized", plain_bytes("int8", (1, 2**30)), "W8A8", {"type": "int"}, {"num_bits": 8}),
+    compressed("w4a8", "int-quantized", plain_bytes("int4", (1, 64)), "W4A8", integers(4, 64), {"num_bits": 8}),
     compressed("ct-mxfp8", "mxfp8-quantized", plain_bytes("fp8", (1, 32), torch.uint8), "MXFP8",
                {"strategy": "group", "group_size": 32}),
     compressed("nvfp4", "nvfp4-pack-quantized", nvfp4("weight_global_scale", True, "weight_packed"), "NVFP4",

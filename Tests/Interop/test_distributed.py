@@ -8,6 +8,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+import torch.distributed.checkpoint
+import transformers
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 import checkpoint
 from checkpoint import same
@@ -121,3 +125,95 @@ def test_damage(nibble, pieces, tmp_path):
     refused(metadata(beyond), "are outside it")
     refused(metadata(larger), "elements in its 2 parts, its shape [6, 3] has 18")
     refused(metadata(nowhere), "that is stored nowhere")
+
+
+def optimizer(net: torch.nn.Module, kind: type, **options) -> dict:
+    made = kind(net.parameters(), **options)
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    made.step()
+    return get_optimizer_state_dict(net, made)
+
+
+def net() -> torch.nn.Module:
+    torch.manual_seed(3)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3))
+
+
+def saved(content: dict, folder: pathlib.Path) -> pathlib.Path:
+    torch.distributed.checkpoint.save(content, checkpoint_id=str(folder), no_dist=True)
+    return folder
+
+
+SGD = {"kind": torch.optim.SGD, "lr": 0.1, "momentum": 0.9}
+ADAM = {"kind": torch.optim.AdamW}
+# What is saved around the model's state_dict.
+DICTIONARIES = {
+    "plain": lambda model, net: model,
+    "model": lambda model, net: {"model": model},
+    "with-optimizer": lambda model, net: {"model": model, "optimizer": optimizer(net, **ADAM), "step": 3},
+    # PyTorch's recipe.
+    "app": lambda model, net: {"app": {"model": model, "optim": optimizer(net, **SGD)}},
+    "long-names": lambda model, net: {"model_state_dict": model, "optimizer_state_dict": optimizer(net, **SGD)},
+    "other-name": lambda model, net: {"model": model, "opt": optimizer(net, **SGD)},
+    "numbered": lambda model, net: {"model": model, "opt": stepped(net).state_dict()},
+    "flattened": lambda model, net: {
+        "model": model, "opt": {"state.0.weight.momentum": torch.ones(3, 3), "param_groups.0.weight.lr": 0.1}},
+    "random": lambda model, net: {"state_dict": model, "rng": torch.arange(5), "loss": torch.ones(())},
+    "copy": lambda model, net: {"model": model, "ema": {name: tensor + 1 for name, tensor in model.items()}},
+}
+
+
+def stepped(net: torch.nn.Module) -> torch.optim.Optimizer:
+    made = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    made.step()
+    return made
+
+
+@pytest.mark.parametrize("name", DICTIONARIES)
+def test_dictionaries(nibble, tmp_path, name):
+    """Of dictionaries in a dictionary the model's, under its own names: never a tensor of an optimizer, nor a copy."""
+    made = net()
+    model = {key: tensor.detach().clone() for key, tensor in made.state_dict().items()}
+    source = saved(DICTIONARIES[name](model, made), tmp_path / "source")
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    found = checkpoint.tensors(tmp_path / "out")
+    assert found.keys() == model.keys()
+    assert all(same(found[key], tensor) for key, tensor in model.items())
+
+
+def test_other_keys_stay(nibble, tmp_path):
+    """Keys that mean no dictionary of a model's are parts of the names, and so is what only looks like a state."""
+    ones = torch.ones(2, 3)
+    for number, content in enumerate([
+        {"layers": [{"w": ones}, {"w": ones + 1}]}, {"state.w": ones, "net.w": ones + 1}, {"model.layers.0.w": ones},
+    ]):
+        nibble.run("convert", saved(content, tmp_path / f"{number}"), "-o", tmp_path / f"out-{number}")
+        names = checkpoint.tensors(tmp_path / f"out-{number}").keys()
+        assert names == [{"layers.0.w", "layers.1.w"}, {"state.w", "net.w"}, {"model.layers.0.w"}][number]
+
+
+def test_two_models(nibble, tmp_path):
+    ones = torch.ones(2, 3)
+    one = {"w": ones}
+    for number, content in enumerate([{"model": one, "state_dict": one}, {"model": one, "w": ones}]):
+        source = saved(content, tmp_path / f"{number}")
+        assert "which are the model is not clear" in nibble.run(
+            "convert", source, "-o", tmp_path / "out", expect=REJECTED).stderr
+
+
+@pytest.mark.parametrize("kind", ["BertModel", "BertForSequenceClassification", "LlamaModel"])
+def test_classes(nibble, tmp_path, kind):
+    """Whatever the names begin with, without the key that they were saved under."""
+    torch.manual_seed(2)
+    model_class = getattr(transformers, kind)
+    config = model_class.config_class(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, vocab_size=64)
+    model = model_class(config)
+    model.config.architectures = [kind]
+    model.config.save_pretrained(tmp_path / "source")
+    saved({"model": model.state_dict()}, tmp_path / "source/pytorch_model_fsdp_0")
+    nibble.run("convert", tmp_path / "source", "-o", tmp_path / "out")
+    assert checkpoint.tensors(tmp_path / "out").keys() == model.state_dict().keys()

@@ -143,6 +143,50 @@ def test_a_shared_matrix_that_nothing_ties(nibble, plain, tmp_path):
     assert same(found["lm_head.weight"], found["model.embed_tokens.weight"])
 
 
+@pytest.mark.parametrize("architecture", ["LlamaForCausalLM", "OfNoRelease"])
+def test_what_layers_share(nibble, tmp_path, architecture):
+    """Names of one storage are parameters of their own in layers, those too that a class may lack."""
+    torch.manual_seed(4)
+    config = transformers.LlamaConfig(**MODELS["tied"].to_dict() | {"attention_bias": True, "mlp_bias": True})
+    weights = transformers.LlamaForCausalLM(config).state_dict()
+    one, other = torch.randn(64), torch.randn(64, 64)
+    for name, tensor in weights.items():
+        if tensor.shape == one.shape:
+            weights[name] = one
+        elif tensor.shape == other.shape:
+            weights[name] = other
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "config.json").write_text(json.dumps(config.to_dict() | {"architectures": [architecture]}))
+    nibble.run("convert", source, "-o", tmp_path / "out", "--quiet")
+    found = checkpoint.tensors(tmp_path / "out")
+    assert weights.keys() - found.keys() == {"lm_head.weight"} and found.keys() <= weights.keys()
+    assert all(same(tensor, weights[name]) for name, tensor in found.items())
+
+
+def test_a_model_beside_its_adapter(nibble, plain, tmp_path):
+    """Weights of a whole model are read, in whatever files, and not the adapter that lies beside them."""
+    for name in ("untied", "untied-safetensors"):
+        source = shutil.copytree(plain / name, tmp_path / name)
+        adapter = {"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.zeros(2, 64)}
+        torch.save(adapter, source / "adapter_model.bin")
+        (source / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2}))
+        assert nibble.json("diff", source, plain / "untied")["equal"]
+
+
+def test_what_trainers_leave_beside(nibble, plain, tmp_path):
+    """A file of another name is the model when all others are a trainer's."""
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(plain / "untied/config.json", source)
+    shutil.copy(plain / "untied/pytorch_model.bin", source / "weights.pt")
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.bin", "scaler.pt", "rng_state_0.pth", "sampler.bin",
+                 "dl_state_dict.bin", "custom_checkpoint_0.pt"):
+        torch.save({"a": torch.ones(2, 2)}, source / name)
+    assert nibble.json("diff", source, plain / "untied")["equal"]
+
+
 # --- verbs -----------------------------------------------------------------------------------------------------------
 
 def test_verbs(nibble, plain, tmp_path):
@@ -223,8 +267,27 @@ def test_refusals(nibble, tmp_path):
     refused([ones], "holds a list")
     refused(ones, "one tensor without a name")
     refused({"model": {"a": ones}, "state_dict": {"b": ones}}, "which are the model is not clear", REJECTED)
+    lost = "with tensors in it, beside tensors"
+    refused({"a": ones, "encoder": {"w": ones}}, f"the entry 'encoder' is a dictionary {lost}")
+    refused({"model": {"a": ones, "parts": [ones]}}, f"the entry 'parts' is a list {lost}")
+    refused({"a": ones, "linear": torch.nn.Linear(2, 2)}, f"the entry 'linear' is a object {lost}")
+    # What linear layers quantized by PyTorch itself save: the scale is a tensor, the weight is not.
+    packed = (torch.quantize_per_tensor(ones, 0.1, 0, torch.qint8), torch.ones(4))
+    refused({"0.scale": torch.tensor(1.), "0._packed_params._packed_params": packed},
+            f"the entry '0._packed_params._packed_params' is a tuple {lost}")
     torch.jit.script(torch.nn.Linear(2, 2)).save(path)
     assert "TorchScript" in nibble.run("inspect", path, expect=UNSUPPORTED).stderr
+
+
+def test_entries_that_are_no_tensors(nibble, tmp_path):
+    """Numbers, texts and what a trainer keeps are ignored, and said to be."""
+    ones = torch.ones(4, 4)
+    content = {
+        "a": ones, "step": 3, "options": {"lr": [0.1]}, "optimizer": {"state": {0: ones}}, "b._extra_state": [ones]}
+    torch.save(content, tmp_path / "model.bin")
+    result = nibble.run("convert", tmp_path / "model.bin", "-o", tmp_path / "out", "--verbose")
+    assert checkpoint.tensors(tmp_path / "out").keys() == {"a"}
+    assert all(name in result.stderr for name in content.keys() - {"a"})
 
 
 class Malicious:

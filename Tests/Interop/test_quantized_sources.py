@@ -163,6 +163,7 @@ HOSTILE = {
     "sparse": ("w4a16", UNSUPPORTED, "sparse weights", None, {"sparsity_config": {"format": "sparse-bitmask"}}),
     "rotated": ("w4a16", UNSUPPORTED, "rotated weights", None, {"transform_config": {"config_groups": {"a": {}}}}),
     "marlin": ("gptq-4", UNSUPPORTED, "checkpoint_format 'marlin'", None, {"checkpoint_format": "marlin"}),
+    "no-order": ("gptq-ordered", REJECTED, "'.g_idx' is missing", lambda found: found.pop(f"{Q}.g_idx"), {}),
     "five-bits": ("gptq-4", UNSUPPORTED, "5 bits", None, {"bits": 5}),
     "other-bits": ("gptq-4", REJECTED, "needed is F16", None, {"bits": 8}),
     "gemv": ("awq", UNSUPPORTED, "version 'gemv'", None, {"version": "gemv"}),
@@ -276,3 +277,55 @@ def test_settings_of_a_part(nibble: Nibble, tmp_path):
     check(tmp_path / "out", expected)
     del config["text_config"]["quantization_config"]
     assert checkpoint.config(tmp_path / "out") == config
+
+
+@pytest.mark.parametrize("name", ["gptq-ordered", "fp8-tensor", "w4a16-ordered"])
+def test_parts_of_one_storage(name, nibble: Nibble, tmp_path):
+    """In a file of PyTorch parts of weights may be one tensor under several names: each weight has its own."""
+    method = next(method for method in METHODS if method.name == name)
+    source, _ = quantized_sources.create(tmp_path / "source", method)
+    tensors = load_file(source / "model.safetensors")
+    part = {"gptq-ordered": "g_idx", "fp8-tensor": "weight_scale", "w4a16-ordered": "weight_g_idx"}[name]
+    for module in ("k_proj", "v_proj"):
+        tensors[f"{Q[:-6]}{module}.{part}"] = tensors[f"{Q}.{part}"]
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "config.json").write_bytes((source / "config.json").read_bytes())
+    torch.save(tensors, files / "pytorch_model.bin")
+    save_file({name: tensor.clone() for name, tensor in tensors.items()}, source / "model.safetensors")
+    for folder in (source, files):
+        nibble.run("convert", folder, "-o", tmp_path / f"{folder.name}-out")
+    check(tmp_path / "files-out", checkpoint.tensors(tmp_path / "source-out"))
+
+
+def test_patterns_that_overlap(nibble: Nibble, tmp_path):
+    """As compressed-tensors has it, of those that match the first counts in the order of their texts."""
+    four = next(method for method in METHODS if method.name == "w4a16")
+    eight = next(method for method in METHODS if method.name == "w8a16")
+    source, expected = quantized_sources.create(tmp_path / "source", four)
+    tensors = load_file(source / "model.safetensors")
+    name = "model.layers.0.mlp.down_proj"
+    made, expected[f"{name}.weight"] = eight.pack(
+        name, *expected[f"{name}.weight"].shape, torch.Generator().manual_seed(1))
+    save_file({key: tensor.contiguous() for key, tensor in (tensors | made).items()}, source / "model.safetensors")
+    config = checkpoint.config(source)
+    groups = {"a": four, "b": eight}
+    config["quantization_config"]["config_groups"] = {
+        key: method.settings["config_groups"]["group_0"] for key, method in groups.items()}
+    stated = config["quantization_config"]["config_groups"]
+    stated["a"] = stated["a"] | {"targets": ["re:.*mlp.*", "re:.*self_attn.*"]}
+    stated["b"] = stated["b"] | {"targets": ["re:.*down_proj"]}
+    (source / "config.json").write_text(json.dumps(config))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+
+
+@by_name("gptq-4", "awq")
+def test_dtype_of_scales(method: Method, nibble: Nibble, tmp_path):
+    """Of a model whose configuration names no dtype, as loaders take it from what is stored: no bit is lost."""
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    del config["dtype"]
+    (source / "config.json").write_text(json.dumps(config))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)

@@ -34,6 +34,22 @@ extension HostileTorch {
       "two models", "has tensors under 'state_dict' and under 'module'",
       Pickle.dictionary([("module", inner), ("state_dict", inner)])),
     root("a tensor under a number", "has a tensor whose key is no text", [0x7D, 0x4B, 7] + w + [0x73]),
+    root(
+      "a dictionary beside tensors", "the entry 'part' is a dictionary with tensors in it", exitCode: 69,
+      twin: Pickle.dictionary([("w", w), ("part", Pickle.dictionary([("n", Pickle.integer(1))]))]),
+      Pickle.dictionary([("w", w), ("part", inner)])),
+    root(
+      "a list beside tensors, in a list", "the entry 'parts' is a list with tensors in it", exitCode: 69,
+      twin: Pickle.dictionary([("w", w), ("parts", Pickle.list([Pickle.list([Pickle.integer(1)])]))]),
+      Pickle.dictionary([("w", w), ("parts", Pickle.list([Pickle.list([w])]))])),
+    root(
+      "an object beside tensors", "the entry 'net' is a object with tensors in it", exitCode: 69,
+      twin: Pickle.dictionary([("w", w), ("optimizer", Pickle.list([w]))]),
+      Pickle.dictionary([("w", w), ("net", Pickle.global("m", "Net") + [0x29, 0x81] + inner + [0x62])])),
+    root(
+      "a list in the model's dictionary", "the entry 'optimizer' is a list with tensors in it", exitCode: 69,
+      twin: Pickle.dictionary([("model", inner), ("optimizer", Pickle.list([w]))]),
+      Pickle.dictionary([("model", Pickle.dictionary([("w", w), ("optimizer", Pickle.list([w]))]))])),
     root("a name twice", "key 'w' occurs twice", Pickle.dictionary([("w", w), ("w", w)])),
     root(
       "a storage of two types", "storage 0 is described in two ways",

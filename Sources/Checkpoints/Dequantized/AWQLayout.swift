@@ -27,7 +27,7 @@ struct AWQLayout: PackedLayout {
       throw refusal("'zero_point' is false, known here is true")
     }
     self.settings = try GPTQSettings(settings, file: StoredModel.configName)
-    type = try QuantizationSettings.weightType(config)
+    type = try QuantizationSettings.weightType(config, stored: GPTQParts.scaleType(checkpoint))
   }
 
   func weight(_ index: Int, in checkpoint: any StoredCheckpoint) throws(Failure) -> (any PackedWeight)? {

@@ -104,7 +104,8 @@ struct CompressedModule {
   /// FP8, or whole numbers of 8 bits.
   func bytes(_ weights: Weights, _ type: FloatType) throws(Failure) -> any PackedWeight {
     let code = CodeType(info.type) ?? .int8
-    guard weights.bits == 8, weights.isFloat == (code != .int8) else {
+    // Whole numbers of fewer bits have a byte each where activations are quantized too.
+    guard weights.bits == 8 || code == .int8, weights.isFloat == (code != .int8) else {
       throw Failure(
         .malformed,
         "is \(info.type.name), but \(StoredModel.configName) says \(weights.bits) bits of type "

@@ -25,7 +25,6 @@ struct CompressedTensorsSettings: Sendable {
 
   private struct Group {
     var names: Set<String>
-    var patterns: [LinearPattern]
     var classes: Set<String>
     var weights: Weights
   }
@@ -36,6 +35,9 @@ struct CompressedTensorsSettings: Sendable {
   ]
 
   private var groups: [Group] = []
+  /// Regular expressions of all groups, and the positions of these; in the order of their texts, by which the library
+  /// prefers one to another.
+  private var patterns: [(text: String, pattern: LinearPattern, group: Int)] = []
 
   /// - Throws: `unsupported` for a format or a pattern that is not known here, `malformed` for settings that are none.
   init(_ settings: JSONValue) throws(Failure) {
@@ -55,11 +57,11 @@ struct CompressedTensorsSettings: Sendable {
       guard let weights = group["weights"], !weights.isNull else { continue }
       guard let targets = group["targets"]?.array else { throw Self.failure(.malformed, "'\(name)' has no 'targets'") }
       var found = Group(
-        names: [], patterns: [], classes: [], weights: try Self.weights(weights, group["input_activations"], name))
+        names: [], classes: [], weights: try Self.weights(weights, group["input_activations"], name))
       for target in targets {
         guard let text = target.string else { throw Self.failure(.malformed, "'\(name)' has a target that is no text") }
         if text.hasPrefix("re:") {
-          found.patterns.append(try Self.pattern(String(text.dropFirst(3))))
+          patterns.append((text, try Self.pattern(String(text.dropFirst(3))), groups.count))
         } else if text.contains(".") || text.first?.isLowercase == true {
           found.names.insert(text)
         } else {
@@ -68,16 +70,21 @@ struct CompressedTensorsSettings: Sendable {
       }
       groups.append(found)
     }
+    // Of groups with the same the last one counts.
+    patterns.sort {
+      $0.text == $1.text ? $0.group > $1.group : $0.text.utf8.lexicographicallyPrecedes($1.text.utf8)
+    }
   }
 
-  /// The weights of a module: of the group that names it, else of the one group for its class.
+  /// The weights of a module: of the group that names it, else of the first pattern that matches, else of the one group
+  /// for its class.
   ///
   /// - Throws: `malformed` for a module of no group, or of one of several.
   func weights(of module: String) throws(Failure) -> Weights {
-    if let group = groups.first(where: { $0.names.contains(module) }) { return group.weights }
-    if let group = groups.first(where: { $0.patterns.contains { $0.matches(module) } }) { return group.weights }
+    if let group = groups.last(where: { $0.names.contains(module) }) { return group.weights }
+    if let found = patterns.first(where: { $0.pattern.matches(module) }) { return groups[found.group].weights }
     let classes = groups.filter { !$0.classes.isEmpty }
-    guard let group = classes.first(where: { $0.classes.contains("Linear") }) ?? classes.first else {
+    guard let group = classes.last(where: { $0.classes.contains("Linear") }) ?? classes.first else {
       throw Failure(
         .malformed, "is quantized, but no group in \(StoredModel.configName) has '\(module)' among its targets")
     }

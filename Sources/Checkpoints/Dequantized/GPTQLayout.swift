@@ -14,6 +14,8 @@ struct GPTQLayout: PackedLayout {
   private let type: FloatType
   /// What is added to a zero point: the first version stores them less one.
   private let increment: Int
+  /// Whether the groups follow an order of their own, which is stored.
+  private let isOrdered: Bool
 
   var name: String { "GPTQ" }
   var settingsFiles: [String] { [Self.settingsName] }
@@ -29,8 +31,9 @@ struct GPTQLayout: PackedLayout {
       throw Failure(.unsupported, "GPTQ: the pack_dtype '\(words)' is not known here; known is int32", file: file)
     }
     self.settings = try GPTQSettings(settings, file: file)
-    type = try QuantizationSettings.weightType(config)
+    type = try QuantizationSettings.weightType(config, stored: GPTQParts.scaleType(checkpoint))
     increment = format == "gptq" ? 1 : 0
+    isOrdered = settings["desc_act"]?.bool == true
   }
 
   /// Those of `config.json`, else those of a file of their own.
@@ -83,6 +86,8 @@ struct GPTQLayout: PackedLayout {
           .malformed, "'.g_idx' is \(info.type.name) of shape \(info.shape), needed is I32 of shape [\(inputs)]")
       }
       weight.groups = ColumnGroups(index: order, count: groups)
+    } else if isOrdered, groups > 1 {
+      throw Failure(.malformed, "'.g_idx' is missing beside it, which 'desc_act' says has the order of its inputs")
     }
     return weight
   }
@@ -145,6 +150,11 @@ struct GPTQParts {
       blockColumns: groupSize, rows: rows, columns: columns)
     grid.isTurned = true
     return grid
+  }
+
+  /// The 16 bits that scales are stored in, which is what the model was in.
+  static func scaleType(_ checkpoint: any StoredCheckpoint) -> FloatType {
+    checkpoint.tensors.contains { $0.type == .f16 && $0.name.hasSuffix(".scales") } ? .f16 : .bf16
   }
 
   static func remainder(_ info: TensorInfo) -> PackedRemainder {

@@ -31,11 +31,12 @@ enum QuantizationSettings {
     return config
   }
 
-  /// The type that a loader computes in, bfloat16 where nothing else is said.
+  /// The type that a loader computes in.
   ///
+  /// - Parameter stored: where the configuration says nothing: that of what is stored beside codes.
   /// - Throws: `unsupported` for a type that is none of 16 or 32 bits.
-  static func weightType(_ config: JSONValue?) throws(Failure) -> FloatType {
-    guard let config else { return .bf16 }
+  static func weightType(_ config: JSONValue?, stored: FloatType = .bf16) throws(Failure) -> FloatType {
+    guard let config else { return stored }
     for scope in [config] + parts.compactMap({ config[$0] }) {
       for key in ["dtype", "torch_dtype"] {
         guard let value = scope[key], !value.isNull, value.string != "auto" else { continue }
@@ -49,6 +50,6 @@ enum QuantizationSettings {
         return type
       }
     }
-    return .bf16
+    return stored
   }
 }
