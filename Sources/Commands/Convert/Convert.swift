@@ -24,7 +24,8 @@ public struct Convert: Sendable {
     if let base { return try convertAdapter(source, base: base, output: output, announce: announce) }
     let format = try CheckpointFormat.detect(source)
     let isGGUF = output.hasSuffix(".gguf")
-    let files = isGGUF && format == .adapterDirectory ? nil : try CheckpointFiles(path: source, format)
+    let files =
+      isGGUF && format == .adapterDirectory ? nil : try CheckpointFiles(path: source, format, config: run.config)
     guard let files, try files.gguf?.checkpoint.metadata.text("general.type") != "adapter" else {
       throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
     }

@@ -28,7 +28,7 @@ extension Convert {
             : "an adapter in GGUF becomes a directory for PEFT: the name of the output must not end in .gguf")
       }
       if isDirectory {
-        return try ggufRun(Adapter(path: source), base, model, name: FileName.last(of: output))
+        return try ggufRun(Adapter.open(source), base, model, name: FileName.last(of: output))
           .run(into: output, announce: announce)
       }
       let read = try GGUFAdapter(path: source, base: base)
