@@ -9,14 +9,14 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 NIBBLE := $(CURDIR)/.build/release/nibble
 
 ifeq ($(SYSTEM),Darwin)
-BUILD_PACKAGES := highway xxhash
+BUILD_PACKAGES := highway xxhash zstd
 TEST_PACKAGES := xxhash
 HOMEBREW := $(shell brew --prefix 2>/dev/null)
 SWIFT_FLAGS := -Xcc -I$(HOMEBREW)/include -Xlinker -L$(HOMEBREW)/lib
 RELEASE_FLAGS := $(SWIFT_FLAGS)
 else
 # g++ for the C++ headers that the kernels include; clang comes with Swift.
-BUILD_PACKAGES := g++ libhwy-dev libopenblas0 libxxhash-dev nettle-dev
+BUILD_PACKAGES := g++ libhwy-dev libopenblas0 libxxhash-dev libzstd-dev nettle-dev
 TEST_PACKAGES := xxhash g++ strace util-linux e2fsprogs
 SWIFT_FLAGS :=
 # The run path lets the same binary find the libraries that `make dist` lays beside it. It is an

@@ -46,12 +46,14 @@ let package = Package(
     .target(name: "CSystem", path: "Formats/CSystem", cSettings: [.treatAllWarnings(as: .error)]),
     .systemLibrary(
       name: "CNettle", path: "Formats/CNettle", providers: [.apt(["nettle-dev"]), .brew(["nettle"])]),
+    .systemLibrary(
+      name: "CZstd", path: "Formats/CZstd", providers: [.apt(["libzstd-dev"]), .brew(["zstd"])]),
     format("Bytes", ["CSystem", "CXXHash", .target(name: "CNettle", condition: .when(platforms: [.linux]))]),
     format("JSON", ["Bytes"]),
     format("Tensors", ["Bytes"]),
     format("Safetensors", ["Bytes", "JSON", "Tensors"]),
     format("GGUF", ["Bytes", "Tensors"]),
-    format("PyTorch", ["Bytes", "Tensors"]),
+    format("PyTorch", ["Bytes", "CZstd", "Tensors"]),
 
     // Sources: what is done with weights.
     .target(
@@ -144,14 +146,16 @@ let package = Package(
     tests("Tensors", ["Tensors", "Bytes"]),
     tests("Safetensors", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("GGUF", ["GGUF", "Tensors", "Bytes"]),
-    tests("PyTorch", ["PyTorch", "Tensors", "Bytes"]),
+    tests("PyTorch", ["PyTorch", "CZstd", "Tensors", "Bytes"]),
     tests("Quantization", ["Quantization", "Kernels"]),
     tests("Patterns", ["Patterns"]),
     tests("Adapters", ["Adapters", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     tests("Architectures", ["Architectures", "Patterns", "Tensors", "Bytes"]),
     tests("Tokenizers", ["Tokenizers", "GGUF", "JSON", "Bytes"]),
     tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "PyTorch", "Tensors", "JSON", "Bytes"]),
-    tests("Checkpoints", ["Commands", "Checkpoints", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
+    tests(
+      "Checkpoints",
+      ["Commands", "Checkpoints", "Adapters", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     tests(
       "Writing",
       [

@@ -13,8 +13,13 @@ package struct AssembledTensor: Sendable {
     /// Where the box begins in the whole, for each dimension.
     package let offsets: [Int]
     package let sizes: [Int]
+    /// Bytes of the file that are the archive with the view in it, compressed; the view is then one of the part alone.
+    let compressed: Range<Int>?
 
-    package init(file: Int, view: PyTorchTensor, first: Int = 0, offsets: [Int], sizes: [Int]) {
+    package init(
+      file: Int, view: PyTorchTensor, first: Int = 0, offsets: [Int], sizes: [Int], compressed: Range<Int>? = nil
+    ) {
+      self.compressed = compressed
       self.file = file
       self.view = view
       self.first = first
@@ -96,7 +101,7 @@ package struct AssembledTensor: Sendable {
 
   /// The file and the offset in it of the first byte, when all bytes of the tensor follow each other there.
   package var place: (file: Int, offset: Int)? {
-    guard parts.count == 1, let range = parts[0].view.range else { return nil }
+    guard parts.count == 1, parts[0].compressed == nil, let range = parts[0].view.range else { return nil }
     return (parts[0].file, range.lowerBound + parts[0].first * width)
   }
 
@@ -119,9 +124,10 @@ package struct AssembledTensor: Sendable {
 
   /// Copies bytes of the whole.
   ///
-  /// - Parameter open: gives a file by its position.
+  /// - Parameter open: gives the file that a part is in, and its view there.
   package func read(
-    at offset: Int, into destination: inout MutableRawSpan, open: (Int) throws(Failure) -> InputFile
+    at offset: Int, into destination: inout MutableRawSpan,
+    open: (Part) throws(Failure) -> (file: InputFile, view: PyTorchTensor)
   ) throws(Failure) {
     guard offset % width == 0, destination.byteCount % width == 0, offset >= 0,
       destination.byteCount <= info.byteCount - offset
@@ -131,7 +137,7 @@ package struct AssembledTensor: Sendable {
     for part in parts {
       var runs: [Run] = []
       func flush() throws(Failure) {
-        try copy(runs, of: part, to: wanted.lowerBound, into: &destination, open(part.file))
+        try copy(runs, of: part, to: wanted.lowerBound, into: &destination, open(part))
         runs = []
       }
       try forEachRun(of: part, in: wanted) { (run) throws(Failure) in
@@ -149,24 +155,25 @@ package struct AssembledTensor: Sendable {
 
   /// Runs that follow each other in the part.
   private func copy(
-    _ runs: [Run], of part: Part, to start: Int, into destination: inout MutableRawSpan, _ file: InputFile
+    _ runs: [Run], of part: Part, to start: Int, into destination: inout MutableRawSpan,
+    _ source: (file: InputFile, view: PyTorchTensor)
   ) throws(Failure) {
     guard let first = runs.first, let last = runs.last else { return }
     let offset = (part.first + first.source) * width
     if runs.count == 1 {
       let target = (first.target - start) * width
       var room = destination.part(target..<target + first.count * width)
-      return try part.view.read(from: file, at: offset, into: &room)
+      return try source.view.read(from: source.file, at: offset, into: &room)
     }
     var scratch = ScratchBuffer(byteCount: (last.source + last.count - first.source) * width)
     var room = scratch.mutableBytes
-    try part.view.read(from: file, at: offset, into: &room)
+    try source.view.read(from: source.file, at: offset, into: &room)
     let bytes = scratch.bytes
     for run in runs {
-      let source = (run.source - first.source) * width
+      let from = (run.source - first.source) * width
       let target = (run.target - start) * width
       var row = destination.part(target..<target + run.count * width)
-      row.copy(from: bytes.extracting(source..<source + run.count * width))
+      row.copy(from: bytes.extracting(from..<from + run.count * width))
     }
   }
 

@@ -9,6 +9,7 @@ struct AssembledTensors: Sendable {
   private let assembled: [AssembledTensor]
   private let order: KeyOrder
   private let pool: FilePool
+  private let compressed = CompressedParts()
 
   init(_ assembled: [AssembledTensor], in fileNames: [String], _ pool: FilePool) {
     let tensors = assembled.map(\.info)
@@ -33,7 +34,11 @@ struct AssembledTensors: Sendable {
 
   func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
     do throws(Failure) {
-      try assembled[index].read(at: offset, into: &destination) { (file) throws(Failure) in try pool.file(file) }
+      try assembled[index].read(at: offset, into: &destination) { (part) throws(Failure) in
+        let file = try pool.file(part.file)
+        return try part.compressed.map { (range) throws(Failure) in try compressed.open(part, range, in: file) }
+          ?? (file, part.view)
+      }
     } catch { throw error.located(tensor: tensors[index].name.string) }
   }
 

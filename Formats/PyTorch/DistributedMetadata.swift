@@ -1,16 +1,24 @@
 import Bytes
 import Tensors
 
-/// What `.metadata` of `torch.distributed.checkpoint` says: which tensors there are, in which parts, and where each part
-/// is stored.
+/// What `.metadata` of `torch.distributed.checkpoint` says: which tensors there are, in which parts, and where each
+/// part is stored.
 struct DistributedMetadata {
   /// One part of a tensor and the bytes of a file that it is saved in.
   struct Chunk {
     let offsets: [Int]
     let sizes: [Int]
     let file: String
-    /// Of an archive of `torch.save`, in the file.
-    let range: Range<Int>
+    /// Of an archive of `torch.save`, in the file; nil for a part that is found by its tensor's name.
+    let range: Range<Int>?
+    /// Whether the archive is compressed.
+    let isCompressed: Bool
+  }
+
+  enum ValueType {
+    /// As PyTorch calls it, such as `torch.bfloat16`.
+    case named(String)
+    case element(ElementType)
   }
 
   /// A key of a dictionary, or a position in a list.
@@ -24,8 +32,7 @@ struct DistributedMetadata {
     /// Where it stood in the dictionary that was saved, by the keys of dictionaries in dictionaries; nil where that is
     /// not told.
     let path: [Step]?
-    /// As PyTorch calls it, such as `torch.bfloat16`.
-    let dtype: String
+    let type: ValueType
     let shape: [Int]
     let chunks: [Chunk]
   }
@@ -33,6 +40,8 @@ struct DistributedMetadata {
   static let name = ".metadata"
   /// Bytes: a run of thousands of processes lists every part of every tensor.
   static let limits = PickleLimits(byteCount: 512 << 20)
+  /// One frame of Zstandard is the archive.
+  private static let zstandard = "stream.zstd/1"
   static let tensorLimit = 1_000_000
 
   let tensors: [Tensor]
@@ -40,10 +49,9 @@ struct DistributedMetadata {
   let others: [(name: String, path: [Step]?)]
 
   private typealias Reference = PickleGraph.Reference
-  private let graph: PickleGraph
 
   init(_ file: InputFile) throws(Failure) {
-    graph = try PickleGraph(FileSlice(file), limits: Self.limits)
+    let graph = try PickleGraph(FileSlice(file), limits: Self.limits)
     var tensors: [Tensor] = []
     var others: [(name: String, path: [Step]?)] = []
     do throws(Failure) {
@@ -120,6 +128,12 @@ struct DistributedMetadata {
 
   // MARK: - Places
 
+  private struct Place {
+    let file: String
+    let range: Range<Int>
+    let isCompressed: Bool
+  }
+
   private struct Key: Hashable {
     let name: String
     let offsets: [Int]
@@ -127,8 +141,8 @@ struct DistributedMetadata {
 
   private static func places(
     _ graph: PickleGraph, _ pairs: [(key: Reference, value: Reference)]
-  ) throws(Failure) -> [Key: (file: String, range: Range<Int>)] {
-    var found: [Key: (file: String, range: Range<Int>)] = [:]
+  ) throws(Failure) -> [Key: Place] {
+    var found: [Key: Place] = [:]
     for (key, value) in pairs {
       let index = try attributes(graph, key, of: "MetadataIndex")
       guard let name = index["fqn"].flatMap(graph.text) else { throw Failure(.malformed, "has a place of nothing") }
@@ -145,9 +159,7 @@ struct DistributedMetadata {
     return found
   }
 
-  private static func place(
-    _ graph: PickleGraph, _ reference: Reference
-  ) throws(Failure) -> (file: String, range: Range<Int>) {
+  private static func place(_ graph: PickleGraph, _ reference: Reference) throws(Failure) -> Place {
     let info = try attributes(graph, reference, of: "_StorageInfo")
     guard let file = info["relative_path"].flatMap(graph.text), let offset = info["offset"].flatMap(graph.integer),
       let length = info["length"].flatMap(graph.integer), offset >= 0, length >= 0
@@ -157,18 +169,18 @@ struct DistributedMetadata {
     }
     let (end, overflowed) = offset.addingReportingOverflow(length)
     guard !overflowed else { throw Failure(.malformed, "has a part of \(length) bytes at \(offset), which overflows") }
-    if let transforms = info["transform_descriptors"].flatMap(graph.items), let first = transforms.first {
+    let transforms = (info["transform_descriptors"].flatMap(graph.items) ?? []).map { graph.text($0) ?? "?" }
+    guard transforms.isEmpty || transforms == [zstandard] else {
       throw Failure(
         .unsupported,
-        "was transformed when it was saved (\((graph.text(first) ?? "?").printable(limit: 64))), which is not read: save "
-          + "it without extensions")
+        "was transformed when it was saved (\(transforms.joined(separator: ", ").printable(limit: 64))), known is "
+          + "\(zstandard): save it without other extensions")
     }
-    return (file, offset..<end)
+    return Place(file: file, range: offset..<end, isCompressed: !transforms.isEmpty)
   }
 
   private static func tensor(
-    _ graph: PickleGraph, _ name: String, _ path: [Step]?, _ reference: Reference,
-    _ stored: [Key: (file: String, range: Range<Int>)]
+    _ graph: PickleGraph, _ name: String, _ path: [Step]?, _ reference: Reference, _ stored: [Key: Place]
   ) throws(Failure) -> Tensor {
     let tensor = try attributes(graph, reference, of: "TensorStorageMetadata")
     let shape = try integers(graph, tensor["size"], "its shape")
@@ -186,8 +198,10 @@ struct DistributedMetadata {
       guard let place = stored[Key(name: name, offsets: offsets)] else {
         throw Failure(.malformed, "has a part at \(offsets) that is stored nowhere")
       }
-      chunks.append(Chunk(offsets: offsets, sizes: sizes, file: place.file, range: place.range))
+      chunks.append(
+        Chunk(
+          offsets: offsets, sizes: sizes, file: place.file, range: place.range, isCompressed: place.isCompressed))
     }
-    return Tensor(name: name, path: path, dtype: dtype, shape: shape, chunks: chunks)
+    return Tensor(name: name, path: path, type: .named(dtype), shape: shape, chunks: chunks)
   }
 }

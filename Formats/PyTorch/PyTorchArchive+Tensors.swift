@@ -23,7 +23,7 @@ extension PyTorchArchive {
     } catch { throw error.located(file: slice.file.name, tensor: name.string) }
   }
 
-  private typealias Call = (name: String, arguments: [PickleGraph.Reference])
+  typealias Call = (name: String, arguments: [PickleGraph.Reference])
 
   // MARK: - Which function makes it of what
 
@@ -91,7 +91,7 @@ extension PyTorchArchive {
       known ?? "is made by '\(function.printable(limit: 256))', which is not read: save it as a plain tensor")
   }
 
-  private func wrongArguments(_ call: Call) -> Failure {
+  func wrongArguments(_ call: Call) -> Failure {
     Failure(.malformed, "'\(call.name.printable(limit: 256))' has other arguments than PyTorch gives it")
   }
 
@@ -159,7 +159,7 @@ extension PyTorchArchive {
     return type
   }
 
-  private func sizes(_ reference: PickleGraph.Reference, _ what: String) throws(Failure) -> [Int] {
+  func sizes(_ reference: PickleGraph.Reference, _ what: String) throws(Failure) -> [Int] {
     var list = reference
     if let call = graph.call(reference), call.name == "torch.Size", let only = call.arguments.first,
       call.arguments.count == 1

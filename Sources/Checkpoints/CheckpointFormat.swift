@@ -24,6 +24,8 @@ package enum CheckpointFormat: Sendable, Equatable {
   case distributedDirectory
   /// A directory of Meta's or Mistral's own, with no files of transformers beside them.
   case consolidatedDirectory
+  /// A directory of files of `torch.save` that ranks have saved one by one, or a step of verl with such a directory.
+  case rankedDirectory
   case ggufFile
   /// A directory that holds GGUF files and no safetensors.
   case ggufDirectory
@@ -59,19 +61,24 @@ package enum CheckpointFormat: Sendable, Equatable {
       if !own.isEmpty, !PyTorchCheckpoint.isThere(among: others) { return .consolidatedDirectory }
       if try ZeROCheckpoint.isThere(in: directory) { return .deepSpeedDirectory }
       if try StoredTraining.isDistributed(directory) { return .distributedDirectory }
+      if try StoredTraining.isRanked(directory) { return .rankedDirectory }
       if PyTorchCheckpoint.isThere(among: names) { return .pytorchDirectory }
       return names.contains(StoredModel.configName) ? .configurationDirectory : .safetensorsDirectory
     }
+    if try ShardingInfo.isThere(in: directory) { return .distributedDirectory }
     return names.contains(Adapter.configName) && weights == [Adapter.weightsName]
       ? .adapterDirectory : .safetensorsDirectory
   }
 
   package var isGGUF: Bool { self == .ggufFile || self == .ggufDirectory }
 
+  /// What processes have saved, each its part.
+  var isTraining: Bool { [.distributedDirectory, .rankedDirectory, .deepSpeedDirectory].contains(self) }
+
   package var isDirectory: Bool {
     switch self {
     case .safetensorsDirectory, .adapterDirectory, .mlxAdapterDirectory, .pytorchDirectory, .distributedDirectory,
-      .deepSpeedDirectory, .consolidatedDirectory, .ggufDirectory, .configurationDirectory:
+      .deepSpeedDirectory, .rankedDirectory, .consolidatedDirectory, .ggufDirectory, .configurationDirectory:
       true
     case .safetensorsFile, .pytorchFile, .ggufFile, .configurationFile: false
     }
@@ -93,9 +100,37 @@ package enum CheckpointFiles: Sendable {
   /// In another program's form.
   case planned(PlannedCheckpoint)
 
-  /// - Throws: what `CheckpointFormat.detect` and reading the headers throw.
-  package init(path: String) throws(Failure) {
-    try self.init(path: path, CheckpointFormat.detect(path))
+  /// - Parameter config: a directory that has the model's configuration and what else goes along with it; nil for the
+  ///   one that the files lie in.
+  /// - Throws: what `CheckpointFormat.detect` and reading the headers throw; `usage` for a model that has its
+  ///   configuration in its files.
+  package init(path: String, config: String? = nil) throws(Failure) {
+    try self.init(path: path, CheckpointFormat.detect(path), config: config)
+  }
+
+  package init(path: String, _ format: CheckpointFormat, config: String?) throws(Failure) {
+    try self.init(path: path, format)
+    guard let config else { return }
+    guard !checkpoint.isAdapter else {
+      throw Failure(.usage, "option '--config' is for models: the configuration of an adapter lies beside it")
+    }
+    let directory = try InputDirectory(path: config)
+    guard directory.contains(StoredModel.configName) else {
+      throw Failure(.missing, "has no \(StoredModel.configName), for which '--config' names it", file: config)
+    }
+    switch self {
+    case .safetensors(var stored):
+      stored.configured = directory
+      self = .safetensors(stored)
+    case .pytorch(var stored):
+      stored.configured = directory
+      self = .pytorch(stored)
+    case .training(var stored):
+      stored.configure(directory)
+      self = .training(stored)
+    case .gguf: throw Failure(.usage, "option '--config' is for other files: GGUF has the configuration in itself")
+    case .planned: throw Failure(.usage, "option '--config' is for other files: these have their own params.json")
+    }
   }
 
   package init(path: String, _ format: CheckpointFormat) throws(Failure) {
@@ -105,12 +140,16 @@ package enum CheckpointFiles: Sendable {
     case .distributedDirectory: self = .training(try StoredTraining(distributed: path))
     case .mlxAdapterDirectory: self = .planned(try PlannedCheckpoint(mlxAdapter: path))
     case .consolidatedDirectory: self = .planned(try PlannedCheckpoint(meta: path))
+    case .rankedDirectory: self = .training(try StoredTraining(ranked: path))
     case .pytorchFile, .pytorchDirectory: self = .pytorch(try StoredPyTorch(path: path))
     case .adapterDirectory:
       let isSafetensors = try InputDirectory(path: path).contains(Adapter.weightsName)
       self = isSafetensors ? .safetensors(try StoredSafetensors(path: path)) : .pytorch(try StoredPyTorch(path: path))
-    case .safetensorsFile, .safetensorsDirectory, .configurationFile, .configurationDirectory:
-      self = .safetensors(try StoredSafetensors(path: path))
+    case .safetensorsFile, .configurationFile: self = .safetensors(try StoredSafetensors(path: path))
+    case .safetensorsDirectory, .configurationDirectory:
+      do throws(Failure) { self = .safetensors(try StoredSafetensors(path: path)) } catch {
+        throw error.code == .missing ? RunFolders.failure(at: path) ?? error : error
+      }
     }
   }
 

@@ -71,13 +71,15 @@ extension StoredCheckpoint {
 /// Safetensors as they lie on disk.
 package struct StoredSafetensors: StoredCheckpoint {
   package let checkpoint: SafetensorsCheckpoint
+  /// Where the model's configuration is instead of beside the files.
+  package var configured: InputDirectory?
 
   package init(path: String) throws(Failure) { checkpoint = try SafetensorsCheckpoint(path: path) }
 
   package var files: CheckpointFiles { .safetensors(self) }
   package var container: String { "safetensors" }
   package var path: String { checkpoint.path }
-  package var directory: InputDirectory? { checkpoint.directory }
+  package var directory: InputDirectory? { configured ?? checkpoint.directory }
   package var fileNames: [String] { checkpoint.files.map(\.name) + [checkpoint.indexName].compactMap(\.self) }
   package var warnings: [Warning] {
     checkpoint.warnings + (checkpoint.indexFault.map { ["\(list: [$0.file]): \($0.text)"] } ?? [])

@@ -36,7 +36,9 @@ public struct StoredModel: Sendable {
     case .safetensors(let stored): try self.init(stored, dequantizes: true)
     case .gguf(let values): self.init(try GGUFModel(values, blockType: type))
     case .pytorch(let stored): try self.init(repeating: stored)
-    case .training(let stored): try self.init(repeating: stored)
+    case .training(let stored):
+      let adapter = try TrainedAdapter(stored)
+      if let adapter { try self.init(adapter, dequantizes: false) } else { try self.init(repeating: stored) }
     case .planned(let stored): try self.init(stored, dequantizes: true)
     }
   }
@@ -118,9 +120,10 @@ public struct StoredModel: Sendable {
     leftBehind = (left + found.left).sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
   }
 
-  /// Identities of the directory or files that the output may not be, nor contain.
+  /// Identities of the directories or files that the output may not be, nor contain.
   package var identities: [FileIdentity] {
-    checkpoint.directory.map { [$0.identity] } ?? checkpoint.identities
+    let directories = [checkpoint.directory, try? InputDirectory(path: checkpoint.path)].compactMap { $0?.identity }
+    return InputDirectory.exists(at: checkpoint.path) ? directories : directories + checkpoint.identities
   }
 
   package func sideFile(_ name: String) throws(Failure) -> InputFile {
@@ -181,7 +184,8 @@ public struct StoredModel: Sendable {
     }
     if !leftBehind.isEmpty { warnings.append("not copied: \(names: leftBehind)") }
     if checkpoint.directory != nil, config == nil, !isAdapter {
-      warnings.append("there is no config.json: a loader will not know the model, nor that it is quantized")
+      warnings.append(
+        "there is no config.json, by which a loader knows the model (--config names a directory with one)")
     }
     return warnings
   }
@@ -196,17 +200,5 @@ public struct StoredModel: Sendable {
   package static func list(_ names: [String]) -> String {
     let shown = names.prefix(8).map { "'\($0)'" }.joined(separator: ", ")
     return names.count > 8 ? "\(shown) and \(names.count - 8) more" : shown
-  }
-}
-
-extension ModelConfiguration {
-  package init(_ config: JSONValue) {
-    var nested: Bool?
-    for key in ["text_config", "llm_config", "language_config", "decoder", "thinker_config"] where nested == nil {
-      nested = config[key]?["tie_word_embeddings"]?.bool ?? config[key]?["text_config"]?["tie_word_embeddings"]?.bool
-    }
-    self.init(
-      architecture: config["architectures"]?.array?.first?.string, modelType: config["model_type"]?.string,
-      tiesWordEmbeddings: config["tie_word_embeddings"]?.bool, textTiesWordEmbeddings: nested)
   }
 }

@@ -6,6 +6,8 @@ package import Tensors
 /// Files of `torch.save` as they lie on disk.
 package struct StoredPyTorch: StoredCheckpoint {
   package let checkpoint: PyTorchCheckpoint
+  /// Where the model's configuration is instead of beside the files.
+  package var configured: InputDirectory?
 
   package init(path: String) throws(Failure) {
     checkpoint = try PyTorchCheckpoint(path: path) { (file) throws(Failure) in
@@ -16,7 +18,7 @@ package struct StoredPyTorch: StoredCheckpoint {
   package var files: CheckpointFiles { .pytorch(self) }
   package var container: String { "pytorch" }
   package var path: String { checkpoint.path }
-  package var directory: InputDirectory? { checkpoint.directory }
+  package var directory: InputDirectory? { configured ?? checkpoint.directory }
   package var fileNames: [String] { checkpoint.files.map(\.name) + [checkpoint.indexName].compactMap(\.self) }
   package var warnings: [Warning] { checkpoint.warnings }
   package var identities: [FileIdentity] { checkpoint.identities }

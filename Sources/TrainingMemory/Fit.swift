@@ -18,6 +18,8 @@ public struct Fit: Sendable {
   /// DeepSpeed's ZeRO stage: 0, 2 or 3.
   public var zeroStage = 0
   public var checkpointing = true
+  /// The directory of the configuration, where it is not beside the weights.
+  public var config: String?
 
   /// How far what a card really takes may be from what is planned: as a part of the latter, 1 / 10.
   public static let tolerance = 10
@@ -34,7 +36,7 @@ public struct Fit: Sendable {
   /// - Parameter path: a checkpoint, or a config.json.
   /// - Throws: `malformed` when a size overflows; what `FitModel` throws.
   public func callAsFunction(_ path: String) throws(Failure) -> FitReport {
-    var model = try FitModel(path: path)
+    var model = try FitModel(path: path, config: config)
     do throws(Failure) {
       try model.select(targetModules)
       return try report(model, path)

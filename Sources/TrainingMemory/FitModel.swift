@@ -25,34 +25,44 @@ struct FitModel: Sendable {
   ///   directory that has only a config.json, or such a file; or a model in GGUF, which is taken as the one of
   ///   transformers that it becomes before it is trained.
   /// - Throws: `missing`, `malformed`, and `unsupported` for an architecture that is not known.
-  init(path: String) throws(Failure) {
+  ///
+  /// - Parameter config: as of `CheckpointFiles`.
+  init(path: String, config: String?) throws(Failure) {
     let format = try CheckpointFormat.detect(path)
+    guard config == nil || ![.configurationFile, .configurationDirectory].contains(format) else {
+      throw Failure(.usage, "option '--config' is for weights; '\(path)' is a configuration itself")
+    }
     switch format {
     case .ggufFile, .ggufDirectory:
-      let model = try StoredModel(CheckpointFiles(path: path, format))
+      let model = try StoredModel(CheckpointFiles(path: path, format, config: config))
       guard let config = model.config else { throw Failure(.internal, "a model without a configuration", file: path) }
       try self.init(model, ("its metadata", config))
     case .safetensorsDirectory, .adapterDirectory, .mlxAdapterDirectory, .pytorchDirectory, .distributedDirectory,
-      .deepSpeedDirectory, .consolidatedDirectory:
+      .deepSpeedDirectory, .rankedDirectory, .consolidatedDirectory:
       let directory = try InputDirectory(path: path)
       let isSafetensors = try directory.names().contains {
         $0.hasSuffix(".safetensors") || $0.hasSuffix(".index.json")
       }
       guard isSafetensors || format != .safetensorsDirectory else {
+        if let failure = RunFolders.failure(at: path) { throw failure }
         let hint = HubCache.hint(for: directory)
         throw Failure(.missing, hint ?? "has neither safetensors nor a \(StoredModel.configName)", file: path)
       }
-      let model = try StoredModel(CheckpointFiles(path: path, format))
+      let model = try StoredModel(CheckpointFiles(path: path, format, config: config))
       try model.refuseAdapter("name the one that it was trained on")
       guard let config = model.config else {
-        throw Failure(.missing, "has no \(StoredModel.configName), which names the architecture", file: path)
+        throw Failure(.missing, "has no \(StoredModel.configName), which names the architecture (--config)", file: path)
       }
       try self.init(model, (StoredModel.configName, config))
     case .configurationDirectory:
       try self.init(Self.config(InputDirectory(path: path).open(StoredModel.configName)))
     case .configurationFile: try self.init(Self.config(InputFile(path: path)))
     case .safetensorsFile, .pytorchFile:
-      let model = try StoredModel(CheckpointFiles(path: path, format))
+      let model = try StoredModel(CheckpointFiles(path: path, format, config: config))
+      if let config = model.config {
+        try self.init(model, (StoredModel.configName, config))
+        return
+      }
       let folder = path.split(separator: "/", omittingEmptySubsequences: false).dropLast().map { $0 + "/" }.joined()
       try self.init(model, Self.config(InputFile(path: folder + StoredModel.configName)))
     }

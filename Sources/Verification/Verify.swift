@@ -15,6 +15,8 @@ public struct Verify: Sendable {
   public var manifest: String?
   /// The checkpoint it was made from: quantize again and compare.
   public var against: String?
+  /// The directory of that checkpoint's configuration, where it is not beside its weights.
+  public var config: String?
   public var jobs = processorCount()
   public var progress = Progress.Style.automatic
 
@@ -53,7 +55,7 @@ public struct Verify: Sendable {
     let sidecar = manifest == nil ? try GGUFSidecar(path: path, format) : nil
     let hashes = try readHashes()
     // Headers are read once; beside a manifest, which may be as large, only when it is gone.
-    let files = hashes == nil ? nil : try CheckpointFiles(path: path, format)
+    let files = hashes == nil ? nil : try CheckpointFiles(path: path, format, config: nil)
     if HeaderJournal.isThere(for: path) {
       result.add(file: FileName.last(of: path), "an edit of it was interrupted; 'nibble edit' on the file repairs it")
     }
@@ -66,7 +68,7 @@ public struct Verify: Sendable {
     }
     var logical: LogicalTensors?
     do throws(Failure) {
-      let files = if let files { files } else { try CheckpointFiles(path: path, format) }
+      let files = if let files { files } else { try CheckpointFiles(path: path, format, config: nil) }
       logical = try checkContents(files, hasManifest: hasManifest, &result)
     } catch {
       // Damage is a difference where there is something to differ from; a failing disk is not.
@@ -146,7 +148,7 @@ public struct Verify: Sendable {
       return
     }
     let checkpoint = logical.checkpoint
-    let files = try CheckpointFiles(path: source)
+    let files = try CheckpointFiles(path: source, config: config)
     // A manifest from elsewhere may be that of other options.
     let record = manifest == nil ? try? SourceRecord(path: checkpoint.path) : nil
     if let reason = incomparable(record, checkpoint) {

@@ -14,6 +14,8 @@ public struct RunOptions: Sendable {
   public var sha256 = false
   /// Bytes of tensor data per shard.
   public var maxShardBytes = 5_000_000_000
+  /// The directory of the source's configuration and tokenizer, where they are not beside its weights.
+  public var config: String?
   public var progress = Progress.Style.automatic
 
   public init() {}

@@ -39,7 +39,7 @@ enum ConvertVerb: Verb {
   private static let base = Option(
     "--base", value: "MODEL", "what an adapter was trained on: its names and", "shapes are read, no weights")
 
-  static let options = [Option.output, type, base, .maxShardSize] + Option.writing
+  static let options = [Option.output, type, base, .config, .maxShardSize] + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let source = try arguments.operands("SOURCE", verb: name)[0]
@@ -48,6 +48,9 @@ enum ConvertVerb: Verb {
     var convert = Convert()
     convert.type = try arguments.choice(type, among: FloatType.namesToKeep).flatMap(FloatType.init(torchName:))
     convert.base = arguments.text(base)
+    guard convert.base == nil || !arguments.has(.config) else {
+      throw Failure(.usage, "options '--base' and '--config' exclude each other: an adapter has its own")
+    }
     // Factors of 16 bits would have llama.cpp round what they are multiplied with.
     if convert.base != nil, arguments.text(type) == nil { convert.type = .f32 }
     convert.run = try RunOptions(arguments)

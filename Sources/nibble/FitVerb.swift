@@ -39,7 +39,8 @@ enum FitVerb: Verb {
   private static let require = Option("--require", "exit code 1 when no strategy fits")
 
   static let options = [
-    gpus, rank, targets, batch, sequence, optimizer, zeroStage, noCheckpointing, require, .quiet, .verbose, .json,
+    gpus, rank, targets, batch, sequence, optimizer, zeroStage, noCheckpointing, .config, require, .quiet, .verbose,
+    .json,
     .help,
   ]
 
@@ -57,6 +58,7 @@ enum FitVerb: Verb {
       fit.zeroStage = number
     }
     fit.checkpointing = !arguments.has(noCheckpointing)
+    fit.config = arguments.text(.config)
     let report = try fit(path)
     let notices = Notices(arguments)
     for warning in report.warnings { notices.warn(warning) }

@@ -45,7 +45,8 @@ enum MergeVerb: Verb {
 
   static let options =
     [
-      Option.output, weight, combine, density, seed, rounding, scheme, trainedAs, layout, type, .maxShardSize,
+      Option.output, weight, combine, density, seed, rounding, scheme, trainedAs, layout, type, .config,
+      .maxShardSize,
     ] + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {

@@ -27,6 +27,8 @@ struct Option: Sendable {
   static let help = Option("--help", short: "-h", "this text")
   static let output = Option("--output", short: "-o", value: "OUT", "directory, or GGUF file, to create (required)")
   static let maxShardSize = Option("--max-shard-size", value: "SIZE", "data per shard, 5GB or 5GiB (default: 5GB)")
+  static let config = Option(
+    "--config", value: "DIR", "where config.json and tokenizer are, if elsewhere")
   static let sha256 = Option("--sha256", "SHA-256 of every file too, which shows forgery")
 
   /// The options of every verb that writes a checkpoint.

@@ -29,7 +29,7 @@ enum QuantizeVerb: Verb {
     "vLLM fp8-channel, fp8-block, w4a16, nvfp4a16, mxfp4a16")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
-    "--no-double-quant", "keep absmax in 32 bits (default: in 8 bits,", "4.13 bits a weight instead of 4.5)")
+    "--no-double-quant", "absmax in 32 bits (default: 8): 4.5 bits a weight")
   private static let quantStorage = Option(
     "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
     "float16, float32; for FSDP the dtype of training")
@@ -84,7 +84,9 @@ enum QuantizeVerb: Verb {
   private static let kinds = [training, gguf, mlx, compressed]
 
   static let options =
-    [Option.output, scheme] + training.options + [forceRequantize] + gguf.options + mlx.options + [.maxShardSize]
+    [Option.output, scheme] + training.options + [forceRequantize] + gguf.options + mlx.options + [
+      .config, .maxShardSize,
+    ]
     + Option.writing
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {

@@ -44,6 +44,7 @@ extension RunOptions {
     force = arguments.has(.force)
     isDryRun = arguments.has(.dryRun)
     sha256 = arguments.has(.sha256)
+    config = arguments.text(.config)
     if let size = try arguments.size(.maxShardSize) { maxShardBytes = size }
     progress = arguments.has(.quiet) ? .silent : .automatic
   }

@@ -25,12 +25,13 @@ enum VerifyVerb: Verb {
   private static let manifest = Option(
     "--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
 
-  static let options = [against, manifest, .jobs, .quiet, .verbose, .json, .help]
+  static let options = [against, .config, manifest, .jobs, .quiet, .verbose, .json, .help]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let path = try arguments.operands("PATH", verb: name)[0]
     var verify = Verify()
     verify.against = arguments.text(against)
+    verify.config = arguments.text(.config)
     verify.manifest = arguments.text(manifest)
     if let number = try arguments.number(.jobs, allowed: 1...1024) { verify.jobs = number }
     verify.progress = arguments.has(.quiet) ? .silent : .automatic

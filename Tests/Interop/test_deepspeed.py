@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from checkpoint import same
-from tool import MISSING
+from tool import MISSING, UNSUPPORTED
 
 SCRIPT = pathlib.Path(__file__).with_name("zero_files.py")
 CASES = [("stage1", 2), ("stage2", 2), ("stage3", 3)]
@@ -72,6 +72,29 @@ def test_a_rank_that_is_missing(nibble, saved, tmp_path):
     (broken / "global_step2" / name).unlink()
     error = nibble.run("convert", broken, "-o", tmp_path / "out", expect=MISSING).stderr
     assert name in error and not (tmp_path / "out").exists()
+
+
+def test_adapter(nibble, saved, tmp_path):
+    """What PEFT saves itself, with its configuration from beside; merged, the same model."""
+    source = saved("lora", 2)
+    run = shutil.copytree(source / "checkpoint", tmp_path / "run")
+    assert "has no adapter_config.json" in nibble.run("convert", run, "-o", tmp_path / "out", expect=MISSING).stderr
+    shutil.copy(source / "adapter/adapter_config.json", run)
+    for number, path in enumerate([run, run / "global_step2"]):
+        out = tmp_path / str(number)
+        warnings = nibble.run("convert", path, "-o", out, "--dtype", "bfloat16").stderr
+        assert "left out, which is not of the adapter" in warnings
+        found, expected = (load_file(folder / "adapter_model.safetensors") for folder in (out, source / "adapter"))
+        assert found.keys() == expected.keys()
+        assert not [name for name, tensor in expected.items() if not same(found[name], tensor.bfloat16())]
+        nibble.run("merge", source / "base", out, "-o", tmp_path / f"merged-{number}", "--quiet")
+    nibble.run("merge", source / "base", source / "adapter", "-o", tmp_path / "merged", "--quiet")
+    assert nibble.json("diff", tmp_path / "merged-0", tmp_path / "merged")["equal"]
+    error = nibble.run("merge", source / "base", run, "-o", tmp_path / "out", expect=UNSUPPORTED).stderr
+    assert "nibble convert" in error
+    (tmp_path / "steps/checkpoint-30").mkdir(parents=True)
+    options = ["-o", tmp_path / "out.gguf", "--base", source / "base"]
+    assert "/checkpoint-30'" in nibble.run("convert", tmp_path / "steps", *options, expect=MISSING).stderr
 
 
 def test_dtype(nibble, saved, tmp_path):

@@ -35,6 +35,19 @@ def model(tmp_path_factory):
     return make("model", 2, tmp_path_factory.mktemp("fsdp"))
 
 
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory):
+    """Each is made when it is first asked for; not to be changed."""
+    made = {}
+
+    def directory(processes: int) -> pathlib.Path:
+        if processes not in made:
+            made[processes] = make("forms", processes, tmp_path_factory.mktemp("forms"))
+        return made[processes]
+
+    return directory
+
+
 @pytest.fixture
 def pieces(tmp_path_factory, tmp_path):
     return make("pieces", 2, tmp_path)
@@ -49,6 +62,94 @@ def test_pieces(nibble, tmp_path, processes):
     expected = checkpoint.shard_tensors(tmp_path / "whole.safetensors")
     assert found.keys() == expected.keys()
     assert not [name for name, tensor in expected.items() if not same(found[name], tensor)]
+
+
+def expect(nibble, source, whole, out) -> None:
+    nibble.run("convert", source, "-o", out, "--quiet")
+    found = checkpoint.tensors(out)
+    assert found.keys() == whole.keys()
+    assert not [name for name, tensor in whole.items() if not same(found[name], tensor)]
+
+
+@pytest.mark.parametrize("processes", [2, 3, pytest.param(4, marks=pytest.mark.long)])
+def test_forms(nibble, forms, tmp_path, processes):
+    """Safetensors with and without `.metadata`, shards of one and of two files, joined ones, compressed parts, DTensors
+    of each rank: the same tensors, byte for byte."""
+    source = forms(processes)
+    whole = checkpoint.shard_tensors(source / "whole.safetensors")
+    for form in ("files", "shards", "compressed", "ranks", "one"):
+        expect(nibble, source / form, whole, tmp_path / form)
+    real = {name: tensor for name, tensor in whole.items() if tensor.is_floating_point()}
+    # PyTorch 2.13 joins scalars to zero.
+    joined = checkpoint.tensors(source / "joined")
+    assert {name for name, tensor in real.items() if not same(joined[name], tensor)} <= {"scalar"}
+    expect(nibble, source / "joined", joined, tmp_path / "joined")
+    shutil.copytree(source / "joined/sharded", tmp_path / "alone/sharded")
+    expect(nibble, source / "joined/sharded", real, tmp_path / "sharded")
+    expect(nibble, tmp_path / "alone", real, tmp_path / "found")
+    error = nibble.run("inspect", source / "shards").stderr
+    assert f"put together from {processes} files; nothing says how many there have been" in error
+
+
+def test_damaged_forms(nibble, forms, tmp_path):
+    source = forms(2)
+
+    def refused(form, change, text, code=REJECTED):
+        broken = shutil.copytree(source / form, tmp_path / "broken")
+        change(broken)
+        assert text in nibble.run("convert", broken, "-o", tmp_path / "out", expect=code).stderr
+        assert not (tmp_path / "out").exists()
+        shutil.rmtree(broken)
+
+    def flipped(name, offset):
+        def change(folder):
+            data = bytearray((folder / name).read_bytes())
+            data[offset] ^= 1
+            (folder / name).write_bytes(data)
+        return change
+
+    refused("files", lambda folder: (folder / "__1_0.distcp").unlink(), "__1_0.distcp: ", MISSING)
+    refused("files", lambda folder: (folder / ".metadata").unlink(), "the save was not finished", MISSING)
+    first, second = "shard-00001-model-00001-of-00001.safetensors", "shard-00002-model-00001-of-00001.safetensors"
+    refused("shards", lambda folder: (folder / first).unlink(), "elements in its 1 part")
+    refused("shards", lambda folder: shutil.copy(folder / first, folder / second), "in its 2 parts")
+    refused("shards", lambda folder: os.truncate(folder / second, 5000), "data is cut short")
+    refused("compressed", flipped("__0_0.distcp", 0), "is no data of Zstandard as it says")
+    refused("ranks", lambda folder: (folder / "model_world_size_2_rank_1.pt").unlink(), "the run had 2 ranks", MISSING)
+    refused(
+        "ranks", lambda folder: shutil.copy(
+            folder / "model_world_size_2_rank_0.pt", folder / "model_world_size_2_rank_1.pt"), "has a part of shape")
+
+
+@pytest.mark.parametrize("processes", [2, 4, pytest.param(3, marks=pytest.mark.long)])
+def test_verl(nibble, tmp_path, processes):
+    """The names of transformers; configuration and tokenizer from beside, or from where --config says."""
+    make("verl", processes, tmp_path)
+    step, plain = tmp_path / "global_step_10", tmp_path / "plain"
+    whole = checkpoint.tensors(plain)
+    for number, path in enumerate([step, step / "actor"]):
+        out = tmp_path / f"{number}"
+        expect(nibble, path, whole, out)
+        assert checkpoint.config(out) == checkpoint.config(plain)
+        assert (out / "tokenizer_config.json").read_bytes() == (plain / "tokenizer_config.json").read_bytes()
+    warnings = nibble.run("inspect", step).stderr
+    assert f"left out {2 * processes} files of optimizers and of the run's state" in warnings
+    if processes > 2:
+        return
+    nibble.quantize(plain, tmp_path / "nf4")
+    (step / "actor/huggingface").rename(tmp_path / "elsewhere")
+    assert "--config" in nibble.run("convert", step, "-o", tmp_path / "bare").stderr
+    assert "--config" in nibble.run("fit", step, expect=MISSING).stderr
+    options = ["--config", tmp_path / "elsewhere"]
+    nibble.run("quantize", step, "-o", tmp_path / "again", *options)
+    assert nibble.json("diff", tmp_path / "again", tmp_path / "nf4")["equal"]
+    assert nibble.json("verify", tmp_path / "again", "--against", step, *options)["ok"]
+    assert nibble.json("fit", step, *options)["parameters"] == nibble.json("fit", plain)["parameters"]
+    nibble.run("convert", step, "-o", tmp_path / "2", *options)
+    assert {path.name for path in (tmp_path / "2").iterdir()} == {path.name for path in (tmp_path / "0").iterdir()}
+    assert checkpoint.config(tmp_path / "2") == checkpoint.config(plain)
+    wrong = nibble.run("convert", step, "-o", tmp_path / "3", "--config", step, expect=MISSING).stderr
+    assert "has no config.json" in wrong
 
 
 def test_model(nibble, model, tmp_path):

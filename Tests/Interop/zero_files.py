@@ -2,10 +2,10 @@
 
     torchrun --nproc-per-node N zero_files.py KIND OUT
 
-KIND is one of KINDS. Leaves OUT/checkpoint; OUT/joined/pytorch_model.bin, where zero_to_fp32.py can read it;
-OUT/expected.pt, a dictionary of the tensors as DeepSpeed itself gives them: parameters in full precision, what is not
-trained and buffers as they are in the module; OUT/universal of the kinds that ds_to_universal.py reads. Of "robin" there
-is neither: of parameters in another order, DeepSpeed 0.19 gives some under the names of others there, though not in
+KIND is one of KINDS, or lora, see there. Leaves OUT/checkpoint; OUT/joined/pytorch_model.bin, where zero_to_fp32.py
+can read it; OUT/expected.pt, a dictionary of the tensors as DeepSpeed itself gives them: parameters in full precision,
+what is not trained and buffers as they are in the module; OUT/universal of the kinds that ds_to_universal.py reads. Of
+"robin" there is neither: of parameters in another order, DeepSpeed 0.19 gives some under the names of others there, though not in
 the checkpoint itself.
 """
 
@@ -92,6 +92,39 @@ def expected(engine, stage: int) -> dict[str, torch.Tensor]:
     return found
 
 
+def lora(out: pathlib.Path) -> None:
+    """A base with an adapter, as PEFT and DeepSpeed save it after two steps."""
+    import peft
+    import transformers
+
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    base = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=61, tie_word_embeddings=False, architectures=["LlamaForCausalLM"])).bfloat16()
+    if os.environ["RANK"] == "0":
+        base.save_pretrained(out / "base")
+    settings = peft.LoraConfig(
+        r=4, target_modules=["q_proj", "down_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    model = peft.get_peft_model(base, settings)
+    configuration = {
+        "train_micro_batch_size_per_gpu": 1, "bf16": {"enabled": True}, "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False, "zero_optimization": {"stage": 2},
+    }
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=torch.optim.AdamW(trained, lr=1e-2), config=configuration)
+    tokens = torch.arange(12).reshape(2, 6)
+    for step in range(2):
+        engine.backward(engine(input_ids=tokens + step + dist.get_rank(), labels=tokens).loss)
+        engine.step()
+    engine.save_checkpoint(str(out / "checkpoint"), tag="global_step2")
+    if dist.get_rank() == 0:
+        model.save_pretrained(out / "adapter")
+    dist.barrier()
+    dist.destroy_process_group()
+
+
 def main(kind: str, out: pathlib.Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(3)
@@ -133,4 +166,7 @@ def join(kind: str, out: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], pathlib.Path(sys.argv[2]))
+    if sys.argv[1] == "lora":
+        lora(pathlib.Path(sys.argv[2]))
+    else:
+        main(sys.argv[1], pathlib.Path(sys.argv[2]))

@@ -87,7 +87,7 @@ import Testing
       var bytes = [UInt8](repeating: 0xEE, count: 4 * range.count)
       var span = bytes.mutableSpan
       var room = span.mutableBytes
-      try tensor.read(at: 4 * range.lowerBound, into: &room) { (_) throws(Failure) in file }
+      try tensor.read(at: 4 * range.lowerBound, into: &room) { (part) throws(Failure) in (file, part.view) }
       #expect(bytes == range.flatMap { Pickle.little(UInt32($0), 4) }, "\(cut.boxes) \(range)")
     }
   }

@@ -44,6 +44,11 @@ public enum Pickle {
     global(module, name) + tuple(arguments) + [0x52]
   }
 
+  /// An instance of a class with these attributes.
+  public static func object(_ module: String, _ name: String, _ attributes: [(String, [UInt8])]) -> [UInt8] {
+    global(module, name) + [0x29, 0x81] + dictionary(attributes) + [0x62]
+  }
+
   public static let orderedDictionary = call("collections", "OrderedDict", [])
 
   /// A reference to a storage.

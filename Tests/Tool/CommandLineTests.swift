@@ -159,6 +159,8 @@ import Testing
     Mistake("merge", "m", "a", "-o", "o", "--max-shard-size=4.5", says: "4.5GiB?"),
     Mistake("fit", "m", "--gpus", "3x24", says: "option '--gpus': '24' has no unit: 24 bytes (24B)? 24GiB?"),
     Mistake("fit", "m", "--gpus", "24576", says: "24576MiB?"),
+    Mistake(
+      "convert", "m", "-o", "o", "--base", "b", "--config", "c", says: "'--base' and '--config' exclude each other"),
     Mistake("help", "quantise", says: "unknown verb 'quantise', did you mean 'quantize'?"),
     Mistake("help", "quantize", "m", says: "unexpected argument 'm'"),
     Mistake("diff", "a", "b", "--top", "0", says: "option '--top': '0' is not a number from 1 to"),

@@ -1,5 +1,5 @@
-package import Adapters
-package import Bytes
+import Adapters
+import Bytes
 import JSON
 import ModelFamilies
 import Tensors
@@ -26,11 +26,7 @@ extension PlannedCheckpoint {
 }
 
 extension Adapter {
-  /// Opens a directory of PEFT's or mlx-lm's.
-  package static func open(_ path: String) throws(Failure) -> Adapter {
-    guard InputDirectory.exists(at: path), try CheckpointFormat.detect(path) == .mlxAdapterDirectory else {
-      return try Adapter(path: path)
-    }
+  static func openMLX(_ path: String) throws(Failure) -> Adapter {
     let stored = try PlannedCheckpoint(mlxAdapter: path)
     guard let directory = stored.directory, let config = stored.adapterConfig else {
       throw Failure(.internal, "an adapter without a configuration", file: path)

@@ -25,7 +25,7 @@ public struct Convert: Sendable {
     let format = try CheckpointFormat.detect(source)
     let isGGUF = output.hasSuffix(".gguf")
     let isAdapter = [.adapterDirectory, .mlxAdapterDirectory].contains(format)
-    let files = isGGUF && isAdapter ? nil : try CheckpointFiles(path: source, format)
+    let files = isGGUF && isAdapter ? nil : try CheckpointFiles(path: source, format, config: run.config)
     guard let files, try files.gguf?.checkpoint.metadata.text("general.type") != "adapter" else {
       throw Failure(.usage, "'\(source)' is an adapter; name the model that it was trained on with --base")
     }

@@ -71,7 +71,8 @@ extension GGUFContents {
     try model.refuseAdapter(Quantize.adapterReason)
     guard let config = model.config else {
       throw Failure(
-        .missing, "has no \(StoredModel.configName), which names the architecture", file: model.checkpoint.path)
+        .missing, "has no \(StoredModel.configName), which names the architecture (--config)",
+        file: model.checkpoint.path)
     }
     if case .other(let method) = model.quantizationMethod {
       throw Failure(

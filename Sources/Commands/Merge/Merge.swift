@@ -32,7 +32,7 @@ public struct Merge: Sendable {
     if output.hasSuffix(".gguf") {
       return try mergeToGGUF(base, adapters: adapters, output: output, announce: announce)
     }
-    let model = try StoredModel(path: base)
+    let model = try StoredModel(CheckpointFiles(path: base, config: run.config))
     do throws(Failure) {
       return try prepare(model, open(adapters, for: model)).run(into: output, announce: announce)
     } catch { throw model.located(error) }

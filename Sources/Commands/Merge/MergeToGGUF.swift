@@ -12,7 +12,7 @@ extension Merge {
     _ base: String, adapters paths: [String], output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
     // Values that are to be rounded again are not rounded before.
-    let model = try StoredModel(CheckpointFiles(path: base), blocksAs: .f32)
+    let model = try StoredModel(CheckpointFiles(path: base, config: run.config), blocksAs: .f32)
     do throws(Failure) {
       try check(model)
       let adapters = try open(paths, for: model)
@@ -31,7 +31,8 @@ extension Merge {
     let doubts = try doubts(adapters, model)
     guard let config = config(of: model, base, merged, target) else {
       throw Failure(
-        .missing, "has no \(StoredModel.configName), which names the architecture", file: model.checkpoint.path)
+        .missing, "has no \(StoredModel.configName), which names the architecture (--config)",
+        file: model.checkpoint.path)
     }
     let side = try SideFiles(of: model, adapters: adapters)
     let input = try MergedGGUF(merged, of: model, config: config, side: side).input()

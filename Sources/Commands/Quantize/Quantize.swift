@@ -56,7 +56,7 @@ public struct Quantize: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try StoredModel(path: source)
+    let model = try StoredModel(CheckpointFiles(path: source, config: run.config))
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }

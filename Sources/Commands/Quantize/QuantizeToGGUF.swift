@@ -28,7 +28,7 @@ public struct QuantizeToGGUF: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let input = try GGUFContents(CheckpointFiles(path: source), isExact: true)
+    let input = try GGUFContents(CheckpointFiles(path: source, config: run.config), isExact: true)
     do throws(Failure) {
       guard try input.metadata.text("general.type") != "adapter" else {
         throw Failure(.unsupported, "is an adapter, not a model: \(Quantize.adapterReason)", file: source)

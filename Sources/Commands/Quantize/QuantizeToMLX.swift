@@ -49,7 +49,7 @@ public struct QuantizeToMLX: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try StoredModel(path: source)
+    let model = try StoredModel(CheckpointFiles(path: source, config: run.config))
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
@@ -61,7 +61,7 @@ public struct QuantizeToMLX: Sendable {
     try model.checkQuantizable(forced: forcesRequantization)
     guard let config = model.config else {
       throw Failure(
-        .unsupported, "has no config.json, by which mlx-lm knows a model", file: model.checkpoint.path)
+        .unsupported, "has no config.json, by which mlx-lm knows a model (--config)", file: model.checkpoint.path)
     }
     let dequantized = DequantizedSource(model.logical)
     let layout = try MLXModel(
