@@ -13,10 +13,9 @@ enum QuantizeVerb: Verb {
   static let description = [
     "Writes a directory that transformers loads in 4 bits: each linear layer that",
     "transformers and bitsandbytes would quantize, as they would, with checksums.",
-    "With a scheme of llama.cpp OUT is a GGUF file, tokenizer and hyper-parameters",
-    "included, as llama-quantize makes it; with one of MLX a directory for mlx-lm,",
-    "with one of compressed-tensors for vLLM. SOURCE may be safetensors, GGUF,",
-    "PyTorch, Meta, FSDP, DeepSpeed, and quantized: FP8, GPTQ and others.",
+    "Schemes of llama.cpp make a GGUF file, tokenizer and all, those of MLX and of",
+    "compressed-tensors a directory, as their own converters do. SOURCE may be",
+    "safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed; quantized too: FP8, GPTQ …",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
@@ -24,9 +23,8 @@ enum QuantizeVerb: Verb {
   ]
 
   private static let scheme = Option(
-    "--scheme", value: "NAME", "nf4 or fp4 (default: nf4); for MLX mlx-q4 (q2 to",
-    "q8), mlx-mxfp4; for GGUF q4_k_m, q8_0 and others; for",
-    "vLLM fp8-channel, fp8-block, w4a16, nvfp4a16, mxfp4a16")
+    "--scheme", value: "NAME", "nf4 (default), fp4; GGUF: q4_k_m, q8_0 …; MLX:",
+    "mlx-q4 (q2 to q8), mlx-mxfp4; vLLM: fp8-channel,", "fp8-block, w4a16, nvfp4a16, mxfp4a16")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "absmax in 32 bits (default: 8): 4.5 bits a weight")
@@ -43,8 +41,7 @@ enum QuantizeVerb: Verb {
     "--target", value: "NAME", "transformers-5 (default): experts stay 16-bit;",
     "transformers-4: those stored one by one do not")
   private static let forceRequantize = Option(
-    "--force-requantize", "quantize again what is quantized: NF4 to NF4,",
-    "what convert dequantizes, tensors of GGUF")
+    "--force-requantize", "quantize again what is quantized already")
 
   private static let tensorType = Option(
     "--tensor-type", value: "REGEX=TYPE", repeatable: true, "GGUF: this type where the name has a match")
@@ -55,7 +52,7 @@ enum QuantizeVerb: Verb {
     "--imatrix", value: "FILE", "GGUF: weights of columns, from llama-imatrix")
 
   private static let groupSize = Option(
-    "--group-size", value: "N", "MLX, w4a16: weights per scale: 32, 64 or 128", "(default: MLX 64, w4a16 128)")
+    "--group-size", value: "N", "weights per scale: MLX (64), w4a16 (128)")
 
   /// Schemes that are written by the same code, and the options that are for them alone.
   private struct Kind: Sendable {

@@ -82,10 +82,15 @@ import Testing
     return types
   }
 
-  /// The records of each model, from the line that names it.
-  static let models: [[[String]]] = records.reduce(into: []) { models, record in
-    if record[0] == "model" { models.append([]) }
-    if !models.isEmpty { models[models.count - 1].append(record) }
+  /// The records of a model, from the line that names it.
+  struct ModelRecords: CustomTestStringConvertible {
+    var records: [[String]]
+    var testDescription: String { records[0][1] }
+  }
+
+  static let models: [ModelRecords] = records.reduce(into: []) { models, record in
+    if record[0] == "model" { models.append(ModelRecords(records: [])) }
+    if !models.isEmpty { models[models.count - 1].records.append(record) }
   }
 
   static func letters() throws -> [Character: GGMLType] {
@@ -96,15 +101,15 @@ import Testing
   }
 
   @Test func nothingIsLeftOut() {
-    let compared = Self.models.joined().filter { $0[0] == "types" || $0[0] == "refused" }
+    let compared = Self.models.flatMap(\.records).filter { $0[0] == "types" || $0[0] == "refused" }
     #expect(compared.reduce(0) { $0 + $1[1].split(separator: ",").count } > 3000)
   }
 
-  @Test(arguments: models) func choosesAsLlamaQuantizeDoes(_ records: [[String]]) throws {
+  @Test(arguments: models) func choosesAsLlamaQuantizeDoes(_ recorded: ModelRecords) throws {
     let letters = try Self.letters()
     var model = Recorded()
     var options = "-"
-    for record in records {
+    for record in recorded.records {
       switch record[0] {
       case "model": model = Recorded(id: record[1], metadata: try Self.metadata(record[2], record[3]))
       case "tensors": model.tensors += try Self.tensors(record)

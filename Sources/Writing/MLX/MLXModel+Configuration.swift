@@ -1,6 +1,7 @@
 package import Bytes
 import Checkpoints
 package import JSON
+import ModelFamilies
 package import Quantization
 
 /// `config.json` as mlx-lm's converter writes it; members stay in their order.

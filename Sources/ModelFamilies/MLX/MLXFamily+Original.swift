@@ -1,8 +1,7 @@
 import Architectures
-import Bytes
-import JSON
-import ModelFamilies
-import Tensors
+package import Bytes
+package import JSON
+package import Tensors
 
 /// The way back: what mlx-lm's tensors are in the class of transformers. No class that has a row changes values, so
 /// that names and arrangement are all there is to undo.
@@ -14,7 +13,7 @@ extension MLXFamily {
   ///   - tensors: of the model as mlx-lm has them, each weight whole.
   ///   - config: how many experts there are.
   /// - Throws: `malformed` for a stack that is none.
-  func originals(of tensors: [TensorInfo], config: JSONValue) throws(Failure) -> [PlannedWeight] {
+  package func originals(of tensors: [TensorInfo], config: JSONValue) throws(Failure) -> [PlannedWeight] {
     var weights: [PlannedWeight] = []
     for (index, info) in tensors.enumerated() {
       let name = info.name.string
@@ -27,7 +26,7 @@ extension MLXFamily {
         for number in 0..<count {
           weights.append(
             PlannedWeight(
-              name: TensorName(original("\(module).experts.\(number).\(projection)\(MLXWeight.suffix)")),
+              name: TensorName(original("\(module).experts.\(number).\(projection).weight")),
               shape: Array(info.shape.dropFirst()), source: .part(of: index, index: number)))
         }
       } else {
@@ -65,7 +64,7 @@ extension MLXFamily {
     }
     guard Self.member(name, in: config)?.int == info.shape[0] else {
       throw Failure(
-        .malformed, "holds \(info.shape[0]) experts, and '\(name)' in \(StoredModel.configName) says otherwise",
+        .malformed, "holds \(info.shape[0]) experts, and '\(name)' in \(ModelParameters.file) says otherwise",
         tensor: info.name.string)
     }
     return info.shape[0]

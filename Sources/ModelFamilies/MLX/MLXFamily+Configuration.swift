@@ -11,12 +11,12 @@ extension MLXFamily {
       throw Failure(
         .unsupported,
         "has the model_type '\(configuration.modelType ?? "")', whose form in mlx-lm is not known here; known are \(known)",
-        file: StoredModel.configName)
+        file: ModelParameters.file)
     }
     if let architecture = configuration.architecture, architecture != family.architecture {
       throw Failure(
         .unsupported, "is \(architecture); of model_type '\(type)' mlx-lm loads \(family.architecture) only",
-        file: StoredModel.configName)
+        file: ModelParameters.file)
     }
     self = family
   }
