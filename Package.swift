@@ -155,11 +155,15 @@ let package = Package(
     tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "PyTorch", "Tensors", "JSON", "Bytes"]),
     tests(
       "Checkpoints",
-      ["Commands", "Checkpoints", "Adapters", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
+      [
+        "Commands", "Checkpoints", "ModelFamilies", "Adapters", "Quantization", "Safetensors", "Tensors", "JSON",
+        "Bytes",
+      ]),
     tests(
       "Writing",
       [
-        "Writing", "Checkpoints", "Architectures", "Console", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes",
+        "Writing", "Checkpoints", "ModelFamilies", "Architectures", "Console", "Quantization", "Safetensors", "Tensors",
+        "JSON", "Bytes",
       ]),
     tests("TypeMixtures", ["TypeMixtures", "Patterns", "GGUF", "Tensors", "JSON", "Bytes"]),
     tests("Comparison", ["Comparison", "Quantization", "Tensors"]),

@@ -8,6 +8,7 @@ import Writing
 
 @testable import Architectures
 @testable import Checkpoints
+@testable import ModelFamilies
 
 /// Directories in MLX's groups, read as the models that they were made from.
 @Suite struct MLXSourceTests {

@@ -7,6 +7,7 @@ import TestSupport
 import Testing
 
 @testable import Architectures
+@testable import ModelFamilies
 @testable import Writing
 
 /// What stands for a weight in MLX's groups, and under which names.
