@@ -5,6 +5,7 @@ extension PickleGraph {
     case .none: return .none
     case .boolean: return .boolean(node.a != 0)
     case .integer: return .integer(integer(node))
+    case .longInteger: return .longInteger(Array(bytes[Int(node.a)..<Int(node.a) + Int(node.b)]))
     case .real: return .real(Double(bitPattern: UInt64(bitPattern: Int64(integer(node)))))
     case .legacyMagic: return .legacyMagic
     case .text, .latinText: return .text(text(reference) ?? "")

@@ -11,12 +11,13 @@ public struct PickleGraph: Sendable {
   }
 
   enum Kind: UInt8 {
-    case none, boolean, integer, real, legacyMagic, text, latinText, bytes, tuple, list, set, dictionary, name, call,
+    case none, boolean, integer, longInteger, real, legacyMagic, text, latinText, bytes, tuple, list, set, dictionary,
+      name, call,
       object, persistent
   }
 
   /// 16 bytes, whatever the kind:
-  /// integer, real: the bits in `a` (low) and `b`; boolean: `a`; text, bytes: offset `a`, length `b` in the pickle;
+  /// integer, real: the bits in `a` (low) and `b`; boolean: `a`; text, bytes, longInteger: offset `a`, length `b` in the pickle;
   /// tuple: first `a` and number `b` in `children`; list, set: the first `a` and last `b` of `cells`, their number `c`;
   /// dictionary: the same, a key and its value by turns; name: module `a`, name `b`; call, object: what is called `a`,
   /// arguments `b`, position `c` in `additions` or -1; persistent: its identifier `a`.
@@ -86,6 +87,8 @@ public enum PickleValue: Sendable {
   case none
   case boolean(Bool)
   case integer(Int)
+  /// One of more than 8 bytes, in little-endian two's complement.
+  case longInteger([UInt8])
   case real(Double)
   /// The number that files of PyTorch before 1.6 begin with.
   case legacyMagic

@@ -47,7 +47,9 @@ extension PickleMachine {
     let start = try cursor.skip(count, "an integer")
     let digits = cursor.bytes[start..<start + count]
     if digits.elementsEqual(Self.legacyMagic) { return try push(PickleGraph.Node(kind: .legacyMagic)) }
-    guard count <= 8 else { throw Failure(.unsupported, "an integer of \(count) bytes, read are 8 at most") }
+    guard count <= 255 else { throw Failure(.unsupported, "an integer of \(count) bytes, read are 255 at most") }
+    // Seeds and states of random numbers: no size or offset is so large.
+    if count > 8 { return try push(PickleGraph.Node(kind: .longInteger, a: Int32(start), b: Int32(count))) }
     var value = (digits.last ?? 0) & 0x80 == 0 ? 0 : -1
     for digit in digits.reversed() { value = value << 8 | Int(digit) }
     try push(integer: value)

@@ -20,7 +20,7 @@ extension PyTorchArchive {
     case .call(_, let arguments), .object(_, let arguments):
       [arguments] + [graph.state(reference), graph.keywords(reference)].compactMap(\.self)
         + graph.appended(reference) + graph.entries(reference).flatMap { [$0.key, $0.value] }
-    case .none, .boolean, .integer, .real, .legacyMagic, .text, .bytes, .name, .persistent: []
+    case .none, .boolean, .integer, .longInteger, .real, .legacyMagic, .text, .bytes, .name, .persistent: []
     }
   }
 }

@@ -71,6 +71,23 @@ import Testing
     try expect(model, "m.weight", [3, 3], "FP8-E4M3", [1, 2, 6, 4, 5, 12, 28, 32, 4.5])
   }
 
+  /// A product that float16 has no number for; what is infinite by its code stays so.
+  @Test func productsBeyondFloat16() throws {
+    func bytes(_ code: UInt8, _ scale: Float, _ type: String = "F8_E4M3", dtype: String = "float16") throws -> [UInt8] {
+      let weight = Tensor("m.weight", type, [1, 3], [0x38, code, 0x38])
+      let scales = Tensor("m.weight_scale_inv", "F32", [1, 2], floats([scale, 1]))
+      return try open([weight, scales], Self.fp8, dtype: dtype).checkpoint.bytes(0, 2..<4)
+    }
+    #expect(try bytes(0x7E, 146) == floats([65408], "F16"))
+    #expect(try bytes(0x7E, 146.25, dtype: "bfloat16") == floats([65536], "BF16"))
+    #expect(try bytes(0x7C, 2, "F8_E5M2") == floats([.infinity], "F16"))
+    #expect { try bytes(0xFE, 146.25) } throws: { error in
+      let failure = error as? Failure
+      return failure?.code == .malformed && failure?.tensor == "m.weight"
+        && failure?.message == "element 1 is -65520.0, beyond the range of float16"
+    }
+  }
+
   /// Five bits of exponent, one scale for each row, in 16 bits.
   @Test func rowsOfE5M2() throws {
     let model = try open(

@@ -23,8 +23,10 @@ import Testing
     ("a text of -1 bytes", [0x54, 255, 255, 255, 255], "a text of -1 bytes"),
     ("a text that is not UTF-8", [0x58, 1, 0, 0, 0, 0xFF], "is not UTF-8"),
     ("a surrogate", [0x58, 3, 0, 0, 0, 0xED, 0xA0, 0x80], "is not UTF-8"),
-    ("an integer of 9 bytes", [0x8A, 9] + [UInt8](repeating: 1, count: 9), "an integer of 9 bytes, read are 8"),
-    ("an integer of 255 bytes", [0x8A, 255] + [UInt8](repeating: 1, count: 255), "an integer of 255 bytes"),
+    (
+      "an integer of 256 bytes", [0x8B, 0, 1, 0, 0] + [UInt8](repeating: 1, count: 256),
+      "an integer of 256 bytes, read are 255"
+    ),
     ("an integer beyond the end", [0x8B, 0, 0, 0, 0x40], "1073741824 bytes are needed"),
     ("a name without an end", Array("cposix".utf8), "ends inside a function's name"),
     ("a long name", [0x63] + [UInt8](repeating: 0x61, count: 1100) + [10, 10], "more than the 1024 bytes"),

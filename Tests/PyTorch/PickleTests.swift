@@ -21,6 +21,7 @@ import Testing
     case .legacyMagic: return "magic"
     case .text(let text): return "'\(text)'"
     case .bytes(let bytes): return "\(bytes)"
+    case .longInteger(let bytes): return "long \(bytes)"
     case .tuple(let items): return "(\(list(items)))"
     case .list(let items): return "[\(list(items))]"
     case .set(let items): return "{\(list(items))}"
@@ -50,6 +51,7 @@ import Testing
     ("BININT", [0x4A, 0xFE, 0xFF, 0xFF, 0xFF], "-2"), ("BININT1", [0x4B, 255], "255"),
     ("BININT2", [0x4D, 0, 1], "256"), ("LONG1, empty", [0x8A, 0], "0"), ("LONG1", [0x8A, 2, 0, 0x80], "-32768"),
     ("LONG1, 8 bytes", [0x8A, 8, 0, 0, 0, 0, 0, 0, 0, 0x80], "-9223372036854775808"),
+    ("LONG1, 9 bytes", [0x8A, 9, 1, 0, 0, 0, 0, 0, 0, 0, 1], "long [1, 0, 0, 0, 0, 0, 0, 0, 1]"),
     ("LONG4", [0x8B, 1, 0, 0, 0, 0x7F], "127"), ("BINFLOAT", [0x47, 0x3F, 0xF8, 0, 0, 0, 0, 0, 0], "1.5"),
     ("BINUNICODE", [0x58, 2, 0, 0, 0, 0xC3, 0xA9], "'é'"), ("SHORT_BINUNICODE", [0x8C, 1, 0x61], "'a'"),
     ("BINUNICODE8", [0x8D, 1, 0, 0, 0, 0, 0, 0, 0, 0x61], "'a'"), ("SHORT_BINSTRING", [0x55, 1, 0xE9], "'é'"),

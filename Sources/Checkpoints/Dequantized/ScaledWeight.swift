@@ -44,10 +44,14 @@ struct ScaledWeight: PackedWeight {
     }
     if elements.isEmpty { return }
     if let share { return try decode(elements, by: share, checkpoint, own, type, &destination) }
-    if type == own { return try decodeRows(elements, checkpoint, own, &destination) }
+    if type == own {
+      try decodeRows(elements, checkpoint, own, &destination)
+      return try checkRange(destination.bytes, of: elements, own, checkpoint)
+    }
     var narrow = ScratchBuffer(byteCount: elements.count * own.byteCount)
     var room = narrow.mutableBytes
     try decodeRows(elements, checkpoint, own, &room)
+    try checkRange(narrow.bytes, of: elements, own, checkpoint)
     do throws(Overflow) { try convert(narrow.bytes, from: own, to: type, into: &destination) } catch {
       throw Failure(.internal, "a value beyond float32", tensor: info.name.string)
     }
@@ -71,6 +75,26 @@ struct ScaledWeight: PackedWeight {
       throw Failure(
         .malformed,
         "element \(elements.lowerBound + error.index) is \(error.value), beyond the range of \(own.torchName)",
+        tensor: info.name.string)
+    }
+  }
+
+  /// Codes and scales that are finite may have a product that float16 has no number for. In the other types that takes
+  /// scales beyond 2^118, which no weight has.
+  ///
+  /// - Throws: `malformed` for a product beyond the range; what is infinite or NaN by its codes stays.
+  private func checkRange(
+    _ values: RawSpan, of elements: Range<Int>, _ type: FloatType, _ checkpoint: any StoredCheckpoint
+  ) throws(Failure) {
+    guard type == .f16, !ScaledFormat.largestMagnitude(values, as: type).isFinite else { return }
+    var exact = ScratchBuffer(byteCount: 4 * elements.count)
+    var room = exact.mutableBytes
+    try decodeRows(elements, checkpoint, .f32, &room)
+    let products = exact.floats
+    for position in products.indices where products[position].isFinite && products[position].magnitude >= 65520 {
+      throw Failure(
+        .malformed,
+        "element \(elements.lowerBound + position) is \(products[position]), beyond the range of \(type.torchName)",
         tensor: info.name.string)
     }
   }
@@ -143,6 +167,8 @@ struct ScaledWeight: PackedWeight {
         let at = (row - rows.lowerBound) * size
         var piece = destination.part(at..<at + size)
         line.decode(columns, as: type, into: &piece)
+        let start = row * width + columns.lowerBound
+        try checkRange(piece.bytes, of: start..<start + columns.count, type, checkpoint)
       }
     }
   }
