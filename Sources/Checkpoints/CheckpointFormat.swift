@@ -47,7 +47,10 @@ package enum CheckpointFormat: Sendable, Equatable {
     let own = PlannedCheckpoint.metaFiles(among: names)
     let others = names.filter { !own.contains($0) }
     let weights = others.filter { $0.hasSuffix(".safetensors") || $0.hasSuffix(".safetensors.index.json") }
-    if names.contains(Adapter.configName), weights == [PlannedCheckpoint.mlxAdapterName] {
+    // mlx-lm leaves what it saved on the way beside it, `0000100_adapters.safetensors`.
+    if names.contains(Adapter.configName), weights.contains(PlannedCheckpoint.mlxAdapterName),
+      weights.allSatisfy({ $0.hasSuffix(PlannedCheckpoint.mlxAdapterName) })
+    {
       return names.contains(Adapter.pickleName) ? .adapterDirectory : .mlxAdapterDirectory
     }
     if weights.isEmpty {
