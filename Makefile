@@ -146,7 +146,7 @@ test-long: lint test-swift test-optimized test-dist test-dist-debian ## that, an
 FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|PyTorch|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
   (Checkpoints|Comparison|ModelFamilies|Patterns|Tokenizers|TypeMixtures|Verification|Writing)Tests\. \
   ToolTests\.(CommandLine|Diff|Merge|Message|Reshard)Tests
-SLOW_SUITES := (Mutation|Budget)Tests/ /(many[A-Z]|lengthAtTheLimit|takesTimeInProportion|everyRuleCanBeRead|sizeIsLimited)
+SLOW_SUITES := (Mutation|Budget)Tests/ /(many[A-Z]|lengthAtTheLimit|takesTimeInProportion|everyRuleCanBeRead|sizeIsLimited|choosesAsLlama)
 FAST_FILES := manifest options outputs python_json python_verify refusals
 test-fast: build test-packages environment ## the most telling tests of each kind, in two minutes once all is built
 	@NIBBLE="$(NIBBLE)" Tests/swift-test.sh $(SWIFT_FLAGS) $(FAST_SUITES:%=--filter '^%') \
