@@ -1,8 +1,8 @@
-import Bytes
-import Tensors
+package import Bytes
+package import Tensors
 
 /// The tensors of files that belong together, each put together of its parts as it is read.
-struct AssembledTensors: Sendable {
+package struct AssembledTensors: Sendable {
   let tensors: [TensorInfo]
   /// Names of the files, by the positions that parts have.
   let fileNames: [String]
@@ -47,4 +47,27 @@ struct AssembledTensors: Sendable {
   func checkUnchanged() throws(Failure) {
     for position in fileNames.indices { try pool.file(position).checkUnchanged() }
   }
+}
+
+/// A checkpoint whose tensors are all put together so.
+package protocol AssembledCheckpoint: TrainingCheckpoint {
+  var assembled: AssembledTensors { get }
+}
+
+extension AssembledCheckpoint {
+  package var tensors: [TensorInfo] { assembled.tensors }
+  package var fileNames: [String] { assembled.fileNames }
+  package var identities: [FileIdentity] { assembled.identities }
+
+  package func index(of name: TensorName) -> Int? { assembled.index(of: name) }
+  package func location(of index: Int) -> (file: String, offset: Int) {
+    assembled.location(of: index) ?? (fileNames[0], 0)
+  }
+  package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
+    try assembled.place(of: index)
+  }
+  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
+    try assembled.read(index, at: offset, into: &destination)
+  }
+  package func checkUnchanged() throws(Failure) { try assembled.checkUnchanged() }
 }

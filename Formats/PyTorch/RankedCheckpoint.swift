@@ -1,9 +1,9 @@
 package import Bytes
-package import Tensors
+import Tensors
 
 /// What the ranks of an FSDP run have saved one by one, as verl and others that train with reinforcement do: a file of
 /// `torch.save` of each, with its part of every tensor. Opening reads the pickles, no data.
-package final class RankedCheckpoint: TrainingCheckpoint {
+package final class RankedCheckpoint: AssembledCheckpoint {
   /// The directory of the files as the user named it.
   package let path: String
   /// Findings that are worth knowing and no errors, one line each.
@@ -11,7 +11,7 @@ package final class RankedCheckpoint: TrainingCheckpoint {
   /// Positions in `tensors` of those that are the very same, two or more at a time.
   package let tied: [[Int]]
 
-  private let assembled: AssembledTensors
+  package let assembled: AssembledTensors
 
   /// What the model is in, where a run has saved its critic too.
   package static let folders = ["actor"]
@@ -42,20 +42,4 @@ package final class RankedCheckpoint: TrainingCheckpoint {
 
   /// Ranks of the run.
   package var worldSize: Int { fileNames.count }
-
-  package var tensors: [TensorInfo] { assembled.tensors }
-  package var fileNames: [String] { assembled.fileNames }
-  package var identities: [FileIdentity] { assembled.identities }
-
-  package func index(of name: TensorName) -> Int? { assembled.index(of: name) }
-  package func location(of index: Int) -> (file: String, offset: Int) {
-    assembled.location(of: index) ?? (fileNames[0], 0)
-  }
-  package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    try assembled.place(of: index)
-  }
-  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    try assembled.read(index, at: offset, into: &destination)
-  }
-  package func checkUnchanged() throws(Failure) { try assembled.checkUnchanged() }
 }

@@ -1,12 +1,12 @@
 package import Bytes
-package import Tensors
+import Tensors
 
 /// A checkpoint of DeepSpeed: what each rank has of the parameters in full precision, and the module with the rest. Of
 /// ZeRO 1, 2 and 3, universal ones, and those where nothing is divided. Opening reads the pickles, no data.
 ///
 /// Parameters have the type that they are trained in, as a rule F32; buffers, and parameters that are not trained, that
 /// of the module. An optimizer's moments are not looked at.
-package final class ZeROCheckpoint: TrainingCheckpoint {
+package final class ZeROCheckpoint: AssembledCheckpoint {
   package struct File: Sendable {
     /// Relative to the directory.
     package let name: String
@@ -24,7 +24,7 @@ package final class ZeROCheckpoint: TrainingCheckpoint {
   /// Positions in `tensors` of those that are the very same parameter, two or more at a time.
   package let tied: [[Int]]
 
-  private let assembled: AssembledTensors
+  package let assembled: AssembledTensors
 
   /// Whether there is one in a directory, whole or not.
   package static func isThere(in directory: InputDirectory) throws(Failure) -> Bool {
@@ -52,20 +52,4 @@ package final class ZeROCheckpoint: TrainingCheckpoint {
     warnings = assembly.warnings
     tied = assembly.tied
   }
-
-  package var tensors: [TensorInfo] { assembled.tensors }
-  package var fileNames: [String] { assembled.fileNames }
-  package var identities: [FileIdentity] { assembled.identities }
-
-  package func index(of name: TensorName) -> Int? { assembled.index(of: name) }
-  package func location(of index: Int) -> (file: String, offset: Int) {
-    assembled.location(of: index) ?? (fileNames[0], 0)
-  }
-  package func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)? {
-    try assembled.place(of: index)
-  }
-  package func read(_ index: Int, at offset: Int, into destination: inout MutableRawSpan) throws(Failure) {
-    try assembled.read(index, at: offset, into: &destination)
-  }
-  package func checkUnchanged() throws(Failure) { try assembled.checkUnchanged() }
 }
