@@ -11,9 +11,14 @@ struct CheckpointAssembly {
   /// The tensors' names in byte order; empty until `finish()`.
   private(set) var order = KeyOrder([])
   var warnings: [Warning] = []
+  /// One of the files, opened and its header read before.
+  let opened: SafetensorsFile?
+
+  init(opened: SafetensorsFile? = nil) { self.opened = opened }
 
   mutating func add(_ file: InputFile) throws(Failure) {
-    let header = try SafetensorsHeader(of: file)
+    let isOpened = file.name == opened?.file.name && file.identity == opened?.file.identity
+    let header = if isOpened, let opened { opened.header } else { try SafetensorsHeader(of: file) }
     let first = tensors.count
     if files.isEmpty { order = header.order }
     tensors.append(contentsOf: header.tensors)

@@ -66,9 +66,11 @@ public final class SafetensorsCheckpoint: TensorSource {
   }
 
   /// Opens the checkpoint in a directory: an index and its shards, or the one safetensors file.
-  public convenience init(directory: InputDirectory) throws(Failure) {
+  ///
+  /// - Parameter opened: one of its files, whose header is not read again.
+  public convenience init(directory: InputDirectory, opened: SafetensorsFile? = nil) throws(Failure) {
     let choice = try CheckpointChoice(in: directory)
-    var assembly = CheckpointAssembly()
+    var assembly = CheckpointAssembly(opened: opened)
     assembly.warnings = choice.warnings
     switch choice.kind {
     case .file(let name):

@@ -75,6 +75,9 @@ package enum CheckpointFormat: Sendable, Equatable {
 
   package var isGGUF: Bool { self == .ggufFile || self == .ggufDirectory }
 
+  /// Whether it is a directory whose files of safetensors are a checkpoint as they lie there.
+  package var holdsSafetensors: Bool { self == .safetensorsDirectory || self == .adapterDirectory }
+
   /// What processes have saved, each its part.
   var isTraining: Bool { [.distributedDirectory, .rankedDirectory, .deepSpeedDirectory].contains(self) }
 

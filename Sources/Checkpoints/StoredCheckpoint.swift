@@ -76,6 +76,11 @@ package struct StoredSafetensors: StoredCheckpoint {
 
   package init(path: String) throws(Failure) { checkpoint = try SafetensorsCheckpoint(path: path) }
 
+  /// - Parameter opened: one of the directory's files, whose header is not read again.
+  package init(directory: InputDirectory, opened: SafetensorsFile) throws(Failure) {
+    checkpoint = try SafetensorsCheckpoint(directory: directory, opened: opened)
+  }
+
   package var files: CheckpointFiles { .safetensors(self) }
   package var container: String { "safetensors" }
   package var path: String { checkpoint.path }

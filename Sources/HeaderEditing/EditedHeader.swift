@@ -11,8 +11,14 @@ struct EditedHeader {
   let new: [UInt8]
   let changes: [MetadataChange]
   let warnings: [Warning]
-  /// The metadata as they are to be; nil for safetensors.
-  let metadata: GGUFMetadata?
+  let source: Source
+
+  /// What the file is.
+  enum Source {
+    case safetensors(SafetensorsFile)
+    /// With the metadata as they are to be.
+    case gguf(GGUFMetadata)
+  }
 
   /// Whether the data may stay where it is.
   var fits: Bool { old.count == new.count }
@@ -23,14 +29,15 @@ struct EditedHeader {
       if try GGUFHeader.isGGUF(file) {
         try self.init(GGUFHeader(of: file), file, changes)
       } else {
-        try self.init(SafetensorsHeader(of: file), file, changes)
+        try self.init(SafetensorsFile(file), changes)
       }
     } catch { throw error.located(file: file.name) }
   }
 
   // MARK: - Safetensors
 
-  private init(_ header: SafetensorsHeader, _ file: InputFile, _ changes: MetadataChanges) throws(Failure) {
+  private init(_ opened: SafetensorsFile, _ changes: MetadataChanges) throws(Failure) {
+    let (file, header) = (opened.file, opened.header)
     try changes.check(header.metadata.map(\.key))
     var pairs = header.metadata
     var made: [MetadataChange] = []
@@ -59,7 +66,7 @@ struct EditedHeader {
     new = try header.encoded(in: file, metadata: pairs)
     self.changes = made
     warnings = []
-    metadata = nil
+    source = .safetensors(opened)
   }
 
   // MARK: - GGUF
@@ -110,7 +117,7 @@ struct EditedHeader {
     old = try file.bytes(in: 0..<header.dataStart)
     let metadata = GGUFMetadata(pairs)
     new = try header.encoded(metadata: metadata)
-    self.metadata = metadata
+    source = .gguf(metadata)
     self.changes = made
     self.warnings = warnings
   }

@@ -1,5 +1,6 @@
 import Bytes
 import Checkpoints
+import Safetensors
 
 /// The model that an edited file belongs to.
 struct EditedModel {
@@ -12,10 +13,9 @@ struct EditedModel {
   func warning(_ header: EditedHeader) throws(Failure) -> Warning? {
     let name = FileName.last(of: path)
     do throws(Failure) {
-      if let metadata = header.metadata {
-        try checkArchitecture(metadata, file: name)
-      } else if let model = model(of: name) {
-        _ = try model.checkContents()
+      switch header.source {
+      case .gguf(let metadata): try checkArchitecture(metadata, file: name)
+      case .safetensors(let file): _ = try model(of: file)?.checkContents()
       }
     } catch {
       if error.code == .io { throw error }
@@ -25,12 +25,14 @@ struct EditedModel {
   }
 
   /// nil when the file is none of a model with a configuration.
-  private func model(of name: String) -> StoredModel? {
+  private func model(of file: SafetensorsFile) -> StoredModel? {
+    let name = file.file.name
     let parent = String(path.dropLast(name.count))
     let directory = parent.isEmpty ? "." : parent
     guard let found = try? InputDirectory(path: directory), found.contains(StoredModel.configName),
-      let model = try? StoredModel(path: directory), model.checkpoint.fileNames.contains(name)
+      let format = try? CheckpointFormat.detect(directory), format.holdsSafetensors,
+      let stored = try? StoredSafetensors(directory: found, opened: file), stored.fileNames.contains(name)
     else { return nil }
-    return model
+    return try? StoredModel(.safetensors(stored))
   }
 }
