@@ -35,6 +35,25 @@ import Testing
           model.tensors.filter { isExpert($0.name.string) && !$0.name.string.hasSuffix("gate.weight") }.map(\.shape)))
   }
 
+  /// GGUF's names, mlx-lm's classes and what training keeps are a table each, of three programs' ways; what a class is
+  /// called, which all three say, is the same in all.
+  @Test func classesOfTheThreeTables() {
+    let converted = Dictionary(
+      uniqueKeysWithValues: Family.all.flatMap { family in
+        family.classes.map { ($0, family.textModelType ?? family.name) }
+      })
+    let trained = Dictionary(uniqueKeysWithValues: TrainingFamily.all.map { ($0.architecture, $0.modelType) })
+    let mlx = Dictionary(uniqueKeysWithValues: MLXFamily.all.map { ($0.architecture, $0.modelType) })
+    for family in Family.all {
+      #expect(trained[family.classes[0]] == converted[family.classes[0]], "\(family.name): fit")
+      #expect(mlx[family.classes[0]] == converted[family.classes[0]], "\(family.name): MLX")
+    }
+    for (name, type) in mlx {
+      #expect(converted[name] ?? type == type, "\(name)")
+      #expect(trained[name] ?? type == type, "\(name)")
+    }
+  }
+
   /// Every family by name, once; every layer saves something, and no size is below 1.
   @Test(arguments: TrainingFamily.all.map(\.architecture))
   func families(_ architecture: String) throws {
