@@ -98,6 +98,19 @@ def kernels(peer: Peer, source: pathlib.Path, shape: models.Shape, folder: pathl
     drop(plain)
 
 
+def eight_bits(source: pathlib.Path, folder: pathlib.Path) -> None:
+    """Codes of 8 bits, a scale for each 128 x 128 of them, back to 16 bits."""
+    codes, plain = folder / "codes", folder / "plain"
+    run(NIBBLE, "quantize", source, "-o", codes, "--scheme", "fp8-block", "--quiet")
+    mine, copies = interleave(9, lambda: convert(codes, plain), lambda: copy(plain, folder / "copy"))
+    compare(
+        "FP8 to bf16, against a copy of its output",
+        Side("nibble convert", [result.seconds for result in mine], "s"), Side("cp", copies, "s"),
+        "0.9", lambda ratio: ratio >= 0.9)
+    for each in (codes, plain, folder / "copy"):
+        drop(each)
+
+
 def whole_job(source: pathlib.Path, folder: pathlib.Path) -> None:
     four, theirs_out = folder / "four", folder / "theirs"
 
@@ -217,6 +230,7 @@ def main() -> None:
         peer = Peer(source)
         kernels(peer, source, shape, folder)
         peer.close()
+        eight_bits(source, folder)
         reading(folder)
         loading(folder)
         whole_job(source, folder)
