@@ -1,4 +1,5 @@
-// Which of 16 rising levels is nearest to a value, by the 15 thresholds between them.
+// The nearest of 16 rising levels, for whole numbers of 16 bits: the 15 thresholds between the levels are searched by
+// halves, and what the next comparison needs is looked up byte by byte, which every instruction set can.
 #include <hwy/highway.h>
 
 #include "half-inl.h"
@@ -14,105 +15,77 @@ HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
 
-// The thresholds, rising, in the order in which a binary search needs them.
-class Thresholds {
- public:
-  // `rising` has 16 entries, the last of them padding.
-  explicit HWY_INLINE Thresholds(const float* rising) : rising_(rising) {
-    const F32 df;
-    if (hn::Lanes(df) == 16) {
-      first_ = hn::LoadU(df, rising);
-    } else if (hn::Lanes(df) == 8) {
-      HWY_ALIGN float thirds[8], fourths[8];
-      for (size_t i = 0; i < 8; ++i) {
-        thirds[i] = rising[i % 4 * 4 + 1];
-        fourths[i] = rising[i * 2];
-      }
-      first_ = hn::Load(df, thirds);
-      second_ = hn::Load(df, fourths);
+using I16 = hn::Repartition<int16_t, I32>;
+using V16 = hn::Vec<I16>;
+
+// Levels and thresholds as the search needs them. Tables of 8 numbers are 16 bytes, what one lookup reaches.
+struct RankTable {
+  HWY_ALIGN int16_t low[8], high[8], thirds[8], fourths[8];
+  int16_t first, second[2];
+
+  // `thresholds` are 15, rising as the 16 levels do.
+  void Set(const int16_t* levels, const int16_t* thresholds) {
+    for (int i = 0; i < 8; ++i) {
+      low[i] = levels[i];
+      high[i] = levels[8 + i];
+      fourths[i] = thresholds[2 * i];
+      thirds[i] = thresholds[i % 4 * 4 + 1];
     }
+    first = thresholds[7];
+    second[0] = thresholds[3];
+    second[1] = thresholds[11];
+  }
+};
+
+class Ranks {
+ public:
+  explicit HWY_INLINE Ranks(const RankTable& table) {
+    const I16 d;
+    low_ = hn::LoadDup128(d, table.low);
+    high_ = hn::LoadDup128(d, table.high);
+    thirds_ = hn::LoadDup128(d, table.thirds);
+    fourths_ = hn::LoadDup128(d, table.fourths);
+    first_ = hn::Set(d, table.first);
+    lower_ = hn::Set(d, table.second[0]);
+    upper_ = hn::Set(d, table.second[1]);
+  }
+
+  // The level nearest to each value.
+  HWY_INLINE V16 Nearest(V16 value) const {
+    const I16 d;
+    const auto index = hn::And(Index(value), hn::Set(d, 0x0E0E));
+    return hn::IfThenElse(hn::Gt(value, first_), Lookup(high_, index), Lookup(low_, index));
   }
 
   // How many thresholds each value is greater than.
-  HWY_INLINE VI Rank(VF value) const {
-    const F32 df;
-    const I32 di;
-    if (hn::Lanes(df) == 16) {
-      // The whole table is one vector.
-      auto rank = Digit(value, hn::Set(df, rising_[7]), 8);
-      for (int32_t step = 4; step > 0; step /= 2) {
-        const auto index = step == 1 ? rank : hn::Or(rank, hn::Set(di, step - 1));
-        const auto threshold = hn::TableLookupLanes(first_, hn::IndicesFromVec(df, index));
-        rank = hn::Or(rank, Digit(value, threshold, step));
-      }
-      return rank;
-    }
-    if (hn::Lanes(df) == 8) {
-      // Each step has twice as many thresholds to choose from; at the last one they fill a vector.
-      const auto is_upper = hn::Gt(value, hn::Set(df, rising_[7]));
-      const auto second = hn::IfThenElse(is_upper, hn::Set(df, rising_[11]), hn::Set(df, rising_[3]));
-      auto rank = hn::IfThenElseZero(hn::RebindMask(di, is_upper), hn::Set(di, 2));
-      rank = hn::Or(rank, Digit(value, second, 1));
-      const auto third = hn::TableLookupLanes(first_, hn::IndicesFromVec(df, rank));
-      rank = hn::Or(hn::Add(rank, rank), Digit(value, third, 1));
-      const auto fourth = hn::TableLookupLanes(second_, hn::IndicesFromVec(df, rank));
-      return hn::Or(hn::Add(rank, rank), Digit(value, fourth, 1));
-    }
-    auto rank = hn::Zero(di);
-    for (int i = 0; i < 15; ++i) {
-      const auto above = hn::RebindMask(di, hn::Gt(value, hn::Set(df, rising_[i])));
-      rank = hn::Sub(rank, hn::VecFromMask(di, above));
-    }
-    return rank;
-  }
-
-  HWY_INLINE float at(int index) const { return rising_[index]; }
+  HWY_INLINE V16 Rank(V16 value) const { return hn::And(hn::ShiftRight<1>(Index(value)), hn::Set(I16(), 15)); }
 
  private:
-  static HWY_INLINE VI Digit(VF value, VF threshold, int32_t digit) {
-    const I32 di;
-    return hn::IfThenElseZero(hn::RebindMask(di, hn::Gt(value, threshold)), hn::Set(di, digit));
+  // Twice the rank, in both bytes of a lane.
+  HWY_INLINE V16 Index(V16 value) const {
+    const I16 d;
+    const auto digit = hn::Set(d, 0x0202);
+    const auto is_upper = hn::Gt(value, first_);
+    const auto second = hn::Gt(value, hn::IfThenElse(is_upper, upper_, lower_));
+    auto index = hn::Or(hn::And(hn::VecFromMask(d, is_upper), hn::Set(d, 0x0404)), Digit(second, digit));
+    const auto third = hn::Gt(value, Lookup(thirds_, index));
+    index = hn::Or(hn::Add(index, index), Digit(third, digit));
+    const auto fourth = hn::Gt(value, Lookup(fourths_, index));
+    return hn::Or(hn::Add(index, index), Digit(fourth, digit));
   }
 
-  const float* rising_;
-  VF first_, second_;
-};
-
-// 16 levels by rising value, with the thresholds between them.
-class Levels {
- public:
-  HWY_INLINE Levels(const float* rising, const float* thresholds) : rising_(rising), thresholds_(thresholds) {
-    const F32 df;
-    if (hn::Lanes(df) >= 8) {
-      low_ = hn::LoadU(df, rising);
-      high_ = hn::Lanes(df) == 8 ? hn::LoadU(df, rising + 8) : low_;
-    }
+  static HWY_INLINE V16 Digit(hn::Mask<I16> is_above, V16 digit) {
+    return hn::And(hn::VecFromMask(I16(), is_above), digit);
   }
 
-  // The level that is nearest to each value.
-  HWY_INLINE VF Nearest(VF value) const {
-    const F32 df;
-    const I32 di;
-    if (hn::Lanes(df) == 16) {
-      return hn::TableLookupLanes(low_, hn::IndicesFromVec(df, thresholds_.Rank(value)));
-    }
-    if (hn::Lanes(df) == 8) {
-      const auto rank = thresholds_.Rank(value);
-      const auto index = hn::IndicesFromVec(df, hn::And(rank, hn::Set(di, 7)));
-      const auto is_upper = hn::RebindMask(df, hn::Gt(rank, hn::Set(di, 7)));
-      return hn::IfThenElse(is_upper, hn::TableLookupLanes(high_, index), hn::TableLookupLanes(low_, index));
-    }
-    auto level = hn::Set(df, rising_[0]);
-    for (int i = 0; i < 15; ++i) {
-      level = hn::IfThenElse(hn::Gt(value, hn::Set(df, thresholds_.at(i))), hn::Set(df, rising_[i + 1]), level);
-    }
-    return level;
+  static HWY_INLINE V16 Lookup(V16 table, V16 index) {
+    const I16 d;
+    const hn::Repartition<uint8_t, I16> d8;
+    const auto bytes = hn::BitCast(d8, hn::Or(index, hn::Set(d, 0x0100)));
+    return hn::BitCast(d, hn::TableLookupBytes(hn::BitCast(d8, table), bytes));
   }
 
- private:
-  const float* rising_;
-  Thresholds thresholds_;
-  VF low_, high_;
+  V16 low_, high_, thirds_, fourths_, first_, lower_, upper_;
 };
 
 }  // namespace HWY_NAMESPACE

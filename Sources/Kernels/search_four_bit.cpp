@@ -23,7 +23,9 @@ namespace HWY_NAMESPACE {
 // Of a block's largest magnitude: the scales that are tried first, with both signs.
 constexpr int kRatios = 10;
 constexpr float kFirstRatio = 0.76f, kRatioStep = 0.04f;
-constexpr int kRounds = 3;
+// The ratios that are tried around the best of these where scales have 32 bits.
+constexpr int kFineRatios = 5;
+constexpr float kFineStep = 0.01f;
 constexpr size_t kNestedBlock = 256;
 constexpr size_t kStrip = 64;
 // The greatest magnitude that the map of scales has with both signs.
@@ -31,19 +33,29 @@ constexpr float kGreatestCode = 0.99296875f;
 constexpr float kSmallestDivisor = 1e-38f;
 constexpr float kLargest = std::numeric_limits<float>::max();
 
+// Values relative to their block's largest magnitude as whole numbers of 16 bits, where one ratio is meant for all; and
+// relative to a scale of each block's own.
+constexpr float kUnit = 16384.0f, kOwnUnit = 8192.0f;
+constexpr float kWeightUnit = 32767.0f;
+// No farther from any level than leaves room for 64 squares in 32 bits.
+constexpr float kOwnLimit = 8192.0f + 5760.0f;
+
 // A code's levels by rising value, times a ratio, and the thresholds between them.
 struct Table {
-  HWY_ALIGN float levels[16];
-  HWY_ALIGN float thresholds[16];
+  RankTable ranks;
   float ratio;
 
-  void Set(const Code& code, float by) {
+  void Set(const Code& code, float by, float unit) {
     ratio = by;
+    int16_t levels[16], thresholds[15];
     for (int i = 0; i < 16; ++i) {
-      levels[i] = code.levels[code.codes[by < 0 ? 15 - i : i]] * by;
-      thresholds[i] = i == 15 ? kInfinity : code.midpoints[by < 0 ? 14 - i : i] * by;
+      levels[i] = Whole(code.levels[code.codes[by < 0 ? 15 - i : i]] * by * unit);
+      if (i < 15) thresholds[i] = Whole(code.midpoints[by < 0 ? 14 - i : i] * by * unit);
     }
+    ranks.Set(levels, thresholds);
   }
+
+  static int16_t Whole(float value) { return static_cast<int16_t>(std::nearbyint(value)); }
 };
 
 // What is searched for: with the values of each block divided by the block's largest magnitude, so that nothing
@@ -61,37 +73,40 @@ struct Search {
   Search(const void* values, int32_t type, size_t count, const nibble_search_options* options)
       : values(values), type(type), count(count), options(options) {
     code = options->code == nibble_fp4 ? &kFP4 : &kNF4;
-    unit.Set(*code, 1.0f);
+    unit.Set(*code, 1.0f, kOwnUnit);
     table_count = options->is_signed ? 2 * kRatios : kRatios;
     for (int i = 0; i < table_count; ++i) {
       const float product = static_cast<float>(i % kRatios) * kRatioStep;
       const float ratio = kFirstRatio + product;
-      tables[i].Set(*code, i < kRatios ? ratio : -ratio);
+      tables[i].Set(*code, i < kRatios ? ratio : -ratio, kUnit);
     }
   }
 
   // Some values as floats; what is beyond the last is zero. `to` has room for whole vectors.
   HWY_INLINE void Read(size_t start, size_t length, float* to) const {
-    const F32 df;
     const size_t there = start < count ? std::min(length, count - start) : 0;
+    const auto* from = static_cast<const uint8_t*>(values) + start * (type == nibble_f32 ? 4 : 2);
     if (type == nibble_f32) {
-      memcpy(to, static_cast<const float*>(values) + start, 4 * there);
+      memcpy(to, from, 4 * there);
+    } else if (type == nibble_bf16) {
+      Widen<BF16>(reinterpret_cast<const uint16_t*>(from), there, to);
     } else {
-      const uint16_t* from = static_cast<const uint16_t*>(values) + start;
-      size_t i = 0;
-      for (; i + hn::Lanes(df) <= there; i += hn::Lanes(df)) Widen(from + i, to + i);
-      if (i < there) {
-        HWY_ALIGN uint16_t rest[16] = {};
-        memcpy(rest, from + i, 2 * (there - i));
-        Widen(rest, to + i);
-      }
+      Widen<F16>(reinterpret_cast<const uint16_t*>(from), there, to);
     }
     for (size_t i = there; i < length; ++i) to[i] = 0;
   }
 
-  HWY_INLINE void Widen(const uint16_t* from, float* to) const {
-    const auto bits = LoadHalves(from);
-    hn::StoreU(type == nibble_bf16 ? BF16::ToFloat(bits) : F16::ToFloat(bits), F32(), to);
+  template <class Half>
+  static HWY_INLINE void Widen(const uint16_t* from, size_t count, float* to) {
+    const F32 df;
+    size_t i = 0;
+    for (; i + hn::Lanes(df) <= count; i += hn::Lanes(df)) {
+      hn::StoreU(Half::ToFloat(LoadHalves(from + i)), df, to + i);
+    }
+    if (i == count) return;
+    HWY_ALIGN uint16_t rest[16] = {};
+    memcpy(rest, from + i, 2 * (count - i));
+    hn::StoreU(Half::ToFloat(LoadHalves(rest)), df, to + i);
   }
 
   // The largest magnitude of a block; infinite or NaN where one of its values is.
@@ -111,14 +126,30 @@ struct Search {
   }
 };
 
-// Up to 16 blocks side by side, one in each lane; lanes beyond the last repeat it.
+// The squares of both numbers of each lane, added to the sums.
+static HWY_INLINE VI AddSquares(V16 numbers, VI sums) {
+  const I32 d;
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
+  auto unused = hn::Zero(d);
+  return hn::ReorderWidenMulAccumulate(d, numbers, numbers, sums, unused);
+#else
+  const auto pairs = hn::BitCast(d, numbers);
+  const auto even = hn::ShiftRight<16>(hn::ShiftLeft<16>(pairs)), odd = hn::ShiftRight<16>(pairs);
+  return hn::Add(sums, hn::Add(hn::Mul(even, even), hn::Mul(odd, odd)));
+#endif
+}
+
+// Up to 16 blocks side by side, two values of one in each lane; lanes beyond the last repeat it.
 struct Blocks {
   const Search& search;
   size_t first, count;
   HWY_ALIGN float largest[kLanes];
   HWY_ALIGN float reciprocal[kLanes];
-  HWY_ALIGN float values[kStrip * kLanes];
-  HWY_ALIGN float weights[kStrip * kLanes];
+  // Of a strip: pairs of values, or of their weights' roots relative to the largest of these, whose square is
+  // `weight_scale`.
+  HWY_ALIGN int16_t values[kStrip * kLanes];
+  HWY_ALIGN int16_t roots[kStrip * kLanes];
+  HWY_ALIGN float weight_scale[kLanes];
 
   Blocks(const Search& search, size_t first, size_t count) : search(search), first(first), count(count) {}
 
@@ -136,153 +167,158 @@ struct Blocks {
     return count;
   }
 
-  // Calls `body` with the number of values for each strip of the blocks, when its values lie in lanes.
+  // The nearest whole numbers to `factor` times some floats.
+  static HWY_INLINE void ToWhole(const float* from, size_t length, float factor, float limit, int16_t* to) {
+    const F32 df;
+    const hn::Rebind<int16_t, F32> d16;
+    for (size_t i = 0; i < length; i += hn::Lanes(df)) {
+      const auto value = hn::Mul(hn::LoadU(df, from + i), hn::Set(df, factor));
+      const auto bounded = hn::Min(hn::Max(value, hn::Set(df, -limit)), hn::Set(df, limit));
+      hn::StoreU(hn::DemoteTo(d16, hn::NearestInt(bounded)), d16, to + i);
+    }
+  }
+
+  // Rows of 16-bit numbers side by side, pair by pair.
+  static HWY_INLINE void Pairs(int16_t (*rows)[kStrip], size_t length, int16_t* to) {
+    const float* pointers[kLanes];
+    for (size_t b = 0; b < kLanes; ++b) pointers[b] = reinterpret_cast<const float*>(rows[b]);
+    Group<kStrip>::Transpose(pointers, length / 2, reinterpret_cast<float*>(to));
+  }
+
+  // Calls `body` with the number of pairs for each strip of the blocks, when the weights lie in lanes, and the values
+  // as floats in `rows`.
   template <class Body>
-  HWY_INLINE void ForEachStrip(Body body) {
+  HWY_INLINE void ForEachStrip(float (*rows)[kStrip], Body body) {
     const F32 df;
     const nibble_search_options& options = *search.options;
-    HWY_ALIGN float rows[kLanes][kStrip];
-    const float* pointers[kLanes];
+    HWY_ALIGN int16_t whole[kLanes][kStrip];
     for (size_t i = 0; i < options.block_size; i += kStrip) {
       const size_t length = std::min(kStrip, options.block_size - i);
       for (size_t b = 0; b < kLanes; ++b) {
-        pointers[b] = rows[b];
         search.Read(Start(b) + i, length, rows[b]);
         const auto factor = hn::Set(df, reciprocal[b]);
         for (size_t j = 0; j < length; j += hn::Lanes(df)) {
           hn::Store(hn::Mul(hn::Load(df, rows[b] + j), factor), df, rows[b] + j);
         }
+        if (options.roots == nullptr) continue;
+        const float* row = options.roots + (options.first_column + Start(b)) % options.columns + i;
+        auto greatest = hn::Zero(df);
+        for (size_t j = 0; j < length; j += hn::Lanes(df)) greatest = hn::Max(greatest, hn::LoadU(df, row + j));
+        const float root = hn::GetLane(hn::MaxOfLanes(df, greatest));
+        weight_scale[b] = root * root;
+        ToWhole(row, length, root == 0 ? 0 : kWeightUnit / root, kWeightUnit, whole[b]);
       }
-      Group<kStrip>::Transpose(pointers, length, values);
-      if (options.importance != nullptr) {
-        for (size_t b = 0; b < kLanes; ++b) {
-          pointers[b] = options.importance + (options.first_column + Start(b)) % options.columns + i;
-        }
-        Group<kStrip>::Transpose(pointers, length, weights);
-      }
-      body(length);
+      if (options.roots != nullptr) Pairs(whole, length, roots);
+      body(length / 2);
     }
   }
 
-  HWY_INLINE VF Weighted(VF term, size_t at) const {
-    return search.options->importance == nullptr ? term : hn::Mul(Load(weights + at), term);
+  // Adds the squared errors of a strip's values with a table of levels.
+  HWY_INLINE void AddErrors(const Ranks& ranks, size_t pairs, float factor, float* errors) const {
+    const I16 d;
+    const I32 di;
+    const F32 df;
+    const bool is_weighted = search.options->roots != nullptr;
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(di)) {
+      auto sum = hn::Zero(di);
+      if (is_weighted) {
+        for (size_t i = g; i < pairs * kLanes; i += kLanes) {
+          const auto value = hn::Load(d, values + 2 * i);
+          const auto difference = hn::Sub(value, ranks.Nearest(value));
+          const auto weighted = hn::MulFixedPoint15(difference, hn::Load(d, roots + 2 * i));
+          sum = AddSquares(weighted, sum);
+        }
+      } else {
+        for (size_t i = g; i < pairs * kLanes; i += kLanes) {
+          const auto value = hn::Load(d, values + 2 * i);
+          const auto difference = hn::Sub(value, ranks.Nearest(value));
+          sum = AddSquares(difference, sum);
+        }
+      }
+      auto term = hn::Mul(hn::ConvertTo(df, sum), Splat(factor));
+      if (is_weighted) term = hn::Mul(term, Load(weight_scale + g));
+      Store(hn::Add(Load(errors + g), term), errors + g);
+    }
   }
 
   // The best of the ratios that are tried first.
   HWY_INLINE void Coarse(float* ratios) {
-    const F32 df;
     HWY_ALIGN float errors[2 * kRatios][kLanes] = {};
-    ForEachStrip([&](size_t length) HWY_ATTR {
+    HWY_ALIGN float rows[kLanes][kStrip];
+    HWY_ALIGN int16_t whole[kLanes][kStrip];
+    ForEachStrip(rows, [&](size_t pairs) HWY_ATTR {
+      for (size_t b = 0; b < kLanes; ++b) ToWhole(rows[b], 2 * pairs, kUnit, 2 * kUnit - 1, whole[b]);
+      Pairs(whole, 2 * pairs, values);
       for (int k = 0; k < search.table_count; ++k) {
-        const Levels levels(search.tables[k].levels, search.tables[k].thresholds);
-        for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
-          auto error = Load(errors[k] + g);
-          for (size_t i = g; i < length * kLanes; i += kLanes) {
-            const auto value = Load(values + i);
-            const auto difference = hn::Sub(value, levels.Nearest(value));
-            error = hn::Add(error, Weighted(hn::Mul(difference, difference), i));
-          }
-          Store(error, errors[k] + g);
-        }
+        AddErrors(Ranks(search.tables[k].ranks), pairs, 1.0f, errors[k]);
       }
     });
-    for (size_t b = 0; b < kLanes; ++b) {
-      int best = 0;
+    for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
+      auto best = Load(errors[0] + g), ratio = Splat(search.tables[0].ratio);
       for (int k = 1; k < search.table_count; ++k) {
-        if (errors[k][b] < errors[best][b]) best = k;
+        const auto is_better = hn::Lt(Load(errors[k] + g), best);
+        best = hn::IfThenElse(is_better, Load(errors[k] + g), best);
+        ratio = hn::IfThenElse(is_better, Splat(search.tables[k].ratio), ratio);
       }
-      ratios[b] = search.tables[best].ratio;
+      Store(ratio, ratios + g);
     }
   }
 
-  struct Sums {
-    HWY_ALIGN float error[kLanes], products[kLanes], squares[kLanes];
-  };
-
-  // Errors of one ratio for each block, and the sums of which the best ratio for the same codes is the quotient.
-  template <bool kWantsSums, int kCount>
-  HWY_INLINE void Measure(const float (*ratios)[kLanes], Sums* sums) {
-    const F32 df;
-    HWY_ALIGN float inverses[kCount][kLanes];
-    for (int k = 0; k < kCount; ++k) {
-      for (size_t b = 0; b < kLanes; ++b) {
-        inverses[k][b] = ratios[k][b] == 0 ? 0 : 1.0f / ratios[k][b];
-        sums[k].error[b] = sums[k].products[b] = sums[k].squares[b] = 0;
-      }
-    }
-    const Levels levels(search.unit.levels, search.unit.thresholds);
-    ForEachStrip([&](size_t length) HWY_ATTR {
+  // Errors of some ratios of each block's own.
+  template <int kCount>
+  HWY_INLINE void Measure(const float (*ratios)[kLanes], float (*errors)[kLanes]) {
+    HWY_ALIGN float rows[kLanes][kStrip];
+    HWY_ALIGN int16_t whole[kLanes][kStrip];
+    memset(errors, 0, kCount * sizeof(errors[0]));
+    ForEachStrip(rows, [&](size_t pairs) HWY_ATTR {
       for (int k = 0; k < kCount; ++k) {
-        for (size_t g = 0; g < kLanes; g += hn::Lanes(df)) {
-          const auto ratio = Load(ratios[k] + g), inverse = Load(inverses[k] + g);
-          auto error = Load(sums[k].error + g);
-          auto products = Load(sums[k].products + g), squares = Load(sums[k].squares + g);
-          for (size_t i = g; i < length * kLanes; i += kLanes) {
-            const auto value = Load(values + i);
-            const auto level = levels.Nearest(hn::Mul(value, inverse));
-            const auto difference = hn::Sub(value, hn::Mul(level, ratio));
-            error = hn::Add(error, Weighted(hn::Mul(difference, difference), i));
-            if (kWantsSums) {
-              products = hn::Add(products, Weighted(hn::Mul(level, value), i));
-              squares = hn::Add(squares, Weighted(hn::Mul(level, level), i));
-            }
-          }
-          Store(error, sums[k].error + g);
-          Store(products, sums[k].products + g);
-          Store(squares, sums[k].squares + g);
+        for (size_t b = 0; b < kLanes; ++b) {
+          const float inverse = ratios[k][b] == 0 ? 0 : 1.0f / ratios[k][b];
+          ToWhole(rows[b], 2 * pairs, inverse * kOwnUnit, kOwnLimit, whole[b]);
         }
+        Pairs(whole, 2 * pairs, values);
+        AddErrors(Ranks(search.unit.ranks), pairs, 1.0f, errors[k]);
       }
     });
-  }
-
-  // Least squares for the codes, codes for the scale, by turns.
-  HWY_INLINE void Refine(float* ratios) {
-    HWY_ALIGN float tried[1][kLanes];
-    float best[kLanes];
-    Sums sums;
-    memcpy(tried[0], ratios, sizeof(tried[0]));
-    for (int round = 0; round <= kRounds; ++round) {
-      Measure<true, 1>(tried, &sums);
-      for (size_t b = 0; b < kLanes; ++b) {
-        if (round == 0 || sums.error[b] < best[b]) {
-          best[b] = sums.error[b];
-          ratios[b] = tried[0][b];
-        }
-        if (sums.squares[b] > 0) tried[0][b] = sums.products[b] / sums.squares[b];
-      }
+    for (int k = 0; k < kCount; ++k) {
+      for (size_t b = 0; b < kLanes; ++b) errors[k][b] *= ratios[k][b] * ratios[k][b];
     }
   }
 };
 
 static HWY_INLINE float Bounded(float value) { return std::min(std::max(value, -kLargest), kLargest); }
 
-// The codes of one block for a scale. A reciprocal of the largest magnitude comes first, as in the search.
+// The codes of one block for a scale. The reciprocal of the largest magnitude comes first, as in the search.
 static HWY_INLINE void WriteCodes(const Search& search, size_t start, float reciprocal, float ratio,
                                   uint8_t* codes) {
   const F32 df;
-  const I32 di;
-  const hn::Repartition<uint64_t, F32> d64;
-  const hn::Rebind<uint8_t, decltype(d64)> d8;
+  const I16 d;
+  const hn::Repartition<uint8_t, I16> d8;
+  const hn::Repartition<uint32_t, I16> d32;
+  const hn::Rebind<uint8_t, decltype(d32)> narrow;
   const size_t there = std::min(search.options->block_size, search.count - start);
-  const auto factor = hn::Set(df, reciprocal), inverse = hn::Set(df, ratio == 0 ? 0 : 1.0f / ratio);
-  const Thresholds thresholds(search.unit.thresholds);
-  HWY_ALIGN int32_t table[16];
+  const auto factor = hn::Set(df, reciprocal);
+  const float inverse = ratio == 0 ? 0 : 1.0f / ratio;
+  const Ranks ranks(search.unit.ranks);
   HWY_ALIGN float strip[kStrip];
+  HWY_ALIGN int16_t whole[kStrip];
   uint8_t bytes[kStrip / 2];
-  for (int i = 0; i < 16; ++i) table[i] = search.code->codes[i];
   for (size_t i = 0; i < there; i += kStrip) {
     const size_t length = std::min(kStrip, search.options->block_size - i);
     search.Read(start + i, length, strip);
     for (size_t j = 0; j < length; j += hn::Lanes(df)) {
-      const auto scaled = hn::Mul(hn::Mul(hn::Load(df, strip + j), factor), inverse);
-      auto rank = thresholds.Rank(scaled);
+      hn::Store(hn::Mul(hn::Load(df, strip + j), factor), df, strip + j);
+    }
+    Blocks::ToWhole(strip, length, inverse * kOwnUnit, kOwnLimit, whole);
+    for (size_t j = 0; j < length; j += hn::Lanes(d)) {
+      auto rank = ranks.Rank(hn::Load(d, whole + j));
       if (search.options->code == nibble_fp4) {
-        const hn::Repartition<uint8_t, I32> du8;
-        const auto looked = hn::TableLookupBytes(hn::LoadDup128(du8, kFP4.codes), hn::BitCast(du8, rank));
-        rank = hn::And(hn::BitCast(di, looked), hn::Set(di, 0xFF));
+        const auto looked = hn::TableLookupBytes(hn::LoadDup128(d8, kFP4.codes), hn::BitCast(d8, rank));
+        rank = hn::And(hn::BitCast(d, looked), hn::Set(d, 15));
       }
-      const auto pair = hn::BitCast(d64, rank);
-      hn::StoreU(hn::TruncateTo(d8, hn::Or(hn::ShiftLeft<4>(pair), hn::ShiftRight<32>(pair))), d8, bytes + j / 2);
+      const auto pair = hn::BitCast(d32, rank);
+      hn::StoreU(hn::TruncateTo(narrow, hn::Or(hn::ShiftLeft<4>(pair), hn::ShiftRight<16>(pair))), narrow,
+                 bytes + j / 2);
     }
     memcpy(codes + i / 2, bytes, (std::min(length, there - i) + 1) / 2);
   }
@@ -293,27 +329,42 @@ static size_t SearchPlain(const Search& search, uint8_t* codes, float* scales) {
   const size_t block_size = search.options->block_size;
   const size_t blocks = (search.count + block_size - 1) / block_size;
   HWY_ALIGN float ratios[kLanes];
+  HWY_ALIGN float tried[kFineRatios][kLanes], errors[kFineRatios][kLanes];
   for (size_t first = 0; first < blocks; first += kLanes) {
     Blocks some(search, first, std::min(kLanes, blocks - first));
     const size_t finite = some.ReadLargest();
     if (finite < some.count) return first + finite;
     some.Coarse(ratios);
-    some.Refine(ratios);
+    for (size_t b = 0; b < kLanes; ++b) {
+      for (int k = 0; k < kFineRatios; ++k) {
+        const float step = static_cast<float>(k - kFineRatios / 2) * kFineStep;
+        const float scale = Bounded((ratios[b] + step) * some.largest[b]);
+        tried[k][b] = scale * some.reciprocal[b];
+      }
+    }
+    some.template Measure<kFineRatios>(tried, errors);
     for (size_t b = 0; b < some.count; ++b) {
-      const float scale = Bounded(ratios[b] * some.largest[b]);
-      scales[first + b] = scale;
-      WriteCodes(search, some.Start(b), some.reciprocal[b], scale * some.reciprocal[b],
-                 codes + some.Start(b) / 2);
+      int best = 0;
+      for (int k = 1; k < kFineRatios; ++k) {
+        if (errors[k][b] < errors[best][b]) best = k;
+      }
+      const float step = static_cast<float>(best - kFineRatios / 2) * kFineStep;
+      scales[first + b] = Bounded((ratios[b] + step) * some.largest[b]);
+      WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);
     }
   }
   return blocks;
 }
 
-// The position of the nearest value of the map.
+// The position of the value of the map that is nearest, or next to it. The greatest decade has 64 values of either sign,
+// evenly spaced.
 static HWY_INLINE int Nearest(const float* map, float value) {
+  const float magnitude = std::fabs(value);
+  if (magnitude >= 0.1f) {
+    const int step = std::min(static_cast<int>((magnitude - 0.1f) * (64 / 0.9f)), 63);
+    return value < 0 ? 63 - step : 191 + step;
+  }
   const int above = static_cast<int>(std::lower_bound(map, map + 256, value) - map);
-  if (above == 0) return 0;
-  if (above == 256) return 255;
   return value - map[above - 1] <= map[above] - value ? above - 1 : above;
 }
 
@@ -342,7 +393,7 @@ static size_t SearchNested(const Search& search, uint8_t* codes, uint8_t* scale_
     for (size_t i = 0; i < count; i += kLanes) {
       Blocks some(search, start + i, std::min(kLanes, count - i));
       HWY_ALIGN float tried[3][kLanes];
-      Blocks::Sums sums[3];
+      HWY_ALIGN float errors[3][kLanes];
       int position[kLanes];
       for (size_t b = 0; b < kLanes; ++b) {
         const size_t at = i + std::min(b, some.count - 1);
@@ -355,11 +406,11 @@ static size_t SearchNested(const Search& search, uint8_t* codes, uint8_t* scale_
           if (!search.options->is_signed && tried[k][b] < 0) tried[k][b] = 0;
         }
       }
-      some.template Measure<false, 3>(tried, sums);
+      some.template Measure<3>(tried, errors);
       for (size_t b = 0; b < some.count; ++b) {
         int best = 1;
-        if (sums[0].error[b] < sums[best].error[b]) best = 0;
-        if (sums[2].error[b] < sums[best].error[b]) best = 2;
+        if (errors[0][b] < errors[best][b]) best = 0;
+        if (errors[2][b] < errors[best][b]) best = 2;
         scale_codes[start + i + b] = static_cast<uint8_t>(position[b] + best - 1);
         WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);
       }

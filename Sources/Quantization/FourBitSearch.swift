@@ -4,10 +4,10 @@ import Kernels
 /// magnitude; the file stays one that any loader of bitsandbytes multiplies out.
 ///
 /// Loaders compute level times scale, so a scale may be anything, negative too: the levels of NF4 are not symmetric.
-/// Ten ratios from 0.76 to 1.12 of the largest magnitude are tried with either sign. Scales of 32 bits are then fitted
-/// by least squares and codes chosen anew, by turns; those of double quantization are the best of the three that can be
-/// stored next to the ratio found, relative to the greatest scale of 256 blocks and with an offset of 0. Codes are
-/// chosen for the scale as it is read back.
+/// Ten ratios from 0.76 to 1.12 of the largest magnitude are tried with either sign, then five around the best of them;
+/// in double quantization the three that can be stored next to it, relative to the greatest scale of 256 blocks and with
+/// an offset of 0. Codes are chosen for the scale as it is read back. Errors are compared in whole numbers of 16 bits,
+/// 2^-14 of the largest magnitude, so that every machine finds the same.
 public struct FourBitSearch: Sendable {
   /// Whether scales may be negative.
   public var isSigned: Bool
@@ -23,7 +23,7 @@ public struct FourBitSearch: Sendable {
 /// What a squared error counts in each column of a weight, relative to the mean.
 public struct ColumnWeights: Sendable {
   public let columns: Int
-  /// As many again as a block has values, so that one that begins in the last column finds its own.
+  /// Their roots, and as many again as a block has values, so that one that begins in the last column finds its own.
   let repeated: [Float]
 
   /// - Parameters:
@@ -34,7 +34,7 @@ public struct ColumnWeights: Sendable {
     let sum = values.reduce(0.0) { $0 + Double($1) }
     guard sum > 0, sum.isFinite, values.allSatisfy({ $0 >= 0 && $0.isFinite }) else { return nil }
     let mean = sum / Double(values.count)
-    let relative = values.map { Float(Double($0) / mean) }
+    let relative = values.map { Float((Double($0) / mean).squareRoot()) }
     columns = values.count
     repeated = (0..<values.count + blockSize).map { relative[$0 % values.count] }
   }
@@ -71,7 +71,7 @@ extension FourBitFormat {
       unsafe weights.withUnsafeBufferPointer { weights in
         var options = unsafe nibble_search_options(
           code: code.kernelValue, is_signed: search.isSigned ? 1 : 0, block_size: blockSize,
-          importance: weights.isEmpty ? nil : weights.baseAddress, columns: columns, first_column: column % columns,
+          roots: weights.isEmpty ? nil : weights.baseAddress, columns: columns, first_column: column % columns,
           map: map.isEmpty ? nil : map.baseAddress)
         return unsafe nibble_search_four_bit(
           from, type.kernelValue, count, &options, to.assumingMemoryBound(to: UInt8.self), scales,

@@ -25,6 +25,51 @@ extension FourBitFormat {
     }
   }
 
+  /// Quantizes whole blocks with searched scales in 32 bits.
+  ///
+  /// - Parameters:
+  ///   - values: of `type`; only the last block of a weight may be partial.
+  ///   - column: of the first value.
+  ///   - codes: room for `packedByteCount`.
+  ///   - scales: room for `blockCount`; they may be negative.
+  /// - Throws: the first value that is NaN or infinite; the outputs are then unspecified.
+  public func quantize(
+    _ values: RawSpan, as type: FloatType, search: FourBitSearch, column: Int = 0, codes: inout MutableRawSpan,
+    scales: inout MutableSpan<Float>
+  ) throws(NonFinite) {
+    try unsafe values.withUnsafeBytes { (values) throws(NonFinite) in
+      try unsafe codes.withUnsafeMutableBytes { (codes) throws(NonFinite) in
+        try unsafe scales.withUnsafeMutableBufferPointer { (scales) throws(NonFinite) in
+          try unsafe quantize(
+            values, as: type, search: search, column: column, codes: codes, scales: scales, scaleCodes: nil)
+        }
+      }
+    }
+  }
+
+  /// The same with scales in 8 bits and an offset of 0, as double quantization stores them.
+  ///
+  /// - Parameters:
+  ///   - values: from the first of 256 blocks on.
+  ///   - nestedScales: room for one of each 256 blocks, what the 8 bits are relative to.
+  ///   - scaleCodes: room for `blockCount`, positions in `DoubleQuantization.map`.
+  public func quantize(
+    _ values: RawSpan, as type: FloatType, search: FourBitSearch, column: Int = 0, codes: inout MutableRawSpan,
+    nestedScales: inout MutableSpan<Float>, scaleCodes: inout MutableRawSpan
+  ) throws(NonFinite) {
+    try unsafe values.withUnsafeBytes { (values) throws(NonFinite) in
+      try unsafe codes.withUnsafeMutableBytes { (codes) throws(NonFinite) in
+        try unsafe nestedScales.withUnsafeMutableBufferPointer { (scales) throws(NonFinite) in
+          try unsafe scaleCodes.withUnsafeMutableBytes { (stored) throws(NonFinite) in
+            try unsafe quantize(
+              values, as: type, search: search, column: column, codes: codes, scales: scales,
+              scaleCodes: stored.assumingMemoryBound(to: UInt8.self))
+          }
+        }
+      }
+    }
+  }
+
   /// Dequantizes a range of values, bit-identical to bitsandbytes 0.50 on the CPU.
   ///
   /// Products that are subnormal in `type` are rounded to nearest even like all others; bitsandbytes

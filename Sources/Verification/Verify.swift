@@ -195,7 +195,8 @@ public struct Verify: Sendable {
   ) throws(Failure) -> RecordedRun? {
     switch recorded {
     case .convert, .quantizeToMLX, .quantizeToCompressedTensors: return recorded
-    case .quantize:
+    case .quantize(let run):
+      if run.scaleSearch != nil { return recorded }
       let source = try StoredModel(files)
       return source.gguf != nil || source.quantizationMethod != .none || source.checkpoint.dequantizes != nil
         ? recorded : nil

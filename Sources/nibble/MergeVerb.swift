@@ -35,6 +35,8 @@ enum MergeVerb: Verb {
   private static let scheme = Option(
     "--scheme", value: "NAME", "quantize the result in the same pass: nf4, fp4,",
     "or q4_k_m and the like for a GGUF file")
+  private static let scaleSearch = Option(
+    "--scale-search", value: "KIND", "for nf4 and fp4, as of 'nibble quantize'")
   private static let trainedAs = Option(
     "--base-as-trained", value: "NAME", "nf4 or fp4: merge onto what this quantization",
     "leaves of a 16-bit BASE, as QLoRA trained on it")
@@ -45,7 +47,7 @@ enum MergeVerb: Verb {
 
   static let options =
     [
-      Option.output, weight, combine, density, seed, rounding, scheme, trainedAs, layout, type, .config,
+      Option.output, weight, combine, density, seed, rounding, scheme, scaleSearch, trainedAs, layout, type, .config,
       .maxShardSize,
     ] + Option.writing
 
@@ -66,6 +68,7 @@ enum MergeVerb: Verb {
     } else if let choice = try arguments.choice(scheme, Quantize.Code.self) {
       merge.scheme = choice
     }
+    merge.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     if let choice = try arguments.choice(trainedAs, Quantize.Code.self) { merge.trainedAs = choice }
     merge.type = try arguments.choice(type, among: FloatType.namesToKeep).flatMap(FloatType.init(torchName:))
     merge.run = try RunOptions(arguments)

@@ -28,6 +28,8 @@ enum QuantizeVerb: Verb {
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "absmax in 32 bits (default: 8): 4.5 bits a weight")
+  private static let scaleSearch = Option(
+    "--scale-search", value: "KIND", "mse, or positive scales only: a fifth less error")
   private static let quantStorage = Option(
     "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
     "float16, float32; for FSDP the dtype of training")
@@ -69,7 +71,7 @@ enum QuantizeVerb: Verb {
 
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
-    options: [blockSize, noDoubleQuant, quantStorage, computeDtype, keep, target], write: writeFourBit)
+    options: [blockSize, noDoubleQuant, scaleSearch, quantStorage, computeDtype, keep, target], write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
     options: [tensorType, outputType, embeddingType, pure, imatrix], isFile: true, write: writeGGUF)
@@ -108,6 +110,7 @@ enum QuantizeVerb: Verb {
       quantize.blockSize = size
     }
     quantize.usesDoubleQuantization = !arguments.has(noDoubleQuant)
+    quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
     if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {
       quantize.computeType = type

@@ -15,6 +15,8 @@ public struct Merge: Sendable {
   public var type: FloatType?
   /// The 4-bit type to which the merged weights are quantized in the same pass; nil for none.
   public var scheme: Quantize.Code?
+  /// How the scales of these are found; nil for the blocks' largest magnitudes.
+  public var scaleSearch: ScaleSearch.Kind?
   /// The same for a GGUF file.
   public var ggufScheme: GGUFScheme?
   /// Merge onto what quantization leaves of the base's weights: an adapter trained with QLoRA saw those.
@@ -48,6 +50,9 @@ public struct Merge: Sendable {
     let provenance = try MergeProvenance(model, adapters, settings)
     var warnings = try model.warnings + contents.warnings() + merged.warnings + doubts(adapters, model)
     var config = config(of: model, base, merged, target)
+    if scaleSearch != nil, scheme == nil {
+      throw Failure(.usage, "option '--scale-search' goes with --scheme nf4 or fp4")
+    }
     let steps: [Step]
     let source: any TensorSource
     let encoders: [any TensorEncoder]
@@ -56,7 +61,8 @@ public struct Merge: Sendable {
       let quantized = try MergeQuantization(
         model, base, merged, code: FourBitCode(scheme), configuration: config.map(ModelConfiguration.init))
       (steps, source) = (quantized.steps, quantized.source)
-      encoders = FourBitPreparation.encoders(quantized.scheme, fate: "quantized")
+      encoders = FourBitPreparation.encoders(
+        quantized.scheme, search: scaleSearch.map(ScaleSearch.init), fate: "quantized")
       warnings += quantized.warnings
       dispositions = quantized.dispositions
       config?["quantization_config"] = quantized.configuration
@@ -157,6 +163,7 @@ public struct Merge: Sendable {
       ("baseAsTrained", trainedAs.map { .string($0.rawValue) } ?? .null),
       ("expertLayout", .string(settings.expertLayout.rawValue)), ("maxShardSize", .number(run.maxShardBytes)),
     ]
+    if let scaleSearch { options.append(("scaleSearch", .string(scaleSearch.rawValue))) }
     if settings.combination != .sum {
       options.append(("density", JSONNumber(settings.density).map(JSONValue.number) ?? .null))
       options.append(("seed", .number(settings.seed)))

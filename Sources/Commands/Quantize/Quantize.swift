@@ -33,6 +33,8 @@ public struct Quantize: Sendable {
   /// Weights that share one absmax: 32, 64, … 4096.
   public var blockSize = 64
   public var usesDoubleQuantization = true
+  /// Find scales of less error than the blocks' largest magnitudes have; nil for these, as bitsandbytes does.
+  public var scaleSearch: ScaleSearch.Kind?
   public var storage = Storage.uint8
   public var computeType = FloatType.bf16
   public var target = Target.transformers5
@@ -84,7 +86,8 @@ public struct Quantize: Sendable {
     }
     let source = try preparation.source()
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
-      preparation.steps, FourBitPreparation.encoders(scheme, fate: "quantized"), source: source,
+      preparation.steps,
+      FourBitPreparation.encoders(scheme, search: scaleSearch.map(ScaleSearch.init), fate: "quantized"), source: source,
       stored: model.checkpoint)
     let quantized = preparation.steps.count { $0.encoder == FourBitPreparation.quantizing }
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
@@ -150,7 +153,7 @@ public struct Quantize: Sendable {
       ("doubleQuantization", .bool(usesDoubleQuantization)), ("quantStorage", .string(storage.rawValue)),
       ("computeDtype", .string(computeType.torchName)), ("target", .string(target.rawValue)),
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
-    ]
+    ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
   }
 }
 
@@ -166,6 +169,10 @@ extension Quantize {
       let target = options["target"]?.string.flatMap(Target.init), let keep = options["keep"]?.array
     else { return nil }
     self.init()
+    if let name = options["scaleSearch"]?.string {
+      guard let kind = ScaleSearch.Kind(rawValue: name) else { return nil }
+      scaleSearch = kind
+    }
     self.code = code
     self.blockSize = blockSize
     self.usesDoubleQuantization = usesDoubleQuantization

@@ -11,9 +11,9 @@ typedef struct {
   int32_t code;
   int32_t is_signed;
   size_t block_size;
-  // What a squared error counts in each column, or NULL for all alike; repeated so that a block that begins in the last
-  // column finds as many as it has values. `first_column` is that of the first value.
-  const float *importance;
+  // The roots of what a squared error counts in each column, or NULL for all alike; repeated so that a block that begins
+  // in the last column finds as many as it has values. `first_column` is that of the first value.
+  const float *roots;
   size_t columns, first_column;
   // The 256 rising values that scales have relative to the greatest of 256 of them, or NULL for scales in 32 bits.
   const float *map;

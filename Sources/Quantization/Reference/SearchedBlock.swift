@@ -14,11 +14,11 @@ extension Reference {
       if let index = floats.firstIndex(where: { !$0.isFinite }) {
         throw NonFinite(index: range.lowerBound + index, value: floats[index])
       }
-      let weights = search.weights.map { all in
+      let roots = search.weights.map { all in
         let first = (column + range.lowerBound) % all.columns
         return Array(all.repeated[first..<first + range.count])
       }
-      searched.append(SearchedBlock(floats, weights, format.code, isSigned: search.isSigned))
+      searched.append(SearchedBlock(floats, roots, format.code, isSigned: search.isSigned))
     }
     var ratios = [Float](repeating: 0, count: blocks)
     if let scaleCodes = unsafe scaleCodes {
@@ -35,7 +35,7 @@ extension Reference {
       }
     } else {
       for block in 0..<blocks {
-        let scale = SearchedBlock.bounded(searched[block].refined(searched[block].coarse()) * searched[block].largest)
+        let scale = searched[block].fine(around: searched[block].coarse())
         unsafe scales[block] = scale
         ratios[block] = scale * searched[block].reciprocal
       }
@@ -55,19 +55,20 @@ private struct SearchedBlock {
   let largest: Float
   let reciprocal: Float
   let values: [Float]
-  let weights: [Float]?
+  /// Of the weights of the columns.
+  let roots: [Float]?
   let isSigned: Bool
   /// By rising value, and what lies between them.
   let levels: [Float]
   let midpoints: [Float]
 
-  init(_ floats: [Float], _ weights: [Float]?, _ code: FourBitCode, isSigned: Bool) {
+  init(_ floats: [Float], _ roots: [Float]?, _ code: FourBitCode, isSigned: Bool) {
     let largest = floats.reduce(0) { max($0, $1.magnitude) }
     let reciprocal = 1 / max(largest, 1e-38)
     self.largest = largest
     self.reciprocal = reciprocal
     values = floats.map { $0 * reciprocal }
-    self.weights = weights
+    self.roots = roots
     self.isSigned = isSigned
     let all = code.levels
     levels = code.codesByLevel.map { all[Int($0)] }
@@ -78,60 +79,74 @@ private struct SearchedBlock {
     min(max(value, -.greatestFiniteMagnitude), .greatestFiniteMagnitude)
   }
 
-  private func weighted(_ term: Float, _ index: Int) -> Float { weights.map { $0[index] * term } ?? term }
+  private static func whole(_ value: Float) -> Int { Int(value.rounded(.toNearestOrEven)) }
 
-  /// The first of the best among the ratios that are tried: the levels are multiplied, not the values.
+  /// The squared errors of whole numbers with rising levels, strip by strip.
+  ///
+  /// - Parameter levels: times what the values have been multiplied with, as the thresholds.
+  private func error(_ numbers: [Int], _ levels: [Float], _ thresholds: [Float]) -> Float {
+    let levels = levels.map(Self.whole)
+    let thresholds = thresholds.map(Self.whole)
+    var error: Float = 0
+    for start in stride(from: 0, to: numbers.count, by: 64) {
+      let strip = start..<min(start + 64, numbers.count)
+      let root = roots.map { roots in strip.reduce(0) { max($0, roots[$1]) } }
+      let factor = root.map { $0 == 0 ? 0 : 32767 / $0 }
+      var sum = 0
+      for index in strip {
+        var difference = numbers[index] - levels[thresholds.count { numbers[index] > $0 }]
+        if let roots, let factor {
+          difference = (difference * Self.whole(roots[index] * factor) + 1 << 14) >> 15
+        }
+        sum += difference * difference
+      }
+      error += Float(sum) * (root.map { $0 * $0 } ?? 1)
+    }
+    return error
+  }
+
+  /// The first of the best among the ratios that are tried for all: the levels are multiplied, not the values.
   func coarse() -> Float {
+    let numbers = values.map { Self.whole($0 * 16384) }
     var best: (ratio: Float, error: Float)?
     for sign in isSigned ? [1, -1] as [Float] : [1] {
       for step in 0..<10 {
         let ratio = sign * (0.76 + Float(step) * 0.04)
-        let tried = (sign < 0 ? levels.reversed() : levels).map { $0 * ratio }
-        let thresholds = (sign < 0 ? midpoints.reversed() : midpoints).map { $0 * ratio }
-        var error: Float = 0
-        for (index, value) in values.enumerated() {
-          let difference = value - tried[thresholds.count { value > $0 }]
-          error += weighted(difference * difference, index)
+        func scaled(_ numbers: [Float]) -> [Float] {
+          (sign < 0 ? numbers.reversed() : numbers).map { $0 * ratio * 16384 }
         }
+        let error = error(numbers, scaled(levels), scaled(midpoints))
         if best.map({ error < $0.error }) ?? true { best = (ratio, error) }
       }
     }
     return best?.ratio ?? 1
   }
 
-  private struct Sums {
-    var error: Float = 0
-    var products: Float = 0
-    var squares: Float = 0
+  /// A value relative to a scale, in whole numbers.
+  private func number(_ index: Int, _ ratio: Float) -> Int {
+    Self.whole(min(max(values[index] * ((ratio == 0 ? 0 : 1 / ratio) * 8192), -13952), 13952))
   }
 
   func rank(_ index: Int, _ ratio: Float) -> Int {
-    let scaled = values[index] * (ratio == 0 ? 0 : 1 / ratio)
-    return midpoints.count { scaled > $0 }
+    let number = number(index, ratio)
+    return midpoints.count { number > Self.whole($0 * 8192) }
   }
 
-  private func measure(_ ratio: Float) -> Sums {
-    var sums = Sums()
-    for (index, value) in values.enumerated() {
-      let level = levels[rank(index, ratio)]
-      let difference = value - level * ratio
-      sums.error += weighted(difference * difference, index)
-      sums.products += weighted(level * value, index)
-      sums.squares += weighted(level * level, index)
-    }
-    return sums
+  /// The squared error of a ratio of the block's own: the values are divided.
+  private func measure(_ ratio: Float) -> Float {
+    let numbers = values.indices.map { number($0, ratio) }
+    return error(numbers, levels.map { $0 * 8192 }, midpoints.map { $0 * 8192 }) * (ratio * ratio)
   }
 
-  /// Least squares for the codes, codes for the scale, by turns.
-  func refined(_ ratio: Float) -> Float {
-    var tried = ratio
-    var best: (ratio: Float, error: Float)?
-    for _ in 0...3 {
-      let sums = measure(tried)
-      if best.map({ sums.error < $0.error }) ?? true { best = (tried, sums.error) }
-      if sums.squares > 0 { tried = sums.products / sums.squares }
+  /// The scale of the first of the best ratios around one.
+  func fine(around ratio: Float) -> Float {
+    var best: (scale: Float, error: Float)?
+    for step in -2...2 {
+      let scale = Self.bounded((ratio + Float(step) * 0.01) * largest)
+      let error = measure(scale * reciprocal)
+      if best.map({ error < $0.error }) ?? true { best = (scale, error) }
     }
-    return best?.ratio ?? ratio
+    return best?.scale ?? largest
   }
 
   /// The best of the three scales that can be stored around one.
@@ -140,15 +155,21 @@ private struct SearchedBlock {
   func stored(near scale: Float, _ greatest: Float) -> (position: Int, ratio: Float) {
     let map = DoubleQuantization.map
     let wanted = scale * (greatest == 0 ? 0 : 1 / max(greatest, 1e-38))
-    let above = map.firstIndex { $0 >= wanted } ?? 256
-    var position = min(above, 255)
-    if above > 0, above < 256, wanted - map[above - 1] <= map[above] - wanted { position = above - 1 }
+    // The greatest decade has 64 values of either sign, evenly spaced.
+    var position: Int
+    if wanted.magnitude >= 0.1 {
+      let step = min(Int((wanted.magnitude - 0.1) * (64 / 0.9)), 63)
+      position = wanted < 0 ? 63 - step : 191 + step
+    } else {
+      position = map.firstIndex { $0 >= wanted } ?? 255
+      if wanted - map[position - 1] <= map[position] - wanted { position -= 1 }
+    }
     position = min(max(position, 1), 254)
     var best: (position: Int, ratio: Float, error: Float)?
     for candidate in [position, position - 1, position + 1] {
       var ratio = map[candidate] * greatest * reciprocal
       if !isSigned, ratio < 0 { ratio = 0 }
-      let error = measure(ratio).error
+      let error = measure(ratio)
       if best.map({ error < $0.error }) ?? true { best = (candidate, ratio, error) }
     }
     return best.map { ($0.position, $0.ratio) } ?? (position, 0)

@@ -6,9 +6,12 @@ package import Tensors
 /// Stores a weight in 4 bits as bitsandbytes does: codes, and the statistics of their blocks behind them.
 package struct FourBitEncoder: TensorEncoder {
   package let scheme: FourBitScheme
+  /// How the scale of each block is found; nil for its largest magnitude, as bitsandbytes does.
+  package let search: ScaleSearch?
 
-  package init(scheme: FourBitScheme) {
+  package init(scheme: FourBitScheme, search: ScaleSearch? = nil) {
     self.scheme = scheme
+    self.search = search
   }
 
   package var schemeName: String? { scheme.format.code.rawValue.uppercased() }
@@ -18,45 +21,56 @@ package struct FourBitEncoder: TensorEncoder {
   }
 
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
-    BlockMaxima(count: scheme.format.blockCount(weight.elementCount))
+    let blocks = scheme.format.blockCount(weight.elementCount)
+    return search.map { SearchedScales(count: blocks, isNested: scheme.usesDoubleQuantization, $0.search(for: weight)) }
+      ?? BlockMaxima(count: blocks)
+  }
+
+  /// Scales that are stored together are searched together.
+  package func pieceByteCount(for weight: TensorInfo) -> Int {
+    guard search != nil else { return Piece.byteCount }
+    let unit = DoubleQuantization.blockSize * scheme.format.blockSize * type(of: weight).byteCount
+    return max(unit, Piece.byteCount / unit * unit)
   }
 
   private func type(of weight: TensorInfo) -> FloatType { FloatType(weight.type) ?? .f32 }
 
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
-    guard let absmax = (piece.work.state as? BlockMaxima)?.values else {
-      throw Failure(.internal, "no room for block maxima")
-    }
     let format = scheme.format
     let values = try buffer.read(input)
     var codes = buffer.makeOutput(format.packedByteCount(piece.elements.count))
     let first = piece.elements.lowerBound / format.blockSize
-    var blocks = absmax.floats(first..<first + format.blockCount(piece.elements.count))
+    let blocks = first..<first + format.blockCount(piece.elements.count)
+    let type = type(of: piece.work.info)
     do throws(NonFinite) {
-      try format.quantize(values, as: type(of: piece.work.info), codes: &codes, absmax: &blocks)
+      if let searched = piece.work.state as? SearchedScales {
+        try searched.quantize(
+          values, as: type, format, column: piece.elements.lowerBound, blocks: blocks, codes: &codes)
+      } else if let maxima = piece.work.state as? BlockMaxima {
+        let memory = maxima.values
+        var absmax = memory.floats(blocks)
+        try format.quantize(values, as: type, codes: &codes, absmax: &absmax)
+      }
     } catch {
       throw .notFinite(error.value, at: piece.elements.lowerBound + error.index, piece, "quantized")
     }
   }
 
   package func finish(_ work: TensorWork, write: (RawSpan) throws(Failure) -> Void) throws(Failure) {
-    guard let maxima = work.state as? BlockMaxima else { throw Failure(.internal, "no room for block maxima") }
     let type = type(of: work.info)
-    let absmax = maxima.values
     let outputs = try scheme.outputs(for: work.info, type: type)
-    let nested = scheme.usesDoubleQuantization ? NestedAbsmax(absmax.floats) : nil
+    let statistics = try statistics(of: work)
     for (part, output) in zip(scheme.parts, outputs) {
       switch part {
       case .codes: break
-      case .absmax: try write(absmax.bytes)
-      case .absmaxCodes: if let nested { try write(nested.codes.span.rawBytes) }
-      case .nestedAbsmax: if let nested { try write(nested.absmax.span.rawBytes) }
+      case .absmax, .nestedAbsmax: try write(statistics.scales.span.rawBytes)
+      case .absmaxCodes: try write(statistics.codes.span.rawBytes)
       case .quantMap: try write(scheme.format.code.levels.span.rawBytes)
       case .nestedQuantMap:
         let map = DoubleQuantization.map
         try write(map.span.rawBytes)
       case .quantState:
-        let text = scheme.state(of: work.info, type: type, offset: nested?.offset ?? 0).text
+        let text = scheme.state(of: work.info, type: type, offset: statistics.offset).text
         let padding = output.byteCount - text.utf8.count
         guard padding >= 0 else {
           throw Failure(.internal, "the quant_state outgrew its place", tensor: output.name.string)
@@ -65,6 +79,29 @@ package struct FourBitEncoder: TensorEncoder {
         try write(padded.span.rawBytes)
       }
     }
+  }
+}
+
+extension FourBitEncoder {
+  /// What is stored of a weight's scales, all pieces done: as they are, or in double quantization.
+  package struct Statistics {
+    package var scales: [Float]
+    package var codes: [UInt8] = []
+    package var offset: Float = 0
+  }
+
+  package func statistics(of work: TensorWork) throws(Failure) -> Statistics {
+    if let searched = work.state as? SearchedScales { return searched.statistics }
+    guard let maxima = work.state as? BlockMaxima else { throw Failure(.internal, "no room for block maxima") }
+    let absmax = maxima.values
+    guard scheme.usesDoubleQuantization else {
+      var plain = Statistics(scales: [])
+      let floats = absmax.floats
+      for index in floats.indices { plain.scales.append(floats[index]) }
+      return plain
+    }
+    let nested = NestedAbsmax(absmax.floats)
+    return Statistics(scales: nested.absmax, codes: nested.codes, offset: nested.offset)
   }
 }
 

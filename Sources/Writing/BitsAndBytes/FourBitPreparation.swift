@@ -12,8 +12,8 @@ package struct FourBitPreparation {
   package static let quantizing = 2
 
   /// - Parameter fate: "quantized" or "merged": what a value that is not finite stands in the way of.
-  package static func encoders(_ scheme: FourBitScheme, fate: String) -> [any TensorEncoder] {
-    [CopyEncoder(), CopyEncoder(fate: fate), FourBitEncoder(scheme: scheme)]
+  package static func encoders(_ scheme: FourBitScheme, search: ScaleSearch?, fate: String) -> [any TensorEncoder] {
+    [CopyEncoder(), CopyEncoder(fate: fate), FourBitEncoder(scheme: scheme, search: search)]
   }
 
   private let base: any TensorSource
