@@ -11,7 +11,7 @@
 // Must come after foreach_target.h.
 #include <hwy/highway.h>
 
-#include "half-inl.h"
+#include "rank-inl.h"
 
 #undef NIBBLE_PERMUTE_WORDS
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3
@@ -23,8 +23,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
 namespace HWY_NAMESPACE {
-
-using I16 = hn::CappedTag<int16_t, 32>;
 
 // bitsandbytes clamps absmax to this before it divides.
 constexpr float kSmallestDivisor = 1e-38f;
@@ -179,6 +177,8 @@ static HWY_INLINE void QuantizeBlock16(const int16_t* values, size_t count,
     return _mm512_castsi256_si512(hn::LoadU(dt, thresholds + shift).raw);
   };
   const auto by4 = table(3), by2 = table(1), by1 = table(0);
+#else
+  const Ranks ranks(thresholds);
 #endif
   for (size_t i = 0; i < count; i += hn::Lanes(d)) {
     const auto key = Key(d, hn::LoadU(d, values + i));
@@ -192,10 +192,7 @@ static HWY_INLINE void QuantizeBlock16(const int16_t* values, size_t count,
     advance(by2, 2);
     advance(by1, 1);
 #else
-    auto rank = hn::Zero(d);
-    for (int k = 0; k < 15; ++k) {
-      rank = hn::Sub(rank, hn::VecFromMask(d, hn::Gt(key, hn::Set(d, thresholds[k]))));
-    }
+    const auto rank = ranks(key);
 #endif
     const auto pair = hn::BitCast(d32, CodesOfRanks<kIsFP4>(d, rank));
     const auto bytes = hn::Or(hn::ShiftLeft<4>(pair), hn::ShiftRight<16>(pair));

@@ -47,12 +47,10 @@ struct Table {
 
   void Set(const Code& code, float by, float unit) {
     ratio = by;
-    int16_t levels[16], thresholds[15];
     for (int i = 0; i < 16; ++i) {
-      levels[i] = Whole(code.levels[code.codes[by < 0 ? 15 - i : i]] * by * unit);
-      if (i < 15) thresholds[i] = Whole(code.midpoints[by < 0 ? 14 - i : i] * by * unit);
+      ranks.levels[i] = Whole(code.levels[code.codes[by < 0 ? 15 - i : i]] * by * unit);
+      ranks.thresholds[i] = i == 15 ? 0 : Whole(code.midpoints[by < 0 ? 14 - i : i] * by * unit);
     }
-    ranks.Set(levels, thresholds);
   }
 
   static int16_t Whole(float value) { return static_cast<int16_t>(std::nearbyint(value)); }
@@ -214,7 +212,7 @@ struct Blocks {
   }
 
   // Adds the squared errors of a strip's values with a table of levels.
-  HWY_INLINE void AddErrors(const Ranks& ranks, size_t pairs, float factor, float* errors) const {
+  HWY_INLINE void AddErrors(const Levels& levels, size_t pairs, float factor, float* errors) const {
     const I16 d;
     const I32 di;
     const F32 df;
@@ -224,14 +222,14 @@ struct Blocks {
       if (is_weighted) {
         for (size_t i = g; i < pairs * kLanes; i += kLanes) {
           const auto value = hn::Load(d, values + 2 * i);
-          const auto difference = hn::Sub(value, ranks.Nearest(value));
+          const auto difference = hn::Sub(value, levels.Nearest(value));
           const auto weighted = hn::MulFixedPoint15(difference, hn::Load(d, roots + 2 * i));
           sum = AddSquares(weighted, sum);
         }
       } else {
         for (size_t i = g; i < pairs * kLanes; i += kLanes) {
           const auto value = hn::Load(d, values + 2 * i);
-          const auto difference = hn::Sub(value, ranks.Nearest(value));
+          const auto difference = hn::Sub(value, levels.Nearest(value));
           sum = AddSquares(difference, sum);
         }
       }
@@ -250,7 +248,7 @@ struct Blocks {
       for (size_t b = 0; b < kLanes; ++b) ToWhole(rows[b], 2 * pairs, kUnit, 2 * kUnit - 1, whole[b]);
       Pairs(whole, 2 * pairs, values);
       for (int k = 0; k < search.table_count; ++k) {
-        AddErrors(Ranks(search.tables[k].ranks), pairs, 1.0f, errors[k]);
+        AddErrors(Levels(search.tables[k].ranks), pairs, 1.0f, errors[k]);
       }
     });
     for (size_t g = 0; g < kLanes; g += hn::Lanes(F32())) {
@@ -277,7 +275,7 @@ struct Blocks {
           ToWhole(rows[b], 2 * pairs, inverse * kOwnUnit, kOwnLimit, whole[b]);
         }
         Pairs(whole, 2 * pairs, values);
-        AddErrors(Ranks(search.unit.ranks), pairs, 1.0f, errors[k]);
+        AddErrors(Levels(search.unit.ranks), pairs, 1.0f, errors[k]);
       }
     });
     for (int k = 0; k < kCount; ++k) {
@@ -299,7 +297,7 @@ static HWY_INLINE void WriteCodes(const Search& search, size_t start, float reci
   const size_t there = std::min(search.options->block_size, search.count - start);
   const auto factor = hn::Set(df, reciprocal);
   const float inverse = ratio == 0 ? 0 : 1.0f / ratio;
-  const Ranks ranks(search.unit.ranks);
+  const Ranks ranks(search.unit.ranks.thresholds);
   HWY_ALIGN float strip[kStrip];
   HWY_ALIGN int16_t whole[kStrip];
   uint8_t bytes[kStrip / 2];
@@ -311,7 +309,7 @@ static HWY_INLINE void WriteCodes(const Search& search, size_t start, float reci
     }
     Blocks::ToWhole(strip, length, inverse * kOwnUnit, kOwnLimit, whole);
     for (size_t j = 0; j < length; j += hn::Lanes(d)) {
-      auto rank = ranks.Rank(hn::Load(d, whole + j));
+      auto rank = ranks(hn::Load(d, whole + j));
       if (search.options->code == nibble_fp4) {
         const auto looked = hn::TableLookupBytes(hn::LoadDup128(d8, kFP4.codes), hn::BitCast(d8, rank));
         rank = hn::And(hn::BitCast(d, looked), hn::Set(d, 15));
