@@ -96,6 +96,7 @@ let package = Package(
       ]),
 
     // Leaves beside each other, and what joins them.
+    library("Calibration", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     library("TypeMixtures", ["Checkpoints", "Patterns", "GGUF", "Tensors", "Bytes"]),
     library("Comparison", ["Checkpoints", "Console", "Patterns", "Quantization", "GGUF", "Tensors", "JSON", "Bytes"]),
     library(
@@ -118,8 +119,8 @@ let package = Package(
     library(
       "Commands",
       [
-        "Comparison", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "ModelFamilies", "Architectures",
-        "Adapters", "Console", "Patterns", "Quantization", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
+        "Comparison", "Calibration", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "ModelFamilies",
+        "Architectures", "Adapters", "Console", "Patterns", "Quantization", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
     library(
       "Verification",
@@ -165,6 +166,7 @@ let package = Package(
         "Writing", "Checkpoints", "ModelFamilies", "Architectures", "Console", "Quantization", "Safetensors", "Tensors",
         "JSON", "Bytes",
       ]),
+    tests("Calibration", ["Calibration", "Safetensors", "Tensors", "Bytes"]),
     tests("TypeMixtures", ["TypeMixtures", "Patterns", "GGUF", "Tensors", "JSON", "Bytes"]),
     tests("Comparison", ["Comparison", "Quantization", "Tensors"]),
     tests("Verification", ["Verification", "Commands", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),

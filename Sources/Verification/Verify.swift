@@ -17,6 +17,8 @@ public struct Verify: Sendable {
   public var against: String?
   /// The directory of that checkpoint's configuration, where it is not beside its weights.
   public var config: String?
+  /// The file of measured inputs that weighed the search for the scales.
+  public var importance: String?
   public var jobs = processorCount()
   public var progress = Progress.Style.automatic
 
@@ -155,7 +157,17 @@ public struct Verify: Sendable {
       result.notChecked.append("the comparison with \(source): \(reason)")
       return
     }
-    let recorded = record.flatMap(RecordedRun.init)
+    var recorded = record.flatMap(RecordedRun.init)
+    if case .quantize(var run) = recorded, let name = run.importance {
+      guard let importance else {
+        result.notChecked.append(
+          "the comparison with \(source): what was measured of the model's inputs decided too (--importance names the "
+            + "file, which was '\(name.printable(limit: 200))')")
+        return
+      }
+      run.importance = importance
+      recorded = .quantize(run)
+    }
     if recorded == nil, ["quantize", "convert"].contains(record?.operation),
       record?.options?["importance"]?.string == nil
     {

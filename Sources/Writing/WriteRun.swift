@@ -21,6 +21,16 @@ package struct RunInputs {
     self.checkUnchanged = checkUnchanged
   }
 
+  /// One more file whose values decide what is written.
+  package mutating func add(_ file: InputFile) {
+    identities.append(file.identity)
+    let check = checkUnchanged
+    checkUnchanged = { () throws(Failure) in
+      try check()
+      try file.checkUnchanged()
+    }
+  }
+
   package init(_ model: StoredModel) {
     self.init(identities: model.identities, checkUnchanged: model.checkpoint.checkUnchanged)
   }

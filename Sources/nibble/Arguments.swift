@@ -23,7 +23,7 @@ struct Arguments {
       let parts = word.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
       let isLong = word.hasPrefix("--")
       let name = isLong ? parts[0] : word
-      guard let option = options.first(where: { $0.name == name || $0.short == name }) else {
+      guard let option = options.first(where: { $0.isNamed(name) }) else {
         throw Self.unknown(name, options, verb: verb)
       }
       if values[option.name] != nil, !option.isRepeatable, option.value != nil {
@@ -37,7 +37,7 @@ struct Arguments {
       var value: String?
       if isLong, parts.count == 2 {
         value = parts[1]
-      } else if let next = rest.first, !options.contains(where: { $0.name == next || $0.short == next }) {
+      } else if let next = rest.first, !options.contains(where: { $0.isNamed(next) }) {
         // An option where a value should stand is a forgotten value; `--key=--option` says it is meant.
         value = rest.popFirst()
       }

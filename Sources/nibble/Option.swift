@@ -9,14 +9,23 @@ struct Option: Sendable {
   /// One or more lines of at most 49 characters, the default named.
   let help: [String]
   let isRepeatable: Bool
+  /// Another program's name for it, which is taken too.
+  let alias: String?
 
-  init(_ name: String, short: String? = nil, value: String? = nil, repeatable: Bool = false, _ help: String...) {
+  init(
+    _ name: String, short: String? = nil, alias: String? = nil, value: String? = nil, repeatable: Bool = false,
+    _ help: String...
+  ) {
     self.name = name
     self.short = short
+    self.alias = alias
     self.value = value
     self.help = help
     isRepeatable = repeatable
   }
+
+  /// Whether a word of a command line is one of its names.
+  func isNamed(_ word: String) -> Bool { word == name || word == short || word == alias }
 
   static let json = Option("--json", "one JSON object on standard output, nothing else")
   static let quiet = Option("--quiet", short: "-q", "no progress, no warnings")

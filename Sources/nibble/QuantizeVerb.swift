@@ -50,8 +50,8 @@ enum QuantizeVerb: Verb {
   private static let outputType = Option("--output-type", value: "TYPE", "GGUF: of output.weight")
   private static let embeddingType = Option("--embedding-type", value: "TYPE", "GGUF: of token_embd.weight")
   private static let pure = Option("--pure", "GGUF: the scheme's own type for every matrix")
-  private static let imatrix = Option(
-    "--imatrix", value: "FILE", "GGUF: weights of columns, from llama-imatrix")
+  private static let importance = Option(
+    "--importance", alias: "--imatrix", value: "FILE", "how columns count: llama-imatrix, nibble.calibrate")
 
   private static let groupSize = Option(
     "--group-size", value: "N", "weights per scale: MLX (64), w4a16 (128)")
@@ -71,10 +71,11 @@ enum QuantizeVerb: Verb {
 
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
-    options: [blockSize, noDoubleQuant, scaleSearch, quantStorage, computeDtype, keep, target], write: writeFourBit)
+    options: [blockSize, noDoubleQuant, scaleSearch, importance, quantStorage, computeDtype, keep, target],
+    write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
-    options: [tensorType, outputType, embeddingType, pure, imatrix], isFile: true, write: writeGGUF)
+    options: [tensorType, outputType, embeddingType, pure, importance], isFile: true, write: writeGGUF)
   private static let mlx = Kind(
     name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
   private static let compressed = Kind(
@@ -83,7 +84,8 @@ enum QuantizeVerb: Verb {
   private static let kinds = [training, gguf, mlx, compressed]
 
   static let options =
-    [Option.output, scheme] + training.options + [forceRequantize] + gguf.options + mlx.options + [
+    [Option.output, scheme] + training.options + [forceRequantize]
+    + gguf.options.filter { !training.has($0) } + mlx.options + [
       .config, .maxShardSize,
     ]
     + Option.writing
@@ -111,6 +113,7 @@ enum QuantizeVerb: Verb {
     }
     quantize.usesDoubleQuantization = !arguments.has(noDoubleQuant)
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
+    quantize.importance = arguments.text(importance)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
     if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {
       quantize.computeType = type
@@ -200,7 +203,7 @@ enum QuantizeVerb: Verb {
     quantize.choice.embeddingType = try type(embeddingType, arguments)
     quantize.choice.isPure = arguments.has(pure)
     for text in arguments.all(tensorType) { quantize.choice.overrides.append(try TypeChoice.override(text)) }
-    quantize.importance = arguments.text(imatrix)
+    quantize.importance = arguments.text(importance)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)
     if arguments.text(.maxShardSize) == nil { quantize.run.maxShardBytes = .max }

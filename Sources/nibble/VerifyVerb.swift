@@ -25,7 +25,10 @@ enum VerifyVerb: Verb {
   private static let manifest = Option(
     "--manifest", value: "FILE", "a manifest that lies elsewhere, or digests that", "llama-gguf-hash printed")
 
-  static let options = [against, .config, manifest, .jobs, .quiet, .verbose, .json, .help]
+  private static let importance = Option(
+    "--importance", value: "FILE", "with --against: what it was quantized by")
+
+  static let options = [against, .config, importance, manifest, .jobs, .quiet, .verbose, .json, .help]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let path = try arguments.operands("PATH", verb: name)[0]
@@ -33,6 +36,7 @@ enum VerifyVerb: Verb {
     verify.against = arguments.text(against)
     verify.config = arguments.text(.config)
     verify.manifest = arguments.text(manifest)
+    verify.importance = arguments.text(importance)
     if let number = try arguments.number(.jobs, allowed: 1...1024) { verify.jobs = number }
     verify.progress = arguments.has(.quiet) ? .silent : .automatic
     let result = try verify(path)

@@ -62,7 +62,7 @@ public struct Merge: Sendable {
         model, base, merged, code: FourBitCode(scheme), configuration: config.map(ModelConfiguration.init))
       (steps, source) = (quantized.steps, quantized.source)
       encoders = FourBitPreparation.encoders(
-        quantized.scheme, search: scaleSearch.map(ScaleSearch.init), fate: "quantized")
+        quantized.scheme, search: scaleSearch.map { ScaleSearch($0) }, fate: "quantized")
       warnings += quantized.warnings
       dispositions = quantized.dispositions
       config?["quantization_config"] = quantized.configuration

@@ -35,6 +35,8 @@ public struct Quantize: Sendable {
   public var usesDoubleQuantization = true
   /// Find scales of less error than the blocks' largest magnitudes have; nil for these, as bitsandbytes does.
   public var scaleSearch: ScaleSearch.Kind?
+  /// A file of measured inputs, by which that search weighs the columns.
+  public var importance: String?
   public var storage = Storage.uint8
   public var computeType = FloatType.bf16
   public var target = Target.transformers5
@@ -85,23 +87,31 @@ public struct Quantize: Sendable {
       try preparation.add(index, disposition, isOriented: dequantized.isPacked(index))
     }
     let source = try preparation.source()
+    if importance != nil, scaleSearch == nil {
+      throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
+    }
+    let measured = try importance.map { path throws(Failure) in try ColumnImportance(path: path, for: model) }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       preparation.steps,
-      FourBitPreparation.encoders(scheme, search: scaleSearch.map(ScaleSearch.init), fate: "quantized"), source: source,
+      FourBitPreparation.encoders(
+        scheme, search: scaleSearch.map { ScaleSearch($0, importance: measured) }, fate: "quantized"), source: source,
       stored: model.checkpoint)
-    let quantized = preparation.steps.count { $0.encoder == FourBitPreparation.quantizing }
+    let quantized = preparation.steps.filter { $0.encoder == FourBitPreparation.quantizing }
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
+    warnings += try measured?.coverage(of: quantized.map { source.tensors[$0.tensor] }) ?? []
     warnings += expertWarnings(weights)
     warnings += preparation.warnings
-    if quantized == 0 { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
+    if quantized.isEmpty { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
     warnings += storageWarnings(model)
     let side = try SideFiles(of: model)
     warnings += side.warnings
+    var inputs = RunInputs(model)
+    if let measured { inputs.add(measured.file) }
     return WriteRun(
       plan: plan,
       destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
       operation: "quantize", activity: "quantizing", source: model.checkpoint.path,
-      recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, inputs: RunInputs(model),
+      recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, inputs: inputs,
       summary: QuantizationSummary(plan, weights.dispositions))
   }
 
@@ -154,6 +164,7 @@ public struct Quantize: Sendable {
       ("computeDtype", .string(computeType.torchName)), ("target", .string(target.rawValue)),
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
     ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
+      + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
   }
 }
 
@@ -173,6 +184,7 @@ extension Quantize {
       guard let kind = ScaleSearch.Kind(rawValue: name) else { return nil }
       scaleSearch = kind
     }
+    importance = options["importance"]?.string
     self.code = code
     self.blockSize = blockSize
     self.usesDoubleQuantization = usesDoubleQuantization

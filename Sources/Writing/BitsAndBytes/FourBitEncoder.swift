@@ -22,7 +22,11 @@ package struct FourBitEncoder: TensorEncoder {
 
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
     let blocks = scheme.format.blockCount(weight.elementCount)
-    return search.map { SearchedScales(count: blocks, isNested: scheme.usesDoubleQuantization, $0.search(for: weight)) }
+    return search.map {
+      SearchedScales(
+        count: blocks, isNested: scheme.usesDoubleQuantization,
+        $0.search(for: weight, blockSize: scheme.format.blockSize))
+    }
       ?? BlockMaxima(count: blocks)
   }
 
@@ -42,10 +46,12 @@ package struct FourBitEncoder: TensorEncoder {
     let first = piece.elements.lowerBound / format.blockSize
     let blocks = first..<first + format.blockCount(piece.elements.count)
     let type = type(of: piece.work.info)
+    let searched = piece.work.state as? SearchedScales
+    let search = try searched?.search.get()
     do throws(NonFinite) {
-      if let searched = piece.work.state as? SearchedScales {
+      if let searched, let search {
         try searched.quantize(
-          values, as: type, format, column: piece.elements.lowerBound, blocks: blocks, codes: &codes)
+          values, as: type, format, search, column: piece.elements.lowerBound, blocks: blocks, codes: &codes)
       } else if let maxima = piece.work.state as? BlockMaxima {
         let memory = maxima.values
         var absmax = memory.floats(blocks)
