@@ -88,15 +88,15 @@ let package = Package(
         "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Patterns", "Quantization", "GGUF", "PyTorch",
         "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
+    library("Calibration", ["COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     library(
       "Writing",
       [
-        "Checkpoints", "ModelFamilies", "Architectures", "Console", "Quantization", "GGUF", "Safetensors", "Tensors",
-        "JSON", "Bytes",
+        "Checkpoints", "Calibration", "ModelFamilies", "Architectures", "Console", "Quantization", "GGUF",
+        "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
 
     // Leaves beside each other, and what joins them.
-    library("Calibration", ["Safetensors", "Tensors", "JSON", "Bytes"]),
     library("TypeMixtures", ["Checkpoints", "Patterns", "GGUF", "Tensors", "Bytes"]),
     library("Comparison", ["Checkpoints", "Console", "Patterns", "Quantization", "GGUF", "Tensors", "JSON", "Bytes"]),
     library(
@@ -166,7 +166,7 @@ let package = Package(
         "Writing", "Checkpoints", "ModelFamilies", "Architectures", "Console", "Quantization", "Safetensors", "Tensors",
         "JSON", "Bytes",
       ]),
-    tests("Calibration", ["Calibration", "Safetensors", "Tensors", "Bytes"]),
+    tests("Calibration", ["Calibration", "Quantization", "Safetensors", "Tensors", "Bytes"]),
     tests("TypeMixtures", ["TypeMixtures", "Patterns", "GGUF", "Tensors", "JSON", "Bytes"]),
     tests("Comparison", ["Comparison", "Quantization", "Tensors"]),
     tests("Verification", ["Verification", "Commands", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),

@@ -23,6 +23,9 @@ typedef void Sorgqr(const int *, const int *, const int *, float *, const int *,
 typedef void Sgesdd(const char *, const int *, const int *, float *, const int *, float *, float *,
                     const int *, float *, const int *, float *, const int *, int *, int *, size_t);
 
+typedef void Spotrf(const char *, const int *, float *, const int *, int *, size_t);
+typedef void Strtri(const char *, const char *, const int *, float *, const int *, int *, size_t, size_t);
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_once_t lapack_once = PTHREAD_ONCE_INIT;
 static char problem[256];
@@ -32,6 +35,8 @@ static Sgemm *sgemm;
 static Sgeqrf *sgeqrf;
 static Sorgqr *sorgqr;
 static Sgesdd *sgesdd;
+static Spotrf *spotrf;
+static Strtri *strtri;
 
 // Known answers in a shape like those of an adapter: some releases of OpenBLAS compute garbage on
 // processors that are newer than they are.
@@ -66,6 +71,8 @@ static void find_lapack(void) {
   sgeqrf = (Sgeqrf *)sgeqrf_;
   sorgqr = (Sorgqr *)sorgqr_;
   sgesdd = (Sgesdd *)sgesdd_;
+  spotrf = (Spotrf *)spotrf_;
+  strtri = (Strtri *)strtri_;
 }
 #else
 #include <dlfcn.h>
@@ -114,6 +121,8 @@ static void find_lapack(void) {
   *(void **)&sgeqrf = symbol("sgeqrf_", lapack_problem, sizeof(lapack_problem));
   *(void **)&sorgqr = symbol("sorgqr_", lapack_problem, sizeof(lapack_problem));
   *(void **)&sgesdd = symbol("sgesdd_", lapack_problem, sizeof(lapack_problem));
+  *(void **)&spotrf = symbol("spotrf_", lapack_problem, sizeof(lapack_problem));
+  *(void **)&strtri = symbol("strtri_", lapack_problem, sizeof(lapack_problem));
 }
 #endif
 
@@ -174,6 +183,29 @@ int nibble_svd(int32_t rows, int32_t columns, float *a, float *values, float *u,
   return status;
 }
 
+static void reverse(float *a, size_t count) {
+  for (size_t i = 0, j = count; i + 1 < j; ++i) {
+    float value = a[--j];
+    a[j] = a[i];
+    a[i] = value;
+  }
+}
+
+int nibble_inverse_factor(int32_t size, float *a) {
+  int n = size, status = 0;
+  if (n < 1) return NIBBLE_BAD_SIZE;
+  const size_t count = (size_t)n * (size_t)n;
+  // Backwards A is L Lᵀ, L lower; forwards A is T Tᵀ, T upper, and its inverse RᵀR with R the inverse of T. What
+  // LAPACK takes for upper, column by column, is lower, row by row.
+  reverse(a, count);
+  spotrf("U", &n, a, &n, &status, 1);
+  if (status == 0) strtri("U", "N", &n, a, &n, &status, 1, 1);
+  if (status != 0) return status;
+  reverse(a, count);
+  for (size_t i = 1; i < (size_t)n; ++i) memset(a + i * (size_t)n, 0, i * sizeof(float));
+  return 0;
+}
+
 // A product of two matrices of rank 3 with small whole numbers, taken apart and put together again.
 static int decompositions_are_right(void) {
   enum { kM = 40, kN = 24, kRank = 3 };
@@ -210,6 +242,25 @@ static int decompositions_are_right(void) {
   return 1;
 }
 
+// Of a matrix whose factor is known: A⁻¹ = RᵀR with R = I + the numbers right of the diagonal.
+static int factor_is_right(void) {
+  enum { kN = 24 };
+  static float a[kN * kN], r[kN * kN];
+  // A = T Tᵀ with T the inverse of R = I - S, S the upper shift: T is all ones from the diagonal on.
+  for (int i = 0; i < kN; ++i) {
+    for (int j = 0; j < kN; ++j) a[i * kN + j] = (float)(kN - (i > j ? i : j));
+  }
+  memcpy(r, a, sizeof(a));
+  if (nibble_inverse_factor(kN, r) != 0) return 0;
+  for (int i = 0; i < kN; ++i) {
+    for (int j = 0; j < kN; ++j) {
+      const float expected = j == i ? 1 : (j == i + 1 ? -1 : 0);
+      if (!(fabsf(r[i * kN + j] - expected) < 1e-3f)) return 0;
+    }
+  }
+  return 1;
+}
+
 static void load_lapack(void) {
   const char *reason = nibble_blas_load();
   if (reason != NULL) {
@@ -217,7 +268,7 @@ static void load_lapack(void) {
     return;
   }
   find_lapack();
-  if (lapack_problem[0] == 0 && !decompositions_are_right()) {
+  if (lapack_problem[0] == 0 && !(decompositions_are_right() && factor_is_right())) {
     snprintf(lapack_problem, sizeof(lapack_problem),
              "%s decomposes matrices wrongly on this processor; set OPENBLAS_CORETYPE, to Haswell "
              "say",

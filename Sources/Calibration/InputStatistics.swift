@@ -124,6 +124,9 @@ public struct InputStatistics: Sendable {
     Float(bitPattern: bytes[4 * index..<4 * index + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) })
   }
 
+  /// The name of what a weight is multiplied with; nil where it was not measured.
+  public func input(of weight: String) -> String? { modules[weight] }
+
   /// The mean square of each column that a weight is multiplied with; nil when none was measured, or no token came by.
   ///
   /// - Throws: `malformed` when there are more or fewer than the weight has columns.
@@ -139,5 +142,40 @@ public struct InputStatistics: Sendable {
     do throws(Failure) { return try Self.sums(of: input, 0, name, file).map { $0 / count } } catch {
       throw error.located(file: fileName)
     }
+  }
+
+  /// The sums of products of every two columns that a weight is multiplied with, over the tokens; nil when they were not
+  /// measured, or no token came by.
+  ///
+  /// - Returns: `[columns, columns]`, symmetric.
+  /// - Throws: `malformed` when there are more or fewer than the weight has columns, or a value is not finite.
+  public func correlations(for weight: String, columns: Int) throws(Failure) -> [Float]? {
+    guard let name = modules[weight], let input = inputs[name] else { return nil }
+    guard let index = file.header.index(of: TensorName(name + ".gram")) else { return nil }
+    let info = file.tensors[index]
+    do throws(Failure) {
+      guard input.columns == columns, info.type == .f32, info.shape == [columns, columns] else {
+        throw Failure(
+          .malformed, "is \(info.type.name) of shape \(info.shape), needed is F32 of \([columns, columns])",
+          tensor: info.name.string)
+      }
+      guard input.counts.count == 1, input.counts[0] > 0 else { return nil }
+      var values: [Float] = []
+      values.reserveCapacity(columns * columns)
+      let start = file.header.range(of: index).lowerBound
+      for row in 0..<columns {
+        let bytes = try file.file.bytes(in: start + 4 * row * columns..<start + 4 * (row + 1) * columns)
+        for column in 0..<columns {
+          let value = Self.number(bytes, column)
+          guard value.isFinite, row != column || value >= 0 else {
+            throw Failure(
+              .malformed, "is \(value), allowed are finite numbers, on the diagonal not negative ones",
+              tensor: info.name.string, offset: start + 4 * (row * columns + column))
+          }
+          values.append(value / input.counts[0])
+        }
+      }
+      return values
+    } catch { throw error.located(file: fileName) }
   }
 }

@@ -366,10 +366,38 @@ static HWY_INLINE int Nearest(const float* map, float value) {
   return value - map[above - 1] <= map[above] - value ? above - 1 : above;
 }
 
+// The best of the three scales that can be stored next to the one found, and the codes for it.
+static HWY_INLINE void ChooseStored(Blocks& some, const float* scales, const float* groups, uint8_t* codes,
+                                    uint8_t* scale_codes) {
+  const Search& search = some.search;
+  const float* map = search.options->map;
+  HWY_ALIGN float tried[3][kLanes], errors[3][kLanes];
+  int position[kLanes];
+  for (size_t b = 0; b < kLanes; ++b) {
+    const float inverse = groups[b] == 0 ? 0 : 1.0f / std::max(groups[b], kSmallestDivisor);
+    const float wanted = std::min(std::max(scales[std::min(b, some.count - 1)] * inverse, -1.0f), 1.0f);
+    position[b] = std::min(std::max(Nearest(map, wanted), 1), 254);
+    for (int k = 0; k < 3; ++k) {
+      const float scale = map[position[b] + k - 1] * groups[b];
+      tried[k][b] = scale * some.reciprocal[b];
+      if (!search.options->is_signed && tried[k][b] < 0) tried[k][b] = 0;
+    }
+  }
+  some.template Measure<3>(tried, errors);
+  for (size_t b = 0; b < some.count; ++b) {
+    int best = 1;
+    if (errors[0][b] < errors[best][b]) best = 0;
+    if (errors[2][b] < errors[best][b]) best = 2;
+    scale_codes[b] = static_cast<uint8_t>(position[b] + best - 1);
+    if (codes != nullptr) {
+      WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);
+    }
+  }
+}
+
 static size_t SearchNested(const Search& search, uint8_t* codes, uint8_t* scale_codes, float* nested) {
   const size_t block_size = search.options->block_size;
   const size_t blocks = (search.count + block_size - 1) / block_size;
-  const float* map = search.options->map;
   HWY_ALIGN float ratios[kNestedBlock], largest[kNestedBlock];
   for (size_t start = 0; start < blocks; start += kNestedBlock) {
     const size_t count = std::min(kNestedBlock, blocks - start);
@@ -387,32 +415,36 @@ static size_t SearchNested(const Search& search, uint8_t* codes, uint8_t* scale_
     }
     const float group = Bounded(greatest / kGreatestCode);
     nested[start / kNestedBlock] = group;
-    const float inverse = group == 0 ? 0 : 1.0f / std::max(group, kSmallestDivisor);
     for (size_t i = 0; i < count; i += kLanes) {
       Blocks some(search, start + i, std::min(kLanes, count - i));
-      HWY_ALIGN float tried[3][kLanes];
-      HWY_ALIGN float errors[3][kLanes];
-      int position[kLanes];
+      HWY_ALIGN float groups[kLanes];
       for (size_t b = 0; b < kLanes; ++b) {
         const size_t at = i + std::min(b, some.count - 1);
         some.largest[b] = largest[at];
         some.reciprocal[b] = 1.0f / std::max(largest[at], kSmallestDivisor);
-        position[b] = std::min(std::max(Nearest(map, ratios[at] * inverse), 1), 254);
-        for (int k = 0; k < 3; ++k) {
-          const float scale = map[position[b] + k - 1] * group;
-          tried[k][b] = scale * some.reciprocal[b];
-          if (!search.options->is_signed && tried[k][b] < 0) tried[k][b] = 0;
-        }
+        groups[b] = group;
       }
-      some.template Measure<3>(tried, errors);
-      for (size_t b = 0; b < some.count; ++b) {
-        int best = 1;
-        if (errors[0][b] < errors[best][b]) best = 0;
-        if (errors[2][b] < errors[best][b]) best = 2;
-        scale_codes[start + i + b] = static_cast<uint8_t>(position[b] + best - 1);
-        WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);
-      }
+      ChooseStored(some, ratios + i, groups, codes, scale_codes + start + i);
     }
+  }
+  return blocks;
+}
+
+// The same where the greatest scale of each block's group is given.
+static size_t SearchGiven(const Search& search, uint8_t* codes, uint8_t* scale_codes) {
+  const size_t block_size = search.options->block_size;
+  const size_t blocks = (search.count + block_size - 1) / block_size;
+  HWY_ALIGN float scales[kLanes], groups[kLanes];
+  for (size_t first = 0; first < blocks; first += kLanes) {
+    Blocks some(search, first, std::min(kLanes, blocks - first));
+    const size_t finite = some.ReadLargest();
+    if (finite < some.count) return first + finite;
+    some.Coarse(scales);
+    for (size_t b = 0; b < kLanes; ++b) {
+      scales[b] = Bounded(scales[b] * some.largest[b]);
+      groups[b] = search.options->given[first + std::min(b, some.count - 1)];
+    }
+    ChooseStored(some, scales, groups, codes, scale_codes + first);
   }
   return blocks;
 }
@@ -420,6 +452,7 @@ static size_t SearchNested(const Search& search, uint8_t* codes, uint8_t* scale_
 static size_t SearchFourBit(const void* values, int32_t type, size_t count, const nibble_search_options* options,
                             uint8_t* codes, float* scales, uint8_t* scale_codes) {
   const Search search(values, type, count, options);
+  if (options->given != nullptr) return SearchGiven(search, codes, scale_codes);
   return options->map == nullptr ? SearchPlain(search, codes, scales)
                                  : SearchNested(search, codes, scale_codes, scales);
 }

@@ -72,7 +72,7 @@ extension FourBitFormat {
         var options = unsafe nibble_search_options(
           code: code.kernelValue, is_signed: search.isSigned ? 1 : 0, block_size: blockSize,
           roots: weights.isEmpty ? nil : weights.baseAddress, columns: columns, first_column: column % columns,
-          map: map.isEmpty ? nil : map.baseAddress)
+          map: map.isEmpty ? nil : map.baseAddress, given: nil)
         return unsafe nibble_search_four_bit(
           from, type.kernelValue, count, &options, to.assumingMemoryBound(to: UInt8.self), scales,
           scaleCodes?.baseAddress)
@@ -81,6 +81,68 @@ extension FourBitFormat {
     guard finite == blocks else {
       let block = finite * blockSize..<min((finite + 1) * blockSize, count)
       throw unsafe Reference.refused(group: block, of: values, as: type)
+    }
+  }
+}
+
+extension FourBitFormat {
+  /// The best scales of whole blocks that can be stored where what they are relative to is known.
+  ///
+  /// - Parameters:
+  ///   - values: whole blocks, finite.
+  ///   - column: of the first value of every block.
+  ///   - given: for each block the greatest scale of its group.
+  /// - Returns: for each block a position in `DoubleQuantization.map`.
+  package func storedScales(
+    _ values: [Float], search: FourBitSearch, column: Int, given: [Float]
+  ) -> [UInt8] {
+    precondition(values.count % blockSize == 0 && given.count >= values.count / blockSize, "part of a block")
+    // Every block begins in the same column: as many as a block has are all there are.
+    let roots = search.weights.map { Array($0.repeated[column..<column + blockSize]) }
+    let twice = roots.map { $0 + $0 } ?? []
+    var scaleCodes = [UInt8](repeating: 0, count: values.count / blockSize)
+    let map = DoubleQuantization.map
+    unsafe map.withUnsafeBufferPointer { map in
+      unsafe twice.withUnsafeBufferPointer { twice in
+        unsafe given.withUnsafeBufferPointer { given in
+          unsafe values.withUnsafeBufferPointer { values in
+            unsafe scaleCodes.withUnsafeMutableBufferPointer { scaleCodes in
+              var options = unsafe nibble_search_options(
+                code: code.kernelValue, is_signed: search.isSigned ? 1 : 0, block_size: blockSize,
+                roots: twice.isEmpty ? nil : twice.baseAddress, columns: blockSize, first_column: 0,
+                map: map.baseAddress, given: given.baseAddress)
+              _ = unsafe nibble_search_four_bit(
+                values.baseAddress, FloatType.f32.kernelValue, values.count, &options, nil, nil, scaleCodes.baseAddress)
+            }
+          }
+        }
+      }
+    }
+    return scaleCodes
+  }
+
+  /// Quantizes columns one after the other, what each loses made good in those behind it.
+  ///
+  /// - Parameters:
+  ///   - matrix: column by column, each of `rows` values, a multiple of 16; from `first` on `count` are quantized.
+  ///   - factor: the upper factor of the inverse of the inputs' correlations, row by row, as many as `matrix` has columns.
+  ///   - scales: one for each row.
+  ///   - codes: of the columns that are quantized, one byte each.
+  ///   - errors: theirs, over the factor's diagonal.
+  package func feedback(
+    _ matrix: inout [Float], rows: Int, first: Int, count: Int, factor: [Float], scales: [Float],
+    codes: inout [UInt8], errors: inout [Float]
+  ) {
+    let columns = matrix.count / rows
+    precondition(rows % 16 == 0 && factor.count == columns * columns && first + count <= columns, "sizes differ")
+    precondition(scales.count >= rows && codes.count >= rows * count && errors.count >= rows * count, "no room")
+    unsafe matrix.withUnsafeMutableBufferPointer { matrix in
+      unsafe factor.withUnsafeBufferPointer { factor in
+        guard let matrix = matrix.baseAddress, let factor = factor.baseAddress else { return }
+        unsafe nibble_feedback_four_bit(
+          matrix + first * rows, rows, count, factor + first * columns + first, columns, code.kernelValue, scales,
+          &codes, &errors)
+      }
     }
   }
 }

@@ -53,6 +53,9 @@ enum QuantizeVerb: Verb {
   private static let importance = Option(
     "--importance", alias: "--imatrix", value: "FILE", "how columns count: llama-imatrix, nibble.calibrate")
 
+  private static let feedback = Option(
+    "--feedback", value: "FILE", "make errors good in the columns behind them")
+
   private static let groupSize = Option(
     "--group-size", value: "N", "weights per scale: MLX (64), w4a16 (128)")
 
@@ -71,7 +74,7 @@ enum QuantizeVerb: Verb {
 
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
-    options: [blockSize, noDoubleQuant, scaleSearch, importance, quantStorage, computeDtype, keep, target],
+    options: [blockSize, noDoubleQuant, scaleSearch, importance, feedback, quantStorage, computeDtype, keep, target],
     write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
@@ -113,6 +116,7 @@ enum QuantizeVerb: Verb {
     }
     quantize.usesDoubleQuantization = !arguments.has(noDoubleQuant)
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
+    quantize.feedback = arguments.text(feedback)
     quantize.importance = arguments.text(importance)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
     if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {

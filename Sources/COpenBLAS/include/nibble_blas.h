@@ -43,6 +43,12 @@ int nibble_qr(int32_t rows, int32_t columns, float *a, float *r);
 // u: rows × k, vt: k × columns, column-major; both NULL when only the values are wanted.
 int nibble_svd(int32_t rows, int32_t columns, float *a, float *values, float *u, float *vt);
 
+// The upper R with A⁻¹ = RᵀR, row-major, zero below the diagonal.
+//
+// a: `size` × `size`, symmetric; R takes its place. Answers the row at which A turns out not to be
+// positive definite, counted from its end and from 1; what it holds is lost then.
+int nibble_inverse_factor(int32_t size, float *a);
+
 #ifdef __cplusplus
 }
 #endif

@@ -37,6 +37,8 @@ public struct Quantize: Sendable {
   public var scaleSearch: ScaleSearch.Kind?
   /// A file of measured inputs, by which that search weighs the columns.
   public var importance: String?
+  /// A file of `nibble.calibrate --hessian`, by which the error in one column is made good in those behind it.
+  public var feedback: String?
   public var storage = Storage.uint8
   public var computeType = FloatType.bf16
   public var target = Target.transformers5
@@ -90,11 +92,12 @@ public struct Quantize: Sendable {
     if importance != nil, scaleSearch == nil {
       throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
     }
+    let factors = try feedback.map { path throws(Failure) in try MeasuredFactors(path: path) }
     let measured = try importance.map { path throws(Failure) in try ColumnImportance(path: path, for: model) }
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       preparation.steps,
       FourBitPreparation.encoders(
-        scheme, search: scaleSearch.map { ScaleSearch($0, importance: measured) }, fate: "quantized"), source: source,
+        scheme, search: scaleSearch.map { ScaleSearch($0, importance: measured, feedback: factors) }, fate: "quantized"), source: source,
       stored: model.checkpoint)
     let quantized = preparation.steps.filter { $0.encoder == FourBitPreparation.quantizing }
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
@@ -106,7 +109,7 @@ public struct Quantize: Sendable {
     let side = try SideFiles(of: model)
     warnings += side.warnings
     var inputs = RunInputs(model)
-    if let measured { inputs.add(measured.file) }
+    for file in [measured?.file, factors?.file].compactMap(\.self) { inputs.add(file) }
     return WriteRun(
       plan: plan,
       destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
@@ -165,6 +168,7 @@ public struct Quantize: Sendable {
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
     ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
       + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
+      + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] } ?? [])
   }
 }
 

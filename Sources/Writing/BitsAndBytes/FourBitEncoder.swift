@@ -25,7 +25,8 @@ package struct FourBitEncoder: TensorEncoder {
     return search.map {
       SearchedScales(
         count: blocks, isNested: scheme.usesDoubleQuantization,
-        $0.search(for: weight, blockSize: scheme.format.blockSize))
+        $0.search(for: weight, blockSize: scheme.format.blockSize), feedback: canFeedBack(weight) ? $0.feedback : nil,
+        weight: weight)
     }
       ?? BlockMaxima(count: blocks)
   }
@@ -33,8 +34,24 @@ package struct FourBitEncoder: TensorEncoder {
   /// Scales that are stored together are searched together.
   package func pieceByteCount(for weight: TensorInfo) -> Int {
     guard search != nil else { return Piece.byteCount }
-    let unit = DoubleQuantization.blockSize * scheme.format.blockSize * type(of: weight).byteCount
+    var unit = DoubleQuantization.blockSize * scheme.format.blockSize
+    if search?.feedback != nil, canFeedBack(weight), let columns = weight.shape.last {
+      // Whole rows, the more at once the better.
+      unit *= columns / Self.commonDivisor(unit, columns)
+      unit *= max(1, Self.feedbackCount / unit)
+    }
+    unit *= type(of: weight).byteCount
     return max(unit, Piece.byteCount / unit * unit)
+  }
+
+  private static let feedbackCount = 1 << 20
+
+  private static func commonDivisor(_ a: Int, _ b: Int) -> Int { b == 0 ? a : commonDivisor(b, a % b) }
+
+  /// Whether errors can be made good in a weight: a matrix whose blocks end with its rows.
+  package func canFeedBack(_ weight: TensorInfo) -> Bool {
+    guard weight.shape.count == 2, let columns = weight.shape.last, columns > 0 else { return false }
+    return scheme.usesDoubleQuantization && columns % scheme.format.blockSize == 0
   }
 
   private func type(of weight: TensorInfo) -> FloatType { FloatType(weight.type) ?? .f32 }
@@ -59,6 +76,9 @@ package struct FourBitEncoder: TensorEncoder {
       }
     } catch {
       throw .notFinite(error.value, at: piece.elements.lowerBound + error.index, piece, "quantized")
+    }
+    if let searched, let search {
+      try searched.makeGood(values, as: type, format, search, blocks: blocks, codes: &codes)
     }
   }
 

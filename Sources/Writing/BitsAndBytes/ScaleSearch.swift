@@ -1,4 +1,6 @@
 package import Bytes
+package import Calibration
+import Checkpoints
 import Quantization
 package import Tensors
 
@@ -15,10 +17,13 @@ public struct ScaleSearch: Sendable {
   package var kind: Kind
   /// By which the squared errors of a weight's columns count; nil for all alike.
   package var importance: (any ColumnMeans)?
+  /// By which the error in one column is made good in those behind it; nil for not at all.
+  package var feedback: (any InputFactors)?
 
-  package init(_ kind: Kind, importance: (any ColumnMeans)? = nil) {
+  package init(_ kind: Kind, importance: (any ColumnMeans)? = nil, feedback: (any InputFactors)? = nil) {
     self.kind = kind
     self.importance = importance
+    self.feedback = feedback
   }
 
   func search(for weight: TensorInfo, blockSize: Int) -> Result<FourBitSearch, Failure> {
@@ -38,17 +43,33 @@ package protocol ColumnMeans: Sendable {
   func means(for weight: TensorInfo) throws(Failure) -> [Float]?
 }
 
+/// How the columns of weights' inputs go together.
+package protocol InputFactors: Sendable {
+  /// The factor of a weight's inputs; nil where they were not measured.
+  ///
+  /// - Throws: `malformed` for correlations of another number of columns, and for such as no inputs have.
+  func factor(for weight: TensorInfo) throws(Failure) -> InverseFactor?
+}
+
 /// The scales that were found for a whole weight, as they are stored.
 package final class SearchedScales: Sendable {
   /// The search, or why what was measured for the weight is of no use.
   let search: Result<FourBitSearch, Failure>
+  private let feedback: (any InputFactors)?
+  private let weight: TensorInfo
+  private let found = Once<Result<InverseFactor?, Failure>>()
   /// One of each block, or of each group of blocks.
   private let scales: SharedBuffer
   /// One of each block in double quantization.
   private let codes: SharedBuffer?
 
-  init(count: Int, isNested: Bool, _ search: Result<FourBitSearch, Failure>) {
+  init(
+    count: Int, isNested: Bool, _ search: Result<FourBitSearch, Failure>, feedback: (any InputFactors)?,
+    weight: TensorInfo
+  ) {
     self.search = search
+    self.feedback = feedback
+    self.weight = weight
     scales = SharedBuffer(byteCount: 4 * (isNested ? DoubleQuantization.blockCount(count) : count))
     codes = isNested ? SharedBuffer(byteCount: count) : nil
   }
@@ -72,6 +93,50 @@ package final class SearchedScales: Sendable {
     try format.quantize(
       values, as: type, search: search, column: column, codes: &codes, nestedScales: &nested, scaleCodes: &stored)
   }
+
+  /// The factor of the weight's inputs, made when it is first asked for.
+  private func factor() throws(Failure) -> InverseFactor? {
+    guard let feedback else { return nil }
+    let weight = weight
+    return try found.value {
+      do throws(Failure) { return .success(try feedback.factor(for: weight)) } catch { return .failure(error) }
+    }.get()
+  }
+
+  /// Quantizes whole rows once more, what each column loses made good in those behind it.
+  ///
+  /// - Parameters:
+  ///   - values: of `type`, quantized already: by that the scales of each group of blocks have a bound.
+  ///   - blocks: of the whole weight.
+  func makeGood(
+    _ values: RawSpan, as type: FloatType, _ format: FourBitFormat, _ search: FourBitSearch, blocks: Range<Int>,
+    codes: inout MutableRawSpan
+  ) throws(Failure) {
+    guard let factor = try factor(), let stored = self.codes else { return }
+    let count = values.byteCount / type.byteCount
+    var wide = ScratchBuffer(byteCount: 4 * count)
+    var room = wide.mutableBytes
+    do throws(Overflow) { try convert(values, from: type, to: .f32, into: &room) } catch {
+      throw Failure(.internal, "\(error)", tensor: weight.name.string)
+    }
+    let scales = scales
+    let first = blocks.lowerBound / DoubleQuantization.blockSize
+    var nested = scales.floats(first..<first + DoubleQuantization.blockCount(blocks.count))
+    // Weights that others' errors were made good in may be a little larger than they were.
+    for index in nested.indices { nested[index] *= Self.headroom }
+    let feedback = Feedback(format: format, factor: factor, search: search)
+    var floats: [Float] = []
+    floats.reserveCapacity(count)
+    for index in 0..<count { floats.append(wide.floats[index]) }
+    let rows = feedback(floats, groups: nested.indices.map { nested[$0] })
+    for (index, byte) in rows.codes.enumerated() { codes.storeBytes(of: byte, toByteOffset: index, as: UInt8.self) }
+    var places = stored.part(blocks)
+    for (index, byte) in rows.scaleCodes.enumerated() {
+      places.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
+    }
+  }
+
+  private static let headroom: Float = 1.05
 
   var statistics: FourBitEncoder.Statistics {
     var result = FourBitEncoder.Statistics(scales: [])

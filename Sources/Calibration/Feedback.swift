@@ -1,0 +1,85 @@
+import COpenBLAS
+package import Quantization
+
+/// Quantization column by column, what each column loses made good in those behind it, by how the inputs of the columns
+/// go together. The scale of a block is searched when its turn comes, on the weights as they have become by then.
+package struct Feedback: Sendable {
+  package let format: FourBitFormat
+  package let factor: InverseFactor
+  package let search: FourBitSearch
+
+  /// - Parameter weights: what an error counts in each column when a scale is searched.
+  package init(format: FourBitFormat, factor: InverseFactor, search: FourBitSearch) {
+    self.format = format
+    self.factor = factor
+    self.search = search
+  }
+
+  /// Whole rows in 4 bits.
+  package struct Rows {
+    /// Two to a byte, row by row.
+    package var codes: [UInt8]
+    /// One for each block, positions in `DoubleQuantization.map`.
+    package var scaleCodes: [UInt8]
+  }
+
+  /// - Parameters:
+  ///   - values: `[rows, columns]`, columns a multiple of the block size.
+  ///   - groups: for each 256 blocks from the first value on, what their scales are relative to.
+  package func callAsFunction(_ values: [Float], groups: [Float]) -> Rows {
+    let columns = factor.columns
+    let rows = values.count / columns
+    let size = format.blockSize
+    // Columns side by side, as long as the kernels want them.
+    let stride = (rows + 15) / 16 * 16
+    var matrix = [Float](repeating: 0, count: stride * columns)
+    for row in 0..<rows { for column in 0..<columns { matrix[column * stride + row] = values[row * columns + column] } }
+    var result = Rows(
+      codes: [UInt8](repeating: 0, count: rows * columns / 2),
+      scaleCodes: [UInt8](repeating: 0, count: rows * columns / size))
+    let map = DoubleQuantization.map
+    var block = [Float](repeating: 0, count: rows * size)
+    var scales = [Float](repeating: 0, count: stride)
+    var codes = [UInt8](repeating: 0, count: stride * size)
+    var errors = [Float](repeating: 0, count: stride * size)
+    for first in Swift.stride(from: 0, to: columns, by: size) {
+      for row in 0..<rows {
+        for column in 0..<size { block[row * size + column] = matrix[(first + column) * stride + row] }
+      }
+      let places = (0..<rows).map { ($0 * columns + first) / size }
+      let given = places.map { groups[$0 / DoubleQuantization.blockSize] }
+      let stored = format.storedScales(block, search: search, column: first, given: given)
+      for row in 0..<rows {
+        result.scaleCodes[places[row]] = stored[row]
+        scales[row] = map[Int(stored[row])] * given[row]
+      }
+      format.feedback(
+        &matrix, rows: stride, first: first, count: size, factor: factor.values, scales: scales, codes: &codes,
+        errors: &errors)
+      for row in 0..<rows {
+        let start = (row * columns + first) / 2
+        for pair in 0..<size / 2 {
+          result.codes[start + pair] = codes[2 * pair * stride + row] << 4 | codes[(2 * pair + 1) * stride + row]
+        }
+      }
+      subtract(errors, of: first..<first + size, from: &matrix, stride)
+    }
+    return result
+  }
+
+  /// What some columns lost, from all that follow: the rows of the factor, transposed, times the errors.
+  private func subtract(_ errors: [Float], of done: Range<Int>, from matrix: inout [Float], _ stride: Int) {
+    let columns = factor.columns
+    let rest = columns - done.upperBound
+    guard rest > 0 else { return }
+    unsafe matrix.withUnsafeMutableBufferPointer { matrix in
+      unsafe factor.values.withUnsafeBufferPointer { factor in
+        guard let matrix = matrix.baseAddress, let factor = factor.baseAddress else { return }
+        unsafe nibble_sgemm(
+          1, 0, Int32(clamping: rest), Int32(clamping: stride), Int32(clamping: done.count), -1,
+          factor + done.lowerBound * columns + done.upperBound, Int32(clamping: columns), errors,
+          Int32(clamping: stride), 1, matrix + done.upperBound * stride, Int32(clamping: stride))
+      }
+    }
+  }
+}
