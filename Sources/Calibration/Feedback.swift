@@ -6,13 +6,14 @@ package import Quantization
 package struct Feedback: Sendable {
   package let format: FourBitFormat
   package let factor: InverseFactor
-  package let search: FourBitSearch
+  package private(set) var search: FourBitSearch
 
   /// - Parameter weights: what an error counts in each column when a scale is searched.
   package init(format: FourBitFormat, factor: InverseFactor, search: FourBitSearch) {
     self.format = format
     self.factor = factor
     self.search = search
+    if search.weights == nil { self.search.weights = ColumnWeights(factor.weights, blockSize: format.blockSize) }
   }
 
   /// Whole rows in 4 bits.

@@ -38,4 +38,12 @@ package struct InverseFactor: Sendable {
       }
     }
   }
+
+  /// What an error in each column costs that nothing behind it can make good: one over the square of the diagonal.
+  package var weights: [Float] {
+    (0..<columns).map { column in
+      let diagonal = values[column * columns + column]
+      return 1 / (diagonal * diagonal)
+    }
+  }
 }
