@@ -23,8 +23,8 @@ enum QuantizeVerb: Verb {
   ]
 
   private static let scheme = Option(
-    "--scheme", value: "NAME", "nf4 (default), fp4; GGUF: q4_k_m, q8_0 …; MLX:",
-    "mlx-q4 (q2 to q8), mlx-mxfp4; vLLM: fp8-channel,", "fp8-block, w4a16, nvfp4a16, mxfp4a16; gpt-oss: mxfp4")
+    "--scheme", value: "NAME", "nf4 (default), fp4; GGUF: q4_k_m …; MLX: mlx-q4",
+    "(q2 to q8), mlx-mxfp4; gpt-oss: mxfp4; vLLM:", "fp8-channel, fp8-block, w4a16, nvfp4a16, mxfp4a16")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "absmax in 32 bits (default: 8): 4.5 bits a weight")

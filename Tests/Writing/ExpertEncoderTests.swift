@@ -35,7 +35,9 @@ import Testing
   }
 
   private struct Stack {
-    let (experts, inputs, outputs) = (3, 1088, 1250)
+    let experts = 3
+    let inputs = 1088
+    let outputs = 1250
     /// [experts, inputs, outputs], as transformers has them.
     var values: [Float]
 

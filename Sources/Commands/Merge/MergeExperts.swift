@@ -14,7 +14,7 @@ struct MergeExperts {
   let experts: GptOssExperts
 
   /// Positions of the encoders, by their use.
-  private static let (copying, copyingFinite, quantizing, keeping) = (0, 1, 2, 3)
+  private static let (copying, copyingFinite, quantizing, quantizingComputed, keeping) = (0, 1, 2, 3, 4)
 
   init(_ model: StoredModel, _ base: MergeBase, _ merged: MergePlan) throws(Failure) {
     try GptOssExperts.check(model)
@@ -46,7 +46,7 @@ struct MergeExperts {
       var origin = base.origin(of: item)
       let encoder: Int
       if turned.contains(index) {
-        encoder = Self.quantizing
+        encoder = model.checkpoint.dequantizes != nil || item.isChanged ? Self.quantizingComputed : Self.quantizing
         if let single = origin.single { origin = .derived([single]) }
       } else if kept[item.info.name] != nil {
         encoder = Self.keeping
@@ -58,8 +58,8 @@ struct MergeExperts {
     }
     source = turned.isEmpty ? merged.source : try TransposedSource(merged.source, turned)
     encoders = [
-      CopyEncoder(), CopyEncoder(fate: "merged"), ExpertEncoder(takesMatrices: true),
-      StoredExpertEncoder(stored, parts: kept),
+      CopyEncoder(), CopyEncoder(fate: "merged"), ExpertEncoder(takesMatrices: false),
+      ExpertEncoder(takesMatrices: true), StoredExpertEncoder(stored, parts: kept),
     ]
   }
 }
