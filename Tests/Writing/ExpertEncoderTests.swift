@@ -100,6 +100,34 @@ import Testing
     }
   }
 
+  /// What is stored already goes through byte for byte, under the stack's name in the output.
+  @Test func storedStack() throws {
+    let grid = [2, 700, 130]
+    let bytes = (0..<grid.reduce(16, *)).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 9) }
+    let scales = Array(bytes.prefix(bytes.count / 16).reversed())
+    let stored = try MemorySource([
+      SafetensorsBuilder.Tensor("other", "U8", [1], [1]), SafetensorsBuilder.Tensor("p_scales", "U8", grid, scales),
+      SafetensorsBuilder.Tensor("p_blocks", "U8", grid + [16], bytes),
+    ])
+    let stack = try TensorInfo(name: "m.down_proj", type: .bf16, shape: [2, 4160, 700])
+    let encoder = StoredExpertEncoder(stored, parts: [stack.name: (blocks: 2, scales: 1)])
+    #expect(try encoder.outputs(for: stack).map(\.name) == ["m.down_proj_blocks", "m.down_proj_scales"])
+    #expect(try encoder.outputs(for: stack).map(\.shape) == [grid + [16], grid])
+    #expect(encoder.storedByteCount(of: stack) == bytes.count + scales.count)
+    let work = TensorWork(Step(tensor: 0, encoder: 0, origin: .derived([0])), at: 0, stack, encoder)
+    var parts: [[UInt8]] = [[]]
+    let buffer = PieceBuffer()
+    let size = encoder.pieceByteCount(for: stack)
+    for start in stride(from: 0, to: stack.byteCount, by: size) {
+      try buffer.fill(Piece(work: work, range: start..<min(start + size, stack.byteCount)), from: stored)
+      parts[0] += buffer.output.withUnsafeBytes { Array($0) }
+    }
+    try encoder.finish(work) { bytes throws(Failure) in parts.append(bytes.withUnsafeBytes { Array($0) }) }
+    #expect(size < stack.byteCount && parts == [bytes, scales])
+    let another = try TensorInfo(name: "m.down_proj", type: .bf16, shape: [2, 4160, 701])
+    #expect { try encoder.outputs(for: another) } throws: { ($0 as? Failure)?.code == .internal }
+  }
+
   /// The position is that in the stack as it is stored.
   @Test func notFinite() throws {
     var stack = Stack()

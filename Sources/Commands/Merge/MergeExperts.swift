@@ -21,13 +21,11 @@ struct MergeExperts {
     let items = merged.source.items
     let stored = model.checkpoint.files.checkpoint
     let isInMXFP4 = model.checkpoint.dequantizes == "MXFP4"
-    /// Blocks and scales of the base.
+    /// Blocks and scales of the base, of a stack as it is called there.
     func parts(_ item: MergedTensor) -> (blocks: Int, scales: Int)? {
-      guard isInMXFP4, let index = item.baseIndex else { return nil }
-      let name = model.checkpoint.tensors[index].name
-      guard let blocks = stored.index(of: name + "_blocks"), let scales = stored.index(of: name + "_scales") else {
-        return nil
-      }
+      let name = item.baseIndex.map { model.checkpoint.tensors[$0].name } ?? item.info.name
+      guard isInMXFP4, let blocks = stored.index(of: name + "_blocks"), let scales = stored.index(of: name + "_scales")
+      else { return nil }
       return (blocks, scales)
     }
     // What such a base has in 16 bits stays so.

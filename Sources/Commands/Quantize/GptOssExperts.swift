@@ -6,7 +6,7 @@ import Patterns
 import Tensors
 import Writing
 
-/// The experts of a model of gpt-oss's: of each layer two stacks of matrices, [experts, inputs, outputs] in transformers,
+/// The experts of a gpt-oss model: of each layer two stacks of matrices, [experts, inputs, outputs] in transformers,
 /// which are stored in MXFP4.
 struct GptOssExperts {
   /// Positions of the stacks that are quantized.

@@ -6,8 +6,8 @@ import Quantization
 import Tensors
 public import Writing
 
-/// `nibble quantize SOURCE -o OUT --scheme mxfp4`: a model of gpt-oss's with its experts in MXFP4, as the original has
-/// them, for transformers and vLLM.
+/// `nibble quantize SOURCE -o OUT --scheme mxfp4`: a gpt-oss model with its experts in MXFP4, as the original has
+/// them.
 public struct QuantizeToMXFP4: Sendable {
   /// The scheme's name on the command line.
   public static let scheme = "mxfp4"

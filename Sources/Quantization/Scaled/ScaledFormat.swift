@@ -14,9 +14,9 @@ public struct ScaledFormat: Hashable, Sendable {
     /// E2M1; scales are E4M3, and divided by one number for the whole matrix.
     case nvfp4
     /// As `mxfp4`, but zeros have signs, and of two scales the one is taken by which the values come back with the
-    /// smaller squared error: that of the OCP's rule, by which the largest magnitude is from 4 to below 8 of it, or twice
-    /// that. What was in MXFP4 comes back as it was. Of two exact scales that of the OCP's rule is taken, where its
-    /// largest code is 4; where that is 6, the other, which converters give that round scales up.
+    /// smaller squared error: that of the OCP's rule, of which the largest magnitude is from 4 to below 8 times as much,
+    /// or twice that. Values that were in MXFP4 come back as they were. Where both are exact, the one of the OCP's rule is
+    /// taken if its largest code is 4; if it is 6, the other, which converters give that round scales up.
     case nearestMXFP4
   }
 

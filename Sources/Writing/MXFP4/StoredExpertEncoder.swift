@@ -1,10 +1,9 @@
 package import Bytes
-package import Checkpoints
 package import Tensors
 
 /// Stores a stack of experts that is in gpt-oss's MXFP4 already, byte for byte.
 package struct StoredExpertEncoder: TensorEncoder {
-  private let stored: any StoredCheckpoint
+  private let stored: any TensorSource
   /// Positions of blocks and scales, by the stack's name in the output.
   private let parts: [TensorName: (blocks: Int, scales: Int)]
 
@@ -12,7 +11,7 @@ package struct StoredExpertEncoder: TensorEncoder {
   private static let (groupSize, groupBytes) = (32, 16)
 
   /// - Parameter parts: positions in `stored` of blocks and scales, by the name of the stack that they stand for.
-  package init(_ stored: any StoredCheckpoint, parts: [TensorName: (blocks: Int, scales: Int)]) {
+  package init(_ stored: any TensorSource, parts: [TensorName: (blocks: Int, scales: Int)]) {
     self.stored = stored
     self.parts = parts
   }
@@ -23,7 +22,8 @@ package struct StoredExpertEncoder: TensorEncoder {
 
   package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
     let (blocks, scales) = try parts(of: weight)
-    guard blocks.byteCount * 2 == weight.elementCount, scales.byteCount * Self.groupSize == weight.elementCount else {
+    let groups = weight.elementCount / Self.groupSize
+    guard scales.byteCount == groups, blocks.byteCount == groups * Self.groupBytes else {
       throw Failure(.internal, "blocks of another size", tensor: weight.name.string)
     }
     return [
