@@ -34,8 +34,7 @@ enum QuantizeVerb: Verb {
     "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
     "float16, float32; for FSDP the dtype of training")
   private static let computeDtype = Option(
-    "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader",
-    "computes in (default: bfloat16)")
+    "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(
     "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits; 'towers' means",
     "vision and audio towers, projectors and heads")
@@ -51,7 +50,7 @@ enum QuantizeVerb: Verb {
   private static let embeddingType = Option("--embedding-type", value: "TYPE", "GGUF: of token_embd.weight")
   private static let pure = Option("--pure", "GGUF: the scheme's own type for every matrix")
   private static let importance = Option(
-    "--importance", alias: "--imatrix", value: "FILE", "how columns count: llama-imatrix, nibble.calibrate")
+    "--importance", alias: "--imatrix", value: "FILE", "columns' weights: llama-imatrix, nibble.calibrate")
 
   private static let groupSize = Option(
     "--group-size", value: "N", "weights per scale: MLX (64), w4a16 (128)")
