@@ -8,6 +8,7 @@ package enum RecordedRun: Sendable {
   case quantize(Quantize)
   case quantizeToMLX(QuantizeToMLX)
   case quantizeToCompressedTensors(QuantizeToCompressedTensors)
+  case quantizeToMXFP4(QuantizeToMXFP4)
   case quantizeToGGUF(QuantizeToGGUF)
   case convert(Convert)
   /// `split` and `join`: the same bytes.
@@ -24,6 +25,8 @@ package enum RecordedRun: Sendable {
         self = .quantizeToMLX(run)
       } else if let run = QuantizeToCompressedTensors(recorded: options) {
         self = .quantizeToCompressedTensors(run)
+      } else if let run = QuantizeToMXFP4(recorded: options) {
+        self = .quantizeToMXFP4(run)
       } else if let run = QuantizeToGGUF(recorded: options) {
         self = .quantizeToGGUF(run)
       } else {
@@ -50,6 +53,7 @@ package enum RecordedRun: Sendable {
     case .quantize(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToMLX(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToCompressedTensors(let run): try run.prepare(StoredModel(files)).plan
+    case .quantizeToMXFP4(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToGGUF(let run):
       try run.prepare(GGUFContents(files, isExact: true), nil, name: "again.gguf").plan
     case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)

@@ -206,7 +206,7 @@ public struct Verify: Sendable {
     _ recorded: RecordedRun?, _ checkpoint: any StoredCheckpoint, _ files: CheckpointFiles
   ) throws(Failure) -> RecordedRun? {
     switch recorded {
-    case .convert, .quantizeToMLX, .quantizeToCompressedTensors: return recorded
+    case .convert, .quantizeToMLX, .quantizeToCompressedTensors, .quantizeToMXFP4: return recorded
     case .quantize(let run):
       if run.scaleSearch != nil { return recorded }
       let source = try StoredModel(files)

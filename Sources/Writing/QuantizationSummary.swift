@@ -1,7 +1,7 @@
 package import Architectures
 package import Bytes
 import GGUF
-import Tensors
+package import Tensors
 
 /// A summary of the tensors that a run quantized, and of those that stay as they were and why.
 public struct QuantizationSummary: Sendable {
@@ -109,7 +109,7 @@ extension QuantizationSummary {
 }
 
 extension QuantizationSummary.Reason {
-  init(_ reason: KeepReason, _ info: TensorInfo) {
+  package init(_ reason: KeepReason, _ info: TensorInfo) {
     switch reason {
     case .notLinear:
       if info.shape.count < 2 {

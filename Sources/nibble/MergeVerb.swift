@@ -34,7 +34,7 @@ enum MergeVerb: Verb {
     "--rounding", value: "KIND", "peft (default), once, or peft-safe: as with", "safe_merge=True")
   private static let scheme = Option(
     "--scheme", value: "NAME", "quantize the result in the same pass: nf4, fp4,",
-    "or q4_k_m and the like for a GGUF file")
+    "mxfp4 (gpt-oss), or q4_k_m … for a GGUF file")
   private static let scaleSearch = Option(
     "--scale-search", value: "KIND", "for nf4 and fp4, as of 'nibble quantize'")
   private static let trainedAs = Option(
@@ -65,8 +65,11 @@ enum MergeVerb: Verb {
     if let name = arguments.text(scheme) { try check(name, output) }
     if output.hasSuffix(".gguf") {
       merge.ggufScheme = try arguments.choice(scheme, GGUFScheme.self)
-    } else if let choice = try arguments.choice(scheme, Quantize.Code.self) {
-      merge.scheme = choice
+    } else if arguments.text(scheme) == QuantizeToMXFP4.scheme {
+      merge.quantizesExperts = true
+    } else {
+      let names = Quantize.Code.allCases.map(\.rawValue) + [QuantizeToMXFP4.scheme]
+      merge.scheme = try arguments.choice(scheme, among: names).flatMap(Quantize.Code.init)
     }
     merge.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     if let choice = try arguments.choice(trainedAs, Quantize.Code.self) { merge.trainedAs = choice }
@@ -92,7 +95,7 @@ enum MergeVerb: Verb {
         "a GGUF file needs a scheme of llama.cpp, such as --scheme q4_k_m; \(scheme) is written as a directory, whose "
           + "name does not end in .gguf")
     }
-    guard GGUFScheme(named: scheme) != nil else { return }
+    guard GGUFScheme(named: scheme) != nil, scheme != QuantizeToMXFP4.scheme else { return }
     throw Failure(.usage, "scheme '\(scheme)' is written as a GGUF file: the name of the output must end in .gguf")
   }
 

@@ -23,8 +23,8 @@ enum QuantizeVerb: Verb {
   ]
 
   private static let scheme = Option(
-    "--scheme", value: "NAME", "nf4 (default), fp4; GGUF: q4_k_m, q8_0 …; MLX:",
-    "mlx-q4 (q2 to q8), mlx-mxfp4; vLLM: fp8-channel,", "fp8-block, w4a16, nvfp4a16, mxfp4a16")
+    "--scheme", value: "NAME", "nf4 (default), fp4; GGUF: q4_k_m …; MLX: mlx-q4",
+    "(q2 to q8), mlx-mxfp4; gpt-oss: mxfp4; vLLM:", "fp8-channel, fp8-block, w4a16, nvfp4a16, mxfp4a16")
   private static let blockSize = Option("--block-size", value: "N", "weights per absmax: 32, 64, … 4096 (default: 64)")
   private static let noDoubleQuant = Option(
     "--no-double-quant", "absmax in 32 bits (default: 8): 4.5 bits a weight")
@@ -34,8 +34,7 @@ enum QuantizeVerb: Verb {
     "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
     "float16, float32; for FSDP the dtype of training")
   private static let computeDtype = Option(
-    "--compute-dtype", value: "DTYPE", "bfloat16, float16 or float32: what the loader",
-    "computes in (default: bfloat16)")
+    "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(
     "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits; 'towers' means",
     "vision and audio towers, projectors and heads")
@@ -51,7 +50,7 @@ enum QuantizeVerb: Verb {
   private static let embeddingType = Option("--embedding-type", value: "TYPE", "GGUF: of token_embd.weight")
   private static let pure = Option("--pure", "GGUF: the scheme's own type for every matrix")
   private static let importance = Option(
-    "--importance", alias: "--imatrix", value: "FILE", "how columns count: llama-imatrix, nibble.calibrate")
+    "--importance", alias: "--imatrix", value: "FILE", "columns' weights: llama-imatrix, nibble.calibrate")
 
   private static let feedback = Option(
     "--feedback", value: "FILE", "make errors good in the columns behind them")
@@ -84,7 +83,9 @@ enum QuantizeVerb: Verb {
   private static let compressed = Kind(
     name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue), options: [groupSize, keep],
     write: writeCompressed)
-  private static let kinds = [training, gguf, mlx, compressed]
+  private static let experts = Kind(
+    name: "gpt-oss in MXFP4", schemes: [QuantizeToMXFP4.scheme], options: [keep], write: writeExperts)
+  private static let kinds = [training, gguf, mlx, compressed, experts]
 
   static let options =
     [Option.output, scheme] + training.options + [forceRequantize]
@@ -135,7 +136,9 @@ enum QuantizeVerb: Verb {
   private static func kind(_ arguments: Arguments, output: String) throws(Failure) -> Kind {
     let isFile = output.hasSuffix(".gguf")
     let name = arguments.text(scheme)
-    let kind = name == nil ? training : kinds.first { $0.has(name ?? "") }
+    // 'mxfp4' is a scheme of llama.cpp too.
+    let named = kinds.filter { $0.has(name ?? "") }
+    let kind = name == nil ? training : named.first { $0.isFile == isFile } ?? named.first
     if isFile, let kind, !kind.isFile {
       throw Failure(
         .usage,
@@ -192,6 +195,16 @@ enum QuantizeVerb: Verb {
           + " \(scheme.rawValue)")
     }
     var quantize = QuantizeToCompressedTensors(format)
+    quantize.keep = arguments.all(keep)
+    quantize.forcesRequantization = arguments.has(forceRequantize)
+    quantize.run = try RunOptions(arguments)
+    return try quantize(source, output: output, announce: Notices(arguments).warn)
+  }
+
+  private static func writeExperts(
+    _ source: String, output: String, _ arguments: Arguments
+  ) throws(Failure) -> RunReport {
+    var quantize = QuantizeToMXFP4()
     quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)

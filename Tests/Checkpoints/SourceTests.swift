@@ -51,6 +51,29 @@ import Testing
     #expect(try source.bytes(0) == [1, 2])
   }
 
+  /// Of a stack each matrix, whether a piece lies in one, is one or has parts of several.
+  @Test(arguments: [("BF16", 2), ("F32", 4), ("F64", 8)], [[1, 1, 1], [3, 5, 7], [2, 2, 33, 65], [2, 401, 307]])
+  func transposedStack(_ type: (name: String, width: Int), _ shape: [Int]) throws {
+    let count = shape.reduce(1, *)
+    let data = (0..<count * type.width).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ $0 >> 8) }
+    let base = try MemorySource([.init("w", type.name, shape, data)])
+    let source = try TransposedSource(base, [0])
+    let (rows, columns) = (shape[shape.count - 2], shape[shape.count - 1])
+    #expect(source.tensors[0].shape == shape.dropLast(2) + [columns, rows])
+    var expected: [UInt8] = []
+    for matrix in 0..<count / (rows * columns) {
+      for column in 0..<columns {
+        for row in 0..<rows {
+          let start = ((matrix * rows + row) * columns + column) * type.width
+          expected += data[start..<start + type.width]
+        }
+      }
+    }
+    try expectPieces(source, 0, expected)
+    let matrix = rows * columns * type.width
+    #expect(try source.bytes(0, expected.count - matrix..<expected.count) == Array(expected.suffix(matrix)))
+  }
+
   // MARK: - Converted
 
   @Test func converted() throws {

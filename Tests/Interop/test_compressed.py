@@ -141,7 +141,10 @@ def test_shapes_that_are_kept(nibble: Nibble, tmp_path):
         if "mlp" in key:
             tensors[key] = tensor[:, :624].clone() if "down" in key else tensor[:624].clone()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    nibble.quantize(folder, tmp_path / "out", "--scheme", "w4a16", "--keep", "model.layers.1.self_attn.*")
+    options = "--scheme", "w4a16", "--keep", "model.layers.1.self_attn.*"
+    report = nibble.run("quantize", folder, "-o", tmp_path / "out", *options)
+    assert "kept: 2 embeddings, heads and other matrices, 5 norms and biases" in report.stdout
+    assert "4 weights by --keep" in report.stdout
     ignored = json.loads((tmp_path / "out/config.json").read_text())["quantization_config"]["ignore"]
     assert set(ignored) == {
         "lm_head", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.down_proj",
@@ -150,6 +153,18 @@ def test_shapes_that_are_kept(nibble: Nibble, tmp_path):
     out = checkpoint.tensors(tmp_path / "out")
     assert all(f"{module}.weight" in out for module in ignored)
     assert "model.layers.0.mlp.gate_proj.weight_packed" in out
+
+
+def test_config_elsewhere(nibble: Nibble, tmp_path):
+    """--config names the directory of config.json."""
+    model(tmp_path / "source", "bfloat16")
+    nibble.quantize(tmp_path / "source", tmp_path / "wanted", "--scheme", "fp8-channel")
+    (tmp_path / "config").mkdir()
+    (tmp_path / "source/config.json").rename(tmp_path / "config/config.json")
+    weights = tmp_path / "source/model.safetensors"
+    nibble.quantize(weights, tmp_path / "out", "--scheme", "fp8-channel", "--config", tmp_path / "config")
+    found, wanted = checkpoint.tensors(tmp_path / "out"), checkpoint.tensors(tmp_path / "wanted")
+    assert found.keys() == wanted.keys() and all(checkpoint.same(found[name], wanted[name]) for name in wanted)
 
 
 def test_refused(nibble: Nibble, tmp_path):

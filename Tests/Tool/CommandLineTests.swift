@@ -147,7 +147,7 @@ import Testing
       "quantize", "m", "-o", "o", "--scheme", "nf5",
       says:
         "'nf5' is not one of nf4, fp4, mlx-q2, mlx-q3, mlx-q4, mlx-q5, mlx-q6, mlx-q8, mlx-mxfp4, fp8-channel, "
-        + "fp8-block, w4a16, nvfp4a16, mxfp4a16; did you mean 'nf4'?"),
+        + "fp8-block, w4a16, nvfp4a16, mxfp4a16, mxfp4; did you mean 'nf4'?"),
     Mistake("quantize", "m", "-o", "o", "--target", "transformers-3", says: "did you mean 'transformers-"),
     Mistake("quantize", "m", "-o", "o", "--compute-dtype", "float64", says: "is not one of bfloat16, float16, float32"),
     Mistake("convert", "m", "-o", "o", "--dtype", "NF4", says: "is not one of keep, bfloat16, float16, float32"),

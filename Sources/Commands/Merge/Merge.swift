@@ -17,7 +17,9 @@ public struct Merge: Sendable {
   public var scheme: Quantize.Code?
   /// How the scales of these are found; nil for the blocks' largest magnitudes.
   public var scaleSearch: ScaleSearch.Kind?
-  /// The same for a GGUF file.
+  /// Whether the experts of a gpt-oss model are written in MXFP4.
+  public var quantizesExperts = false
+  /// The scheme for a GGUF file.
   public var ggufScheme: GGUFScheme?
   /// Merge onto what quantization leaves of the base's weights: an adapter trained with QLoRA saw those.
   public var trainedAs: Quantize.Code?
@@ -57,6 +59,7 @@ public struct Merge: Sendable {
     let source: any TensorSource
     let encoders: [any TensorEncoder]
     var dispositions: [Disposition]?
+    var experts: GptOssExperts?
     if let scheme {
       let quantized = try MergeQuantization(
         model, base, merged, code: FourBitCode(scheme), configuration: config.map(ModelConfiguration.init))
@@ -66,6 +69,12 @@ public struct Merge: Sendable {
       warnings += quantized.warnings
       dispositions = quantized.dispositions
       config?["quantization_config"] = quantized.configuration
+    } else if quantizesExperts {
+      let quantized = try MergeExperts(model, base, merged)
+      (steps, source, encoders) = (quantized.steps, quantized.source, quantized.encoders)
+      warnings += quantized.experts.warnings
+      config?["quantization_config"] = quantized.experts.configuration
+      experts = quantized.experts
     } else {
       steps = merged.source.items.indices.map { index in
         let item = merged.source.items[index]
@@ -81,7 +90,7 @@ public struct Merge: Sendable {
       plan: plan, destination: DirectoryDestination(config: config, sideFiles: side), operation: "merge",
       activity: "merging", source: model.checkpoint.path, recorded: recorded(provenance), warnings: warnings,
       options: run, inputs: RunInputs(model, adapters),
-      summary: scheme == nil ? nil : QuantizationSummary(plan, dispositions),
+      summary: scheme == nil ? experts?.summary(plan) : QuantizationSummary(plan, dispositions),
       changes: { MergeReport.changes(merged) })
   }
 
@@ -111,7 +120,7 @@ public struct Merge: Sendable {
         "is quantized (\(method)); merge into the original 16-bit checkpoint, or one in 4 bits "
           + "(bitsandbytes)", file: path)
     }
-    if scheme != nil || ggufScheme != nil, type != nil {
+    if scheme != nil || ggufScheme != nil || quantizesExperts, type != nil {
       throw Failure(.usage, "options '--scheme' and '--dtype' exclude each other")
     }
   }
@@ -155,11 +164,15 @@ public struct Merge: Sendable {
     return config
   }
 
+  private var schemeName: String? {
+    scheme?.rawValue ?? ggufScheme?.rawValue ?? (quantizesExperts ? QuantizeToMXFP4.scheme : nil)
+  }
+
   package func recorded(_ provenance: MergeProvenance) -> [(key: String, value: JSONValue)] {
     var options: [(key: String, value: JSONValue)] = [
       ("adapters", provenance.json), ("combine", .string(settings.combination.rawValue)),
       ("rounding", .string(settings.rounding.rawValue)), ("dtype", .string(type.choice)),
-      ("scheme", (scheme?.rawValue ?? ggufScheme?.rawValue).map(JSONValue.string) ?? .null),
+      ("scheme", schemeName.map(JSONValue.string) ?? .null),
       ("baseAsTrained", trainedAs.map { .string($0.rawValue) } ?? .null),
       ("expertLayout", .string(settings.expertLayout.rawValue)), ("maxShardSize", .number(run.maxShardBytes)),
     ]

@@ -45,7 +45,7 @@ public struct QuantizeToCompressedTensors: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try StoredModel(path: source)
+    let model = try StoredModel(CheckpointFiles(path: source, config: run.config))
     do throws(Failure) {
       return try prepare(model).run(into: output, announce: announce)
     } catch { throw model.located(error) }
@@ -138,6 +138,7 @@ public struct QuantizeToCompressedTensors: Sendable {
     QuantizationSummary(plan) { step in
       let info = plan.info(of: step)
       if info.shape.count < 2 { return .init("norm or bias", "norms and biases") }
+      if dispositions[step.tensor] == .keep(.userKept) { return .init(.userKept, info) }
       return dispositions[step.tensor] == .quantize
         ? .init(
           "router, or matrix whose rows are no whole groups", "routers, and matrices whose rows are no whole groups")

@@ -18,6 +18,8 @@ enum nibble_scaled_format {
   nibble_scaled_mxfp4 = 2,
   // E2M1, scales E4M3 that have been multiplied with `global_scale`.
   nibble_scaled_nvfp4 = 3,
+  // As MXFP4, each scale the one of two by which the values are nearer. `block_columns` is 32.
+  nibble_scaled_nearest_mxfp4 = 4,
 };
 
 // Quantizes `rows` of `columns` values; `block_rows` by `block_columns` of them share a scale, fewer at the

@@ -17,7 +17,10 @@ extension Reference {
         throw unsafe refused(group: part, of: values, as: type)
       }
       let largest = parts.joined().reduce(0) { unsafe max($0, Float(load(values, $1, as: type)).magnitude) }
-      let divisor = unsafe divisor(largest, type, format.kind, globalScale, block, scales)
+      let divisor =
+        format.kind == .nearestMXFP4
+        ? unsafe nearestScale(largest, parts.joined().map { unsafe Float(load(values, $0, as: type)) }, block, scales)
+        : unsafe divisor(largest, type, format.kind, globalScale, block, scales)
       for index in parts.joined() {
         let value = unsafe Float(load(values, index, as: type))
         let quotient = value / divisor
@@ -30,6 +33,7 @@ extension Reference {
           let bounded = min(max(rounded(Double(quotient), as: type), -8), 7)
           unsafe put(UInt8(bounded.rounded(.toNearestOrEven) + 8), index, of: codes)
         case .mxfp4, .nvfp4: unsafe put(nearestE2M1(quotient), index, of: codes)
+        case .nearestMXFP4: unsafe put(nearestE2M1(quotient) & 7 | (value.sign == .minus ? 8 : 0), index, of: codes)
         }
       }
     }
@@ -44,7 +48,7 @@ extension Reference {
     case .fp8, .int4:
       let scale = rounded(Double(largest / (kind == .fp8 ? 448 : 7.5)), as: type)
       return unsafe Float(store(scale == 0 ? epsilon(type) : scale, block, of: scales, as: type))
-    case .mxfp4:
+    case .mxfp4, .nearestMXFP4:
       // The exponent of the nearest power of two, which is the next from 1.75 on; 4 has the largest exponent of E2M1.
       let exponent =
         largest < .leastNormalMagnitude ? -127 : largest.exponent + (largest.significand < 1.75 ? 0 : 1) - 2
@@ -57,6 +61,34 @@ extension Reference {
       unsafe scales[block] = code
       return value(of: Int(code), .e4m3) / globalScale
     }
+  }
+
+  /// Stores the scale of a block of `nearestMXFP4` and returns it.
+  private static func nearestScale(
+    _ largest: Float, _ values: [Float], _ block: Int, _ scales: UnsafeMutableRawBufferPointer
+  ) -> Float {
+    // Errors are whole steps of 2^-11 of the scale.
+    func error(_ scale: Float) -> Int {
+      values.reduce(0) { sum, value in
+        let quotient = (value / scale).magnitude
+        let level = Reference.value(of: Int(nearestE2M1(quotient)), .e2m1)
+        let steps = Int(((quotient - level) * 2048).rounded(.toNearestOrEven))
+        return sum + steps * steps
+      }
+    }
+    func power(_ exponent: Int) -> Float { Float(sign: .plus, exponent: exponent, significand: 1) }
+    let exponent = largest < .leastNormalMagnitude ? -127 : Int(largest.exponent)
+    let lower = max(exponent - 2, -127)
+    // Beyond 2^125 six is no number of 32 bits.
+    let upper = min(max(exponent - 1, -127), 125)
+    var chosen = lower
+    if upper != lower {
+      let (below, above) = (error(power(lower)), 4 * error(power(upper)))
+      let isThree = below == 0 && largest.significand == 1.5
+      if above < below || above == below && isThree { chosen = upper }
+    }
+    unsafe scales[block] = UInt8(chosen + 127)
+    return power(chosen)
   }
 
   /// The distance of 1 to the next number.

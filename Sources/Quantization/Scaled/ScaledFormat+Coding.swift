@@ -1,7 +1,8 @@
 import Kernels
 
 extension ScaledFormat {
-  /// Quantizes whole rows of a matrix, byte for byte as compressed-tensors 0.20.1 does on the CPU.
+  /// Quantizes whole rows of a matrix, byte for byte as compressed-tensors 0.20.1 does on the CPU, but
+  /// for `nearestMXFP4`.
   ///
   /// One case differs: in float16 compressed-tensors gives an MXFP4 group whose largest magnitude is below 2^-14 the scale
   /// 1, and loses its values; here scales have the range of their bytes.
@@ -60,6 +61,7 @@ extension ScaledFormat.Kind {
     case .int4: 1
     case .mxfp4: 2
     case .nvfp4: 3
+    case .nearestMXFP4: 4
     }
   }
 }

@@ -1,7 +1,7 @@
 /// How compressed-tensors stores a matrix in few bits: codes, and a scale for each block of it.
 ///
 /// The rules are those of `calculate_qparams`, `generate_gparam` and the compressors of compressed-tensors 0.20.1 for
-/// symmetric weights.
+/// symmetric weights; but for `nearestMXFP4`.
 public struct ScaledFormat: Hashable, Sendable {
   /// What codes are, and what scales are.
   public enum Kind: Sendable, CaseIterable {
@@ -13,6 +13,11 @@ public struct ScaledFormat: Hashable, Sendable {
     case mxfp4
     /// E2M1; scales are E4M3, and divided by one number for the whole matrix.
     case nvfp4
+    /// As `mxfp4`, but zeros have signs, and of two scales the one is taken by which the values come back with the
+    /// smaller squared error: that of the OCP's rule, of which the largest magnitude is from 4 to below 8 times as much,
+    /// or twice that. Values that were in MXFP4 come back as they were. Where both are exact, the one of the OCP's rule is
+    /// taken if its largest code is 4; if it is 6, the other, which converters give that round scales up.
+    case nearestMXFP4
   }
 
   public let kind: Kind
@@ -24,6 +29,7 @@ public struct ScaledFormat: Hashable, Sendable {
   public static let fp8Channel = ScaledFormat(kind: .fp8, blockRows: 1, blockColumns: nil)
   public static let fp8Block = ScaledFormat(kind: .fp8, blockRows: 128, blockColumns: 128)
   public static let mxfp4 = ScaledFormat(kind: .mxfp4, blockRows: 1, blockColumns: 32)
+  public static let nearestMXFP4 = ScaledFormat(kind: .nearestMXFP4, blockRows: 1, blockColumns: 32)
   public static let nvfp4 = ScaledFormat(kind: .nvfp4, blockRows: 1, blockColumns: 16)
 
   /// Nil for a size that is not in `groupSizes`.
@@ -50,7 +56,7 @@ public struct ScaledFormat: Hashable, Sendable {
   public func scaleByteCount(as type: FloatType) -> Int {
     switch kind {
     case .fp8, .int4: type.byteCount
-    case .mxfp4, .nvfp4: 1
+    case .mxfp4, .nearestMXFP4, .nvfp4: 1
     }
   }
 

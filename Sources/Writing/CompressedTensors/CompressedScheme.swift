@@ -27,7 +27,7 @@ public enum CompressedScheme: String, Sendable, CaseIterable {
     switch format.kind {
     case .fp8: self = format.blockRows == 1 ? .fp8Channel : .fp8Block
     case .int4: self = .w4a16
-    case .mxfp4: self = .mxfp4a16
+    case .mxfp4, .nearestMXFP4: self = .mxfp4a16
     case .nvfp4: self = .nvfp4a16
     }
   }
@@ -48,7 +48,7 @@ public enum CompressedScheme: String, Sendable, CaseIterable {
         bits: 8, isFloat: true, strategy: format.blockRows == 1 ? "token" : "group",
         groupSize: format.blockRows == 1 ? nil : format.blockColumns, isDynamic: true)
     case .int4: storage = "pack-quantized"
-    case .mxfp4: storage = "mxfp4-pack-quantized"
+    case .mxfp4, .nearestMXFP4: storage = "mxfp4-pack-quantized"
     case .nvfp4: storage = "nvfp4-pack-quantized"
     }
     return [
@@ -71,7 +71,7 @@ public enum CompressedScheme: String, Sendable, CaseIterable {
       weights["block_structure"] = [.number(format.blockRows), .number(columns)]
       return weights
     case .int4: return arguments(bits: 4, isFloat: false, strategy: "group", groupSize: format.blockColumns)
-    case .mxfp4:
+    case .mxfp4, .nearestMXFP4:
       var weights = arguments(bits: 4, isFloat: true, strategy: "group", groupSize: format.blockColumns)
       weights["scale_dtype"] = "torch.uint8"
       return weights

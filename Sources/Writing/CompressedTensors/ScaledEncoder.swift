@@ -9,10 +9,13 @@ package struct ScaledEncoder: TensorEncoder {
   package let format: ScaledFormat
   /// The largest magnitudes by which NVFP4 chooses the scale of whole matrices; nil for other formats.
   private let magnitudes: LargestMagnitudes?
+  /// Whether the matrices are stored the other way round, which errors about a value take into account.
+  private let isTurned: Bool
 
-  package init(format: ScaledFormat, magnitudes: LargestMagnitudes? = nil) {
+  package init(format: ScaledFormat, magnitudes: LargestMagnitudes? = nil, isTurned: Bool = false) {
     self.format = format
     self.magnitudes = magnitudes
+    self.isTurned = isTurned
   }
 
   /// The end of the names of weights, before the part that tells codes, scales and shape.
@@ -54,7 +57,7 @@ package struct ScaledEncoder: TensorEncoder {
         try output(".weight_packed", .i32, [rows, columns / 8]), try output(".weight_scale", type.elementType, grid),
         try output(".weight_shape", .i64, [2]),
       ]
-    case .mxfp4:
+    case .mxfp4, .nearestMXFP4:
       return [try output(".weight_packed", .u8, [rows, columns / 2]), try output(".weight_scale", .u8, grid)]
     case .nvfp4:
       return [
@@ -65,7 +68,7 @@ package struct ScaledEncoder: TensorEncoder {
   }
 
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
-    let scales = format.scaleShape(rows: weight.shape[0], columns: weight.shape[1])
+    let scales = format.scaleShape(rows: weight.shape.dropLast().reduce(1, *), columns: weight.shape.last ?? 1)
     return BlockScales(
       byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32))
   }
@@ -88,8 +91,15 @@ package struct ScaledEncoder: TensorEncoder {
       try format.quantize(
         values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
     } catch {
-      throw .notFinite(error.value, at: start + error.index, piece, "quantized")
+      throw .notFinite(error.value, at: storedPosition(of: start + error.index, in: info.shape), piece, "quantized")
     }
+  }
+
+  private func storedPosition(of element: Int, in shape: [Int]) -> Int {
+    guard isTurned, shape.count >= 2 else { return element }
+    let (rows, columns) = (shape[shape.count - 2], shape[shape.count - 1])
+    let (matrix, inside) = (element / (rows * columns), element % (rows * columns))
+    return matrix * rows * columns + inside % columns * rows + inside / columns
   }
 
   package func finish(_ work: TensorWork, write: (RawSpan) throws(Failure) -> Void) throws(Failure) {
@@ -97,7 +107,7 @@ package struct ScaledEncoder: TensorEncoder {
     let scales = state.scales
     try write(scales.bytes)
     switch format.kind {
-    case .fp8, .mxfp4: break
+    case .fp8, .mxfp4, .nearestMXFP4: break
     case .int4:
       let shape = work.info.shape.map { Int64($0).littleEndian }
       try unsafe write(shape.span.bytes)
