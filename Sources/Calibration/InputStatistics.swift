@@ -124,6 +124,14 @@ public struct InputStatistics: Sendable {
     Float(bitPattern: bytes[4 * index..<4 * index + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) })
   }
 
+  /// Whether the correlations of a weight's inputs were measured, on any token.
+  public func hasCorrelations(for weight: String) -> Bool {
+    guard let name = modules[weight], let input = inputs[name], input.counts.count == 1, input.counts[0] > 0 else {
+      return false
+    }
+    return file.header.index(of: TensorName(name + ".gram")) != nil
+  }
+
   /// The name of what a weight is multiplied with; nil where it was not measured.
   public func input(of weight: String) -> String? { modules[weight] }
 

@@ -72,12 +72,22 @@ struct Search {
       : values(values), type(type), count(count), options(options) {
     code = options->code == nibble_fp4 ? &kFP4 : &kNF4;
     unit.Set(*code, 1.0f, kOwnUnit);
-    table_count = options->is_signed ? 2 * kRatios : kRatios;
+    table_count = options->kind == nibble_signed ? 2 * kRatios : kRatios;
+    if (options->kind == nibble_maximum) {
+      table_count = 1;
+      tables[0].Set(*code, 1.0f, kUnit);
+      return;
+    }
     for (int i = 0; i < table_count; ++i) {
       const float product = static_cast<float>(i % kRatios) * kRatioStep;
       const float ratio = kFirstRatio + product;
       tables[i].Set(*code, i < kRatios ? ratio : -ratio, kUnit);
     }
+  }
+
+  // Of the ratios that are tried around the best.
+  HWY_INLINE float Step(int k) const {
+    return options->kind == nibble_maximum ? 0 : static_cast<float>(k - kFineRatios / 2) * kFineStep;
   }
 
   // Some values as floats; what is beyond the last is zero. `to` has room for whole vectors.
@@ -335,7 +345,7 @@ static size_t SearchPlain(const Search& search, uint8_t* codes, float* scales) {
     some.Coarse(ratios);
     for (size_t b = 0; b < kLanes; ++b) {
       for (int k = 0; k < kFineRatios; ++k) {
-        const float step = static_cast<float>(k - kFineRatios / 2) * kFineStep;
+        const float step = search.Step(k);
         const float scale = Bounded((ratios[b] + step) * some.largest[b]);
         tried[k][b] = scale * some.reciprocal[b];
       }
@@ -346,7 +356,7 @@ static size_t SearchPlain(const Search& search, uint8_t* codes, float* scales) {
       for (int k = 1; k < kFineRatios; ++k) {
         if (errors[k][b] < errors[best][b]) best = k;
       }
-      const float step = static_cast<float>(best - kFineRatios / 2) * kFineStep;
+      const float step = search.Step(best);
       scales[first + b] = Bounded((ratios[b] + step) * some.largest[b]);
       WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);
     }
@@ -380,14 +390,16 @@ static HWY_INLINE void ChooseStored(Blocks& some, const float* scales, const flo
     for (int k = 0; k < 3; ++k) {
       const float scale = map[position[b] + k - 1] * groups[b];
       tried[k][b] = scale * some.reciprocal[b];
-      if (!search.options->is_signed && tried[k][b] < 0) tried[k][b] = 0;
+      if (search.options->kind != nibble_signed && tried[k][b] < 0) tried[k][b] = 0;
     }
   }
   some.template Measure<3>(tried, errors);
   for (size_t b = 0; b < some.count; ++b) {
     int best = 1;
-    if (errors[0][b] < errors[best][b]) best = 0;
-    if (errors[2][b] < errors[best][b]) best = 2;
+    if (search.options->kind != nibble_maximum) {
+      if (errors[0][b] < errors[best][b]) best = 0;
+      if (errors[2][b] < errors[best][b]) best = 2;
+    }
     scale_codes[b] = static_cast<uint8_t>(position[b] + best - 1);
     if (codes != nullptr) {
       WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);

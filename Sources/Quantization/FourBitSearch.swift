@@ -9,14 +9,32 @@ import Kernels
 /// an offset of 0. Codes are chosen for the scale as it is read back. Errors are compared in whole numbers of 16 bits,
 /// 2^-14 of the largest magnitude, so that every machine finds the same.
 public struct FourBitSearch: Sendable {
-  /// Whether scales may be negative.
-  public var isSigned: Bool
+  public enum Kind: Sendable, CaseIterable {
+    /// Scales of both signs.
+    case signed
+    case positive
+    /// The largest magnitude, and nothing else, for what is made good in later columns.
+    case maximum
+  }
+
+  public var kind: Kind
   /// What a squared error counts in each column; nil for all alike.
   public var weights: ColumnWeights?
 
-  public init(isSigned: Bool = true, weights: ColumnWeights? = nil) {
-    self.isSigned = isSigned
+  public init(_ kind: Kind = .signed, weights: ColumnWeights? = nil) {
+    self.kind = kind
     self.weights = weights
+  }
+}
+
+extension FourBitSearch.Kind {
+  /// The value of `nibble_scale_kind` in the kernels' header.
+  var kernelValue: Int32 {
+    switch self {
+    case .signed: 0
+    case .positive: 1
+    case .maximum: 2
+    }
   }
 }
 
@@ -70,7 +88,7 @@ extension FourBitFormat {
     let finite = unsafe map.withUnsafeBufferPointer { map in
       unsafe weights.withUnsafeBufferPointer { weights in
         var options = unsafe nibble_search_options(
-          code: code.kernelValue, is_signed: search.isSigned ? 1 : 0, block_size: blockSize,
+          code: code.kernelValue, kind: search.kind.kernelValue, block_size: blockSize,
           roots: weights.isEmpty ? nil : weights.baseAddress, columns: columns, first_column: column % columns,
           map: map.isEmpty ? nil : map.baseAddress, given: nil)
         return unsafe nibble_search_four_bit(
@@ -108,7 +126,7 @@ extension FourBitFormat {
           unsafe values.withUnsafeBufferPointer { values in
             unsafe scaleCodes.withUnsafeMutableBufferPointer { scaleCodes in
               var options = unsafe nibble_search_options(
-                code: code.kernelValue, is_signed: search.isSigned ? 1 : 0, block_size: blockSize,
+                code: code.kernelValue, kind: search.kind.kernelValue, block_size: blockSize,
                 roots: twice.isEmpty ? nil : twice.baseAddress, columns: blockSize, first_column: 0,
                 map: map.baseAddress, given: given.baseAddress)
               _ = unsafe nibble_search_four_bit(

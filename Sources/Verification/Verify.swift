@@ -17,8 +17,9 @@ public struct Verify: Sendable {
   public var against: String?
   /// The directory of that checkpoint's configuration, where it is not beside its weights.
   public var config: String?
-  /// The file of measured inputs that weighed the search for the scales.
+  /// The files of measured inputs that it was quantized by, as `quantize` was given them.
   public var importance: String?
+  public var feedback: String?
   public var jobs = processorCount()
   public var progress = Progress.Style.automatic
 
@@ -158,14 +159,19 @@ public struct Verify: Sendable {
       return
     }
     var recorded = record.flatMap(RecordedRun.init)
-    if case .quantize(var run) = recorded, let name = run.importance {
-      guard let importance else {
-        result.notChecked.append(
-          "the comparison with \(source): what was measured of the model's inputs decided too (--importance names the "
-            + "file, which was '\(name.printable(limit: 200))')")
-        return
+    if case .quantize(var run) = recorded {
+      for (option, given, path) in [
+        ("--importance", importance, \Quantize.importance), ("--feedback", feedback, \Quantize.feedback),
+      ] {
+        guard let name = run[keyPath: path] else { continue }
+        guard let given else {
+          result.notChecked.append(
+            "the comparison with \(source): what was measured of the model's inputs decided too (\(option) names the "
+              + "file, which was '\(name.printable(limit: 200))')")
+          return
+        }
+        run[keyPath: path] = given
       }
-      run.importance = importance
       recorded = .quantize(run)
     }
     if recorded == nil, ["quantize", "convert"].contains(record?.operation),
@@ -208,7 +214,7 @@ public struct Verify: Sendable {
     switch recorded {
     case .convert, .quantizeToMLX, .quantizeToCompressedTensors, .quantizeToMXFP4: return recorded
     case .quantize(let run):
-      if run.scaleSearch != nil { return recorded }
+      if run.scaleSearch != nil || run.feedback != nil { return recorded }
       let source = try StoredModel(files)
       return source.gguf != nil || source.quantizationMethod != .none || source.checkpoint.dequantizes != nil
         ? recorded : nil

@@ -27,8 +27,9 @@ enum VerifyVerb: Verb {
 
   private static let importance = Option(
     "--importance", value: "FILE", "with --against: what it was quantized by")
+  private static let feedback = Option("--feedback", value: "FILE", "the same, of the errors that were made good")
 
-  static let options = [against, .config, importance, manifest, .jobs, .quiet, .verbose, .json, .help]
+  static let options = [against, .config, importance, feedback, manifest, .jobs, .quiet, .verbose, .json, .help]
 
   static func run(_ arguments: Arguments) throws(Failure) -> Int32 {
     let path = try arguments.operands("PATH", verb: name)[0]
@@ -37,6 +38,7 @@ enum VerifyVerb: Verb {
     verify.config = arguments.text(.config)
     verify.manifest = arguments.text(manifest)
     verify.importance = arguments.text(importance)
+    verify.feedback = arguments.text(feedback)
     if let number = try arguments.number(.jobs, allowed: 1...1024) { verify.jobs = number }
     verify.progress = arguments.has(.quiet) ? .silent : .automatic
     let result = try verify(path)

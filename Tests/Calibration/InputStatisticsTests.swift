@@ -68,7 +68,8 @@ import Testing
     Row(testDescription: "an infinite sum", tensors: tensors([.infinity, 1]), message: "is inf, allowed"),
     Row(testDescription: "a negative count", tensors: tensors(counts: [-2]), message: "is -2.0, allowed are counts"),
     Row(testDescription: "a count that is NaN", tensors: tensors(counts: [.nan]), message: "allowed are counts"),
-    Row(testDescription: "two counts", tensors: tensors(counts: [1, 2]), message: "is of shape [2], its counts of [2]"),
+    Row(
+      testDescription: "two counts", tensors: tensors(counts: [1, 2]), message: "is of shape [2], its counts of [2]"),
     Row(
       testDescription: "sums of another type",
       tensors: tensors().map { tensor in

@@ -82,7 +82,7 @@ extension KernelTests {
       var type = FloatType.bf16
       var exponent = -5
       var columns: Int?
-      var isSigned = true
+      var kind = FourBitSearch.Kind.signed
       var isNested = true
     }
 
@@ -92,9 +92,10 @@ extension KernelTests {
     func likeTheTwin(_ code: FourBitCode, _ blockSize: Int) throws {
       var random = Random(77)
       let format = try #require(FourBitFormat(code: code, blockSize: blockSize))
-      var cases = [Case(count: 1), Case(count: 18 * blockSize - 1, columns: 77, isSigned: false, isNested: false)]
+      var cases = [Case(count: 1), Case(count: 18 * blockSize - 1, columns: 77, kind: .positive, isNested: false)]
       if blockSize == 32 {
         cases += [Case(count: 258 * 32 + 31, columns: 64)]
+        cases += [true, false].map { Case(count: 19 * 32, kind: .maximum, isNested: $0) }
         cases += [-149, -133, -9, 126].flatMap { exponent in
           [true, false].map { Case(count: 32 + 3, type: .f32, exponent: exponent, columns: 1, isNested: $0) }
         }
@@ -108,7 +109,7 @@ extension KernelTests {
           ColumnWeights(
             (0..<columns).map { $0 % 5 == 1 ? 0 : Float(random.normal().magnitude) + 0.01 }, blockSize: blockSize)
         }
-        let search = FourBitSearch(isSigned: each.isSigned, weights: weights)
+        let search = FourBitSearch(each.kind, weights: weights)
         let expected = try format.searched(values, search, isNested: each.isNested, column: 13, byReference: true)
         for target in Target.all {
           let found = try Target.with(target) {
@@ -137,13 +138,71 @@ extension KernelTests {
       for (name, numbers, signed, positive) in [("normal", normal, 0.82, 0.865), ("t5", heavy, 0.86, 0.905)] {
         let values = Values(numbers, as: .f32)
         let plain = try format.plainError(values, numbers)
-        for (isSigned, bound) in [(true, signed), (false, positive)] {
+        for (kind, bound) in [(FourBitSearch.Kind.signed, signed), (.positive, positive)] {
           for isNested in [true, false] {
-            let found = try format.searched(values, FourBitSearch(isSigned: isSigned), isNested: isNested)
+            let found = try format.searched(values, FourBitSearch(kind), isNested: isNested)
             let share = format.relativeError(numbers, found) / plain
-            #expect(share <= bound, "\(name), signed \(isSigned), nested \(isNested): \(share)")
+            #expect(share <= bound, "\(name), \(kind), nested \(isNested): \(share)")
           }
         }
+      }
+    }
+
+    /// Scales that are relative to what is given, one of them to nothing; each block as if alone.
+    @Test func givenGroups() throws {
+      var random = Random(3)
+      let format = try #require(FourBitFormat(code: .nf4, blockSize: 32))
+      let values = (0..<33 * 32).map { _ in Float(random.normal()) }
+      let given = (0..<33).map { $0 == 7 ? 0 : Float(2 + 3 * random.normal().magnitude) }
+      let weights = try #require(ColumnWeights((0..<96).map { Float($0 % 7) + 0.1 }, blockSize: 32))
+      let map = DoubleQuantization.map
+      for kind in FourBitSearch.Kind.allCases {
+        let found = Target.all.map { target in
+          Target.with(target) {
+            format.storedScales(values, search: FourBitSearch(kind, weights: weights), column: 32, given: given)
+          }
+        }
+        for other in found { #expect(other == found[0]) }
+        for block in 0..<33 where block != 7 {
+          let largest = values[block * 32..<(block + 1) * 32].reduce(0) { max($0, $1.magnitude) }
+          let scale = map[Int(found[0][block])] * given[block]
+          // As far as the map reaches and its steps allow.
+          let reachable = min(1.12 * largest, given[block])
+          #expect(scale.magnitude <= reachable * 1.05 && scale.magnitude >= min(0.7 * largest, 0.9 * given[block]))
+          if kind != .signed { #expect(scale > 0) }
+        }
+      }
+    }
+
+    @Test(arguments: FourBitCode.allCases)
+    func feedbackLikeTheTwin(_ code: FourBitCode) throws {
+      var random = Random(9)
+      let format = try #require(FourBitFormat(code: code, blockSize: 32))
+      let (rows, columns, first, count) = (48, 70, 32, 32)
+      let matrix = (0..<rows * columns).map { _ in Float(random.normal()) }
+      let factor = (0..<columns * columns).map { $0 % columns == $0 / columns ? 2 : Float(random.normal()) * 0.1 }
+      let scales = (0..<rows).map { $0 == 5 ? 0 : Float(random.normal()) * 2 }
+      func run(_ body: (inout [Float], inout [UInt8], inout [Float]) -> Void) -> ([Float], [UInt8], [Float]) {
+        var matrix = matrix
+        var codes = [UInt8](repeating: 99, count: rows * count)
+        var errors = [Float](repeating: -1, count: rows * count)
+        body(&matrix, &codes, &errors)
+        return (matrix, codes, errors)
+      }
+      let expected = run { matrix, codes, errors in
+        Reference.feedback(
+          &matrix, rows: rows, first: first, count: count, factor: factor, scales: scales, code: code, codes: &codes,
+          errors: &errors)
+      }
+      for target in Target.all {
+        let found = Target.with(target) {
+          run { matrix, codes, errors in
+            format.feedback(
+              &matrix, rows: rows, first: first, count: count, factor: factor, scales: scales, codes: &codes,
+              errors: &errors)
+          }
+        }
+        #expect(found == expected, "\(KernelTarget.names[target])")
       }
     }
 

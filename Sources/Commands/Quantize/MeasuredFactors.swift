@@ -29,4 +29,32 @@ package final class MeasuredFactors: InputFactors {
       return factor
     } catch { throw error.located(file: file.name, tensor: input) }
   }
+
+  /// Which of some weights were measured, and which have rows that end inside a block.
+  ///
+  /// - Throws: `malformed` when none was: the file is another model's, or has no correlations.
+  package func coverage(
+    of weights: [TensorInfo], canFeedBack: (TensorInfo) -> Bool
+  ) throws(Failure) -> [Warning] {
+    let missing = weights.filter { !statistics.hasCorrelations(for: $0.name.string) }
+    guard weights.isEmpty || missing.count < weights.count else {
+      throw Failure(
+        .malformed,
+        "has no correlations of the weights to be quantized: it is another model's, or was made without --hessian",
+        file: file.name)
+    }
+    var warnings: [Warning] = []
+    if !missing.isEmpty {
+      warnings.append(
+        "'\(file.name.printable())' has no correlations for \(counted(missing.count, "weight")), whose errors are not made "
+          + "good: \(names: missing.map(\.name.string))")
+    }
+    let uneven = weights.filter { !canFeedBack($0) }
+    if !uneven.isEmpty {
+      warnings.append(
+        "errors are not made good in \(counted(uneven.count, "weight")) whose rows end inside a block: "
+          + "\(names: uneven.map(\.name.string))")
+    }
+    return warnings
+  }
 }

@@ -89,19 +89,13 @@ public struct Quantize: Sendable {
       try preparation.add(index, disposition, isOriented: dequantized.isPacked(index))
     }
     let source = try preparation.source()
-    if importance != nil, scaleSearch == nil {
-      throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
-    }
-    let factors = try feedback.map { path throws(Failure) in try MeasuredFactors(path: path) }
-    let measured = try importance.map { path throws(Failure) in try ColumnImportance(path: path, for: model) }
+    let measured = try MeasuredInputs(self, for: model)
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
-      preparation.steps,
-      FourBitPreparation.encoders(
-        scheme, search: scaleSearch.map { ScaleSearch($0, importance: measured, feedback: factors) }, fate: "quantized"), source: source,
-      stored: model.checkpoint)
+      preparation.steps, FourBitPreparation.encoders(scheme, search: measured.search, fate: "quantized"),
+      source: source, stored: model.checkpoint)
     let quantized = preparation.steps.filter { $0.encoder == FourBitPreparation.quantizing }
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings
-    warnings += try measured?.coverage(of: quantized.map { source.tensors[$0.tensor] }) ?? []
+    warnings += try measured.warnings(for: quantized.map { source.tensors[$0.tensor] }, scheme)
     warnings += expertWarnings(weights)
     warnings += preparation.warnings
     if quantized.isEmpty { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
@@ -109,7 +103,7 @@ public struct Quantize: Sendable {
     let side = try SideFiles(of: model)
     warnings += side.warnings
     var inputs = RunInputs(model)
-    for file in [measured?.file, factors?.file].compactMap(\.self) { inputs.add(file) }
+    for file in measured.files { inputs.add(file) }
     return WriteRun(
       plan: plan,
       destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
@@ -189,6 +183,7 @@ extension Quantize {
       scaleSearch = kind
     }
     importance = options["importance"]?.string
+    feedback = options["feedback"]?.string
     self.code = code
     self.blockSize = blockSize
     self.usesDoubleQuantization = usesDoubleQuantization

@@ -6,10 +6,13 @@
 extern "C" {
 #endif
 
+// Which scales are tried: of both signs, positive ones, or the largest magnitude alone.
+enum nibble_scale_kind { nibble_signed = 0, nibble_positive = 1, nibble_maximum = 2 };
+
 typedef struct {
   // Which 16 levels: `nibble_code`.
   int32_t code;
-  int32_t is_signed;
+  int32_t kind;
   size_t block_size;
   // The roots of what a squared error counts in each column, or NULL for all alike; repeated so that a block that begins
   // in the last column finds as many as it has values. `first_column` is that of the first value.

@@ -18,7 +18,7 @@ extension Reference {
         let first = (column + range.lowerBound) % all.columns
         return Array(all.repeated[first..<first + range.count])
       }
-      searched.append(SearchedBlock(floats, roots, format.code, isSigned: search.isSigned))
+      searched.append(SearchedBlock(floats, roots, format.code, search.kind))
     }
     var ratios = [Float](repeating: 0, count: blocks)
     if let scaleCodes = unsafe scaleCodes {
@@ -57,19 +57,19 @@ private struct SearchedBlock {
   let values: [Float]
   /// Of the weights of the columns.
   let roots: [Float]?
-  let isSigned: Bool
+  let kind: FourBitSearch.Kind
   /// By rising value, and what lies between them.
   let levels: [Float]
   let midpoints: [Float]
 
-  init(_ floats: [Float], _ roots: [Float]?, _ code: FourBitCode, isSigned: Bool) {
+  init(_ floats: [Float], _ roots: [Float]?, _ code: FourBitCode, _ kind: FourBitSearch.Kind) {
     let largest = floats.reduce(0) { max($0, $1.magnitude) }
     let reciprocal = 1 / max(largest, 1e-38)
     self.largest = largest
     self.reciprocal = reciprocal
     values = floats.map { $0 * reciprocal }
     self.roots = roots
-    self.isSigned = isSigned
+    self.kind = kind
     let all = code.levels
     levels = code.codesByLevel.map { all[Int($0)] }
     midpoints = code.midpoints
@@ -107,9 +107,10 @@ private struct SearchedBlock {
 
   /// The first of the best among the ratios that are tried for all: the levels are multiplied, not the values.
   func coarse() -> Float {
+    if kind == .maximum { return 1 }
     let numbers = values.map { Self.whole($0 * 16384) }
     var best: (ratio: Float, error: Float)?
-    for sign in isSigned ? [1, -1] as [Float] : [1] {
+    for sign in kind == .signed ? [1, -1] as [Float] : [1] {
       for step in 0..<10 {
         let ratio = sign * (0.76 + Float(step) * 0.04)
         func scaled(_ numbers: [Float]) -> [Float] {
@@ -141,7 +142,7 @@ private struct SearchedBlock {
   /// The scale of the first of the best ratios around one.
   func fine(around ratio: Float) -> Float {
     var best: (scale: Float, error: Float)?
-    for step in -2...2 {
+    for step in kind == .maximum ? 0...0 : -2...2 {
       let scale = Self.bounded((ratio + Float(step) * 0.01) * largest)
       let error = measure(scale * reciprocal)
       if best.map({ error < $0.error }) ?? true { best = (scale, error) }
@@ -166,12 +167,38 @@ private struct SearchedBlock {
     }
     position = min(max(position, 1), 254)
     var best: (position: Int, ratio: Float, error: Float)?
-    for candidate in [position, position - 1, position + 1] {
+    for candidate in kind == .maximum ? [position] : [position, position - 1, position + 1] {
       var ratio = map[candidate] * greatest * reciprocal
-      if !isSigned, ratio < 0 { ratio = 0 }
+      if kind != .signed, ratio < 0 { ratio = 0 }
       let error = measure(ratio)
       if best.map({ error < $0.error }) ?? true { best = (candidate, ratio, error) }
     }
     return best.map { ($0.position, $0.ratio) } ?? (position, 0)
+  }
+}
+
+extension Reference {
+  /// See `FourBitFormat.feedback`.
+  package static func feedback(
+    _ matrix: inout [Float], rows: Int, first: Int, count: Int, factor: [Float], scales: [Float], code: FourBitCode,
+    codes: inout [UInt8], errors: inout [Float]
+  ) {
+    let columns = matrix.count / rows
+    let levels = code.levels
+    let midpoints = code.midpoints
+    for column in 0..<count {
+      let line = (first + column) * columns + first
+      for row in 0..<rows {
+        let value = matrix[(first + column) * rows + row]
+        let scaled = scales[row] == 0 ? 0 : value / scales[row]
+        let number = code.codesByLevel[midpoints.count { scaled > $0 }]
+        codes[column * rows + row] = number
+        let error = (value - levels[Int(number)] * scales[row]) / factor[line + column]
+        errors[column * rows + row] = error
+        for behind in column + 1..<max(count, column + 1) {
+          matrix[(first + behind) * rows + row] -= factor[line + behind] * error
+        }
+      }
+    }
   }
 }

@@ -14,20 +14,21 @@ public struct ScaleSearch: Sendable {
     case positive
   }
 
-  package var kind: Kind
+  /// nil for the largest magnitudes, which goes with feedback.
+  package var kind: Kind?
   /// By which the squared errors of a weight's columns count; nil for all alike.
   package var importance: (any ColumnMeans)?
   /// By which the error in one column is made good in those behind it; nil for not at all.
   package var feedback: (any InputFactors)?
 
-  package init(_ kind: Kind, importance: (any ColumnMeans)? = nil, feedback: (any InputFactors)? = nil) {
+  package init(_ kind: Kind?, importance: (any ColumnMeans)? = nil, feedback: (any InputFactors)? = nil) {
     self.kind = kind
     self.importance = importance
     self.feedback = feedback
   }
 
   func search(for weight: TensorInfo, blockSize: Int) -> Result<FourBitSearch, Failure> {
-    var search = FourBitSearch(isSigned: kind == .mse)
+    var search = FourBitSearch(kind.map { $0 == .mse ? .signed : .positive } ?? .maximum)
     do throws(Failure) {
       if let means = try importance?.means(for: weight) { search.weights = ColumnWeights(means, blockSize: blockSize) }
       return .success(search)
