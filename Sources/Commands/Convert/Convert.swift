@@ -3,6 +3,7 @@ public import Bytes
 package import Checkpoints
 import GGUF
 package import JSON
+import PackedWeights
 public import Quantization
 import Tensors
 public import Writing
