@@ -77,4 +77,36 @@ import Testing
     let model = try open([Tensor("m.W_q", "U8", [1, 4], [0x10, 0x2E, 0x3F, 0xF0])] + parts, "hqq")
     try expect(model, [2, 4], "HQQ-Q4", [1, 2, 0.5, 15.375, 0, 26, 6.5, -0.00799560546875])
   }
+
+  /// Codes from -8 to 7, two in a byte, the even one low; scales and zero points are [groups, rows].
+  @Test func fourBitsOfTorchAO() throws {
+    let stated =
+      "{\\\"_type\\\": \\\"Int4Tensor\\\", \\\"_data\\\": {\\\"block_size\\\": [1, 2]}, "
+      + "\\\"_tensor_data_names\\\": [\\\"qdata\\\", \\\"scale\\\", \\\"zero_point\\\"]}"
+    let model = try open(
+      [
+        Tensor("m._weight_qdata", "I8", [2, 2], [0x10, 0xF8, 0x72, 0x39]),
+        Tensor("m._weight_scale", "BF16", [2, 2], floats([1, 2, 0.5, 4])),
+        Tensor("m._weight_zero_point", "BF16", [2, 2], floats([0, 1, 10, -1])),
+      ], "torchao", header: "{\"m.weight\": \"\(stated)\", \"tensor_names\": \"[\\\"m.weight\\\"]\"}")
+    try expect(model, [2, 4], "TorchAO-INT4", [0, 1, 6, 9.5, 5, 15, -29, 11])
+  }
+
+  /// A header is as little to be trusted as a file.
+  @Test(arguments: [
+    "[]", "{\\\"_type\\\": 3}", "{\\\"_type\\\": \\\"Int8Tensor\\\"}",
+    "{\\\"_type\\\": \\\"Int8Tensor\\\", \\\"_data\\\": 1}",
+    "{\\\"_type\\\": \\\"Float8Tensor\\\", \\\"_tensor_data_names\\\": [1]}", "{",
+  ])
+  func headers(_ stated: String) throws {
+    let tensors = [Tensor("m._weight_qdata", "I8", [2, 2], [1, 2, 3, 4]), Tensor("n", "BF16", [1], floats([1]))]
+    for key in ["m.weight", ".", "m."] {
+      do {
+        let model = try open(tensors, "torchao", header: "{\"\(key)\": \"\(stated)\"}")
+        #expect(model.quantizationMethod != .none)
+      } catch {
+        #expect((error as? Failure)?.code != .internal, "\(error)")
+      }
+    }
+  }
 }

@@ -66,11 +66,130 @@ def hqq_method(name: str, bits: int, axis: int, group: int, dtype: torch.dtype =
     return Method(name, settings, hqq(bits, axis, group, dtype, view), f"HQQ-Q{bits}", "HQQ", dtype)
 
 
+# --- torchao --------------------------------------------------------------------------------------
+
+def torch_type(dtype: torch.dtype | str) -> dict:
+    return {"_type": "torch.dtype", "_data": str(dtype).removeprefix("torch.")}
+
+
+def entry(kind: str, parts: list[str], **attributes) -> str:
+    return json.dumps({"_type": kind, "_data": attributes, "_tensor_data_names": parts})
+
+
+def torchao_header(kind: str, attributes: dict):
+    """What the header says of each weight, by the tensors that are there."""
+    def header(tensors: Tensors) -> dict[str, str]:
+        stated: dict[str, str] = {}
+        for name in tensors:
+            if name.endswith("._weight_qdata"):
+                prefix = name.removesuffix("qdata")
+                parts = [part.removeprefix(prefix) for part in tensors if part.startswith(prefix)]
+                stated[prefix.removesuffix("_weight_") + "weight"] = entry(kind, parts, **attributes)
+            elif "._weight_" not in name:
+                stated[name] = json.dumps({"_type": "Tensor"})
+        return stated | {"tensor_names": json.dumps(list(stated))}
+    return header
+
+
+def torchao_parts(name: str, **parts: torch.Tensor) -> Tensors:
+    return {f"{name}._weight_{part}": tensor for part, tensor in parts.items()}
+
+
+def torchao_integers(blocks: tuple[int, int], bits: int = 8, zeros: bool = True, dtype: torch.dtype = BF16,
+                     scale: torch.dtype = F32):
+    """Codes less zero points in the type of the weight, where both are exact; times scales, rounded once."""
+    def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+        rows, columns = min(blocks[0], out), min(blocks[1], inputs)
+        shape = (out // rows, inputs // columns)
+        found = codes((out, inputs), generator).view(torch.int8) >> (8 - bits)
+        scales = numbers(shape, generator, scale)
+        tensors = torchao_parts(name, qdata=found, scale=scales)
+        whole = found.to(F32)
+        if zeros:
+            origins = codes(shape, generator).view(torch.int8) >> (8 - bits)
+            tensors |= torchao_parts(name, zero_point=origins)
+            whole = whole - spread(origins.to(F32), rows, columns, out, inputs)
+        return tensors, (whole * spread(scales.to(F32), rows, columns, out, inputs)).to(dtype)
+    return pack
+
+
+def torchao_floats(blocks: tuple[int, int], dtype: torch.dtype = BF16):
+    def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+        rows, columns = min(blocks[0], out), min(blocks[1], inputs)
+        found, scales = fp8_codes((out, inputs), generator), numbers((out // rows, inputs // columns), generator)
+        tensors = torchao_parts(name, qdata=found, scale=scales)
+        return tensors, (found.to(F32) * spread(scales, rows, columns, out, inputs)).to(dtype)
+    return pack
+
+
+def torchao_int4(group: int, dtype: torch.dtype = BF16):
+    """Two in a byte; scale, and the value of zero, for each group: in 32 bits, rounded once."""
+    def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+        found = fields((out, inputs), 4, generator)
+        scales = numbers((inputs // group, out), generator, dtype)
+        zeros = (numbers(scales.shape, generator) - 0.005).to(dtype)
+        tensors = torchao_parts(name, qdata=nibbles(found ^ 8).view(torch.int8), scale=scales, zero_point=zeros)
+        wide = scales.to(F32).T.repeat_interleave(group, 1)
+        lowest = (zeros.to(F32) - scales.to(F32) * 8).T.repeat_interleave(group, 1)
+        return tensors, (found.to(F32) * wide + lowest).to(dtype)
+    return pack
+
+
+def torchao_micro(kind: str):
+    """MX and NVFP4: the tensors of others under torchao's names."""
+    def pack(name: str, out: int, inputs: int, generator: torch.Generator) -> Packed:
+        if kind == "mx8":
+            found, scales = fp8_codes((out, inputs), generator), powers((out, inputs // 32), generator)
+            whole = found.to(F32) * power(scales).repeat_interleave(32, 1)
+            return torchao_parts(name, qdata=found, scale=scales.view(torch.float8_e8m0fnu)), whole.to(BF16)
+        if kind == "mx4":
+            tensors, whole = mxfp4("q", "s", torch.float8_e8m0fnu)(name, out, inputs, generator)
+            return torchao_parts(
+                name, qdata=tensors[f"{name}.q"].view(torch.uint8), scale=tensors[f"{name}.s"]), whole
+        tensors, whole = nvfp4("g", False, "q", "s")(name, out, inputs, generator)
+        return torchao_parts(name, qdata=tensors[f"{name}.q"], scale=tensors[f"{name}.s"],
+                             per_tensor_scale=tensors[f"{name}.g"]), whole
+    return pack
+
+
+def torchao_method(name: str, kind: str, pack, type_name: str, computed: torch.dtype = BF16, **attributes) -> Method:
+    settings = {"quant_method": "torchao", "modules_to_not_convert": ["lm_head"], "quant_type": {"default": {}}}
+    return Method(name, settings, pack, type_name, "torchao", computed, header=torchao_header(kind, attributes))
+
+
+def integer_method(name: str, bits: int, blocks: tuple[int, int], dtype: torch.dtype = BF16, **more) -> Method:
+    return torchao_method(
+        name, "IntxUnpackedToInt8Tensor", torchao_integers(blocks, bits, dtype=dtype, scale=dtype, **more),
+        f"TorchAO-INT{bits}", dtype, target_dtype=torch_type(f"int{bits}"), dtype=torch_type(dtype),
+        activation_quantization=None)
+
+
 METHODS = [
     *(hqq_method(f"hqq-{bits}", bits, 1, 64) for bits in (8, 4, 3, 2, 1)),
     *(hqq_method(f"hqq-{bits}-columns", bits, 0, 64, F16) for bits in (8, 4, 3, 2, 1)),
     hqq_method("hqq-f32", 4, 1, 32, F32),
     hqq_method("hqq-floats", 4, 1, 64, view=True),
+    torchao_method("torchao-int8", "Int8Tensor", torchao_integers((1, 2**30), zeros=False), "TorchAO-INT8",
+                   block_size=[1, 192], dtype=torch_type(BF16), reduce_range=False),
+    torchao_method("torchao-int8-f16", "Int8Tensor", torchao_integers((1, 32), dtype=F16), "TorchAO-INT8", F16,
+                   block_size=[1, 32], dtype=torch_type(F16), reduce_range=False),
+    torchao_method("torchao-int8-all", "Int8Tensor", torchao_integers((2**30, 2**30)), "TorchAO-INT8",
+                   dtype=torch_type(BF16)),
+    *(integer_method(f"torchao-int{bits}", bits, (1, 32)) for bits in (1, 4, 8)),
+    integer_method("torchao-int3-rows", 3, (1, 2**30), F16),
+    torchao_method("torchao-int4-packed", "Int4Tensor", torchao_int4(64), "TorchAO-INT4", block_size=[1, 64],
+                   shape=[192, 192]),
+    torchao_method("torchao-fp8", "Float8Tensor", torchao_floats((1, 2**30)), "FP8-E4M3", block_size=[1, 192],
+                   dtype=torch_type(BF16)),
+    torchao_method("torchao-fp8-all", "Float8Tensor", torchao_floats((2**30, 2**30)), "FP8-E4M3", dtype=torch_type(BF16)),
+    torchao_method("torchao-fp8-blocks", "Float8Tensor", torchao_floats((32, 32)), "FP8-E4M3", block_size=[32, 32],
+                   dtype=torch_type(BF16)),
+    torchao_method("torchao-mx8", "MXTensor", torchao_micro("mx8"), "MXFP8", elem_dtype=torch_type("float8_e4m3fn"),
+                   block_size=32, orig_dtype=torch_type(BF16), is_swizzled_scales=False),
+    torchao_method("torchao-mx4", "MXTensor", torchao_micro("mx4"), "MXFP4", elem_dtype=torch_type("float4_e2m1fn_x2"),
+                   block_size=32, orig_dtype=torch_type(BF16), is_swizzled_scales=False),
+    torchao_method("torchao-nvfp4", "NVFP4Tensor", torchao_micro("nvfp4"), "NVFP4", block_size=16,
+                   orig_dtype=torch_type(BF16), is_swizzled_scales=False),
 ]
 
 EVERY = [*quantized_sources.METHODS, *METHODS]

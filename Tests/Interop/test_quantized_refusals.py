@@ -70,6 +70,18 @@ HOSTILE = {
         {f"{Q}.quant_zero": quantized_modules.flag(1)}), {}),
     "hqq-offloaded": ("hqq-4", UNSUPPORTED, "'.zero_scale' beside it", lambda found: found.update(
         {f"{Q}.zero_scale": torch.ones(2, 576)}), {}),
+    "torchao-no-scale": ("torchao-int8", REJECTED, "_weight_scale' is missing", lambda found: found.pop(
+        f"{Q}._weight_scale"), {}),
+    "torchao-no-codes": ("torchao-int8", REJECTED, "is part of a weight in torchao", lambda found: found.pop(
+        f"{Q}._weight_qdata"), {}),
+    "torchao-scales": ("torchao-int8", REJECTED, "which do not divide it", lambda found: found.update(
+        {f"{Q}._weight_scale": torch.ones(5, 1)}), {}),
+    "torchao-zeros": ("torchao-int4", UNSUPPORTED, "zero points in F32", lambda found: found.update(
+        {f"{Q}._weight_zero_point": torch.ones(192, 6)}), {}),
+    "torchao-groups": ("torchao-int4-packed", REJECTED, "in groups of 64", lambda found: found.update(
+        {f"{Q}._weight_scale": found[f"{Q}._weight_scale"].T}), {}),
+    "torchao-smoothed": ("torchao-int4", UNSUPPORTED, "an 'act_pre_scale'", lambda found: found.update(
+        {f"{Q}._weight_act_pre_scale": torch.ones(192)}), {}),
     "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
 }
 
@@ -95,6 +107,31 @@ def test_refused(name, nibble: Nibble, tmp_path):
     nibble.run("inspect", source, "--raw")
     nibble.run("verify", source, expect=DIFFERENT if code == REJECTED else 0)
     nibble.run("split", source, "-o", tmp_path / "parts")
+
+
+KINDS = {
+    "tiles": ("torchao-int8", "Int4TilePackedTo4dTensor", {}, "tiles for the tensor cores"),
+    "device": ("torchao-int8", "Int4PlainInt32Tensor", {}, "an accelerator has packed for itself"),
+    "unknown": ("torchao-int8", "Int5Tensor", {}, "is a Int5Tensor of torchao"),
+    "swizzled": ("torchao-mx8", "MXTensor", {"is_swizzled_scales": True}, "is_swizzled_scales"),
+    "six-bits": ("torchao-mx4", "MXTensor", {
+        "elem_dtype": quantized_modules.torch_type("fp6_e2m3"), "block_size": 32}, "MXTensor of 'fp6_e2m3'"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_classes_of_torchao(name, nibble: Nibble, tmp_path):
+    """What is not read can be copied, with what its header says."""
+    method, kind, attributes, message = KINDS[name]
+    method = next(row for row in METHODS if row.name == method)
+    method = dataclasses.replace(method, header=quantized_modules.torchao_header(kind, attributes))
+    source, _ = quantized_sources.create(tmp_path / "source", method)
+    for verb in (["convert", "--dtype", "float32"], ["quantize", "--force-requantize"]):
+        assert message in nibble.run(*verb, source, "-o", tmp_path / "out", expect=UNSUPPORTED).stderr
+    nibble.run("inspect", source)
+    nibble.run("split", source, "-o", tmp_path / "parts", "--max-shard-size", "100kB")
+    for file in (tmp_path / "parts").glob("*.safetensors"):
+        assert header(file) == header(source / "model.safetensors")
 
 
 def test_modules_of_hqq_in_a_pickle(nibble: Nibble, tmp_path):
