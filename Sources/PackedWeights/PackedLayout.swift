@@ -53,6 +53,6 @@ extension PackedLayout {
 
 /// The methods that are read; the first that a configuration speaks of is the checkpoint's.
 package let packedLayouts: [any PackedLayout.Type] = [
-  MLXLayout.self, FP8Layout.self, MXFP4Layout.self, CompressedTensorsLayout.self,
+  MLXLayout.self, AutoRoundLayout.self, FP8Layout.self, MXFP4Layout.self, CompressedTensorsLayout.self,
   GPTQLayout.self, AWQLayout.self, ModelOptLayout.self, Int8Layout.self, HQQLayout.self, TorchAOLayout.self,
 ]

@@ -164,6 +164,14 @@ def integer_method(name: str, bits: int, blocks: tuple[int, int], dtype: torch.d
         activation_quantization=None)
 
 
+# --- AutoRound ------------------------------------------------------------------------------------
+
+def auto_round(name: str, packing: str | None, pack, type_name: str, method: str, dtype: torch.dtype = BF16,
+               **settings) -> Method:
+    stated = {"quant_method": "auto-round", "bits": 4, "group_size": 64, "sym": True, "data_type": "int"} | settings
+    return Method(name, stated | ({"packing_format": packing} if packing else {}), pack, type_name, method, dtype)
+
+
 METHODS = [
     *(hqq_method(f"hqq-{bits}", bits, 1, 64) for bits in (8, 4, 3, 2, 1)),
     *(hqq_method(f"hqq-{bits}-columns", bits, 0, 64, F16) for bits in (8, 4, 3, 2, 1)),
@@ -190,6 +198,26 @@ METHODS = [
                    block_size=32, orig_dtype=torch_type(BF16), is_swizzled_scales=False),
     torchao_method("torchao-nvfp4", "NVFP4Tensor", torchao_micro("nvfp4"), "NVFP4", block_size=16,
                    orig_dtype=torch_type(BF16), is_swizzled_scales=False),
+    auto_round("auto-round-gptq", "auto_round:auto_gptq", gptq(4, 64, ordered=None), "GPTQ-Q4", "GPTQ", F16),
+    auto_round("auto-round-default", None, gptq(4, 64, ordered=None), "GPTQ-Q4", "GPTQ", F16),
+    auto_round("auto-round-intel", "auto_round:gptq", gptq(4, 64, ordered=None), "GPTQ-Q4", "GPTQ", F16,
+               quant_method="intel/auto-round"),
+    auto_round("auto-round-plain", "auto_round", gptq(4, 64, version=2, ordered=None), "GPTQ-Q4", "GPTQ", F16, sym=False),
+    auto_round("auto-round-gptqmodel", "auto_round:gptqmodel", gptq(4, 64, version=2), "GPTQ-Q4", "GPTQ", F16,
+               sym=False),
+    auto_round("auto-round-3", "auto_round", gptq(3, 64, version=2, ordered=None), "GPTQ-Q3", "GPTQ", F16, bits=4,
+               extra_config={".*self_attn.*": {"bits": 3}, ".*mlp\\..*_proj": {"bits": 3}, "lm_head": {"bits": 16}}),
+    auto_round("auto-round-awq", "auto_round:auto_awq", awq(64), "AWQ-Q4", "AWQ", F16),
+    auto_round("auto-round-fp8", "auto_round:fp8_static", fp8_scales(lambda out: [out], BF16, STATIC), "FP8-E4M3",
+               "FP8", bits=8, group_size=-1, data_type="fp", act_bits=8),
+    auto_round("auto-round-fp8-blocks", None, fp8_block("bfloat16", 64, 64), "FP8-E4M3", "FP8", bits=8,
+               group_size=[64, 64], data_type="fp"),
+    auto_round("auto-round-mxfp4", "auto_round:llm_compressor", mxfp4("weight_packed", "weight_scale"), "MXFP4",
+               "AutoRound", group_size=32, data_type="mx_fp", act_bits=4),
+    auto_round("auto-round-mxfp8", "auto_round:llm_compressor", fp8_block("u8", 1, 32, suffix="weight_scale"), "MXFP8",
+               "AutoRound", bits=8, group_size=32, data_type="mx_fp_rceil", act_bits=8),
+    auto_round("auto-round-nvfp4", "auto_round:llm_compressor", nvfp4("weight_global_scale", True, "weight_packed"),
+               "NVFP4", "AutoRound", group_size=16, data_type="nv_fp", act_bits=4),
 ]
 
 EVERY = [*quantized_sources.METHODS, *METHODS]

@@ -82,6 +82,14 @@ HOSTILE = {
         {f"{Q}._weight_scale": found[f"{Q}._weight_scale"].T}), {}),
     "torchao-smoothed": ("torchao-int4", UNSUPPORTED, "an 'act_pre_scale'", lambda found: found.update(
         {f"{Q}._weight_act_pre_scale": torch.ones(192)}), {}),
+    "auto-round-mlx": ("auto-round-gptq", UNSUPPORTED, "'auto_round:mlx'", None, {"packing_format": "auto_round:mlx"}),
+    "auto-round-mxint": ("auto-round-plain", UNSUPPORTED, "of data_type 'mx_int'", None, {"data_type": "mx_int"}),
+    "auto-round-e5m3": ("auto-round-nvfp4", UNSUPPORTED, "_e5m3'", None, {
+        "packing_format": "auto_round:llm_compressor_nvfp4_e5m3"}),
+    "auto-round-rotated": ("auto-round-mxfp4", UNSUPPORTED, "rotated weights", None, {
+        "rotation_config": {"block_size": 32, "hadamard_type": "hadamard"}}),
+    "auto-round-other": ("auto-round-mxfp4", UNSUPPORTED, "data_type 'int'", None, {
+        "extra_config": {Q: {"data_type": "int"}}}),
     "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
 }
 

@@ -15,8 +15,7 @@ struct AWQLayout: PackedLayout {
     guard let (method, settings) = QuantizationSettings.stated(config),
       checkpoint.tensors.contains(where: { $0.name.hasSuffix(".qweight") })
     else { return nil }
-    let packing = settings["packing_format"]?.string ?? ""
-    let isAutoRound = ["auto-round", "intel/auto-round"].contains(method) && packing.hasSuffix("auto_awq")
+    let isAutoRound = AutoRoundPacking((method, settings)) == .awq
     guard method == "awq" || isAutoRound else { return nil }
     func refusal(_ text: String) -> Failure {
       Failure(.unsupported, "AWQ: \(text)", file: QuantizationSettings.fileName)

@@ -49,8 +49,11 @@ struct CompressedTensorsLayout: PackedLayout {
   }
 
   func remainder(_ index: Int, in checkpoint: any StoredTensors) -> PackedRemainder {
-    let info = checkpoint.tensors[index]
+    Self.remainder(checkpoint.tensors[index])
+  }
+
+  static func remainder(_ info: TensorInfo) -> PackedRemainder {
     if info.isActivationScale { return .leftOut }
-    return Self.suffixes.contains { info.name.hasSuffix($0) } ? .orphan : .plain
+    return suffixes.contains { info.name.hasSuffix($0) } ? .orphan : .plain
   }
 }

@@ -20,14 +20,19 @@ struct FP8Layout: PackedLayout {
   private let type: FloatType
 
   init?(_ config: JSONValue?, of checkpoint: any StoredTensors) throws(Failure) {
-    guard let (method, settings) = QuantizationSettings.stated(config), Self.methods.contains(method) else {
-      return nil
-    }
+    guard let (method, settings) = QuantizationSettings.stated(config) else { return nil }
+    let isAutoRound = AutoRoundPacking((method, settings)) == .bytes
+    guard isAutoRound || Self.methods.contains(method) else { return nil }
     name = method == "mxfp8" ? "MXFP8" : "FP8"
     type = try QuantizationSettings.weightType(config)
-    if let value = settings["weight_block_size"] {
+    if isAutoRound {
       isBlockStated = true
-      block = try value.isNull ? nil : Self.block(value)
+      block = try settings["group_size"].flatMap { (value) throws(Failure) in
+        try value.array == nil ? nil : Self.block(value, "group_size")
+      }
+    } else if let value = settings["weight_block_size"] {
+      isBlockStated = true
+      block = try value.isNull ? nil : Self.block(value, "weight_block_size")
     } else {
       // Defaults of transformers.
       isBlockStated = false
@@ -35,12 +40,12 @@ struct FP8Layout: PackedLayout {
     }
   }
 
-  private static func block(_ value: JSONValue) throws(Failure) -> (rows: Int, columns: Int) {
+  private static func block(_ value: JSONValue, _ key: String) throws(Failure) -> (rows: Int, columns: Int) {
     guard let sizes = value.array, sizes.count == 2, let rows = sizes[0].int, let columns = sizes[1].int, rows > 0,
       columns > 0
     else {
       throw Failure(
-        .malformed, "weight_block_size is \(value.text(.line)), needed are two positive whole numbers",
+        .malformed, "\(key) is \(value.text(.line)), needed are two positive whole numbers",
         file: QuantizationSettings.fileName)
     }
     return (rows, columns)

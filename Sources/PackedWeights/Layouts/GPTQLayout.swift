@@ -32,7 +32,7 @@ struct GPTQLayout: PackedLayout {
     }
     self.settings = try GPTQSettings(settings, file: file)
     type = try QuantizationSettings.weightType(config, stored: GPTQParts.scaleType(checkpoint))
-    increment = format == "gptq" ? 1 : 0
+    increment = AutoRoundPacking(QuantizationSettings.stated(config))?.increment ?? (format == "gptq" ? 1 : 0)
     isOrdered = settings["desc_act"]?.bool == true
   }
 
@@ -42,9 +42,8 @@ struct GPTQLayout: PackedLayout {
   ) throws(Failure) -> (JSONValue, file: String)? {
     guard checkpoint.tensors.contains(where: { $0.name.hasSuffix(".qweight") }) else { return nil }
     if let (method, settings) = QuantizationSettings.stated(config) {
-      let packing = settings["packing_format"]?.string ?? ""
-      let isAutoRound = ["auto-round", "intel/auto-round"].contains(method) && packing.hasSuffix("auto_gptq")
-      return method == "gptq" || isAutoRound ? (settings, QuantizationSettings.fileName) : nil
+      if method != "gptq", AutoRoundPacking((method, settings))?.increment == nil { return nil }
+      return (settings, QuantizationSettings.fileName)
     }
     guard let directory = checkpoint.directory, directory.contains(settingsName) else { return nil }
     let file = try directory.open(settingsName)

@@ -13,19 +13,14 @@ struct GPTQSettings: Sendable {
   private let own: Module
   /// The first that matches a module decides; nil leaves it as it is.
   private var dynamic: [(pattern: LinearPattern, module: Module?)] = []
-  /// What AutoRound says of modules by their names.
-  private var extra: [String: Module] = [:]
+  private let exceptions: AutoRoundExceptions
   private let file: String
 
   /// - Parameter file: that the settings are from.
   init(_ settings: JSONValue, file: String) throws(Failure) {
     self.file = file
     own = try Self.module(settings, nil, file)
-    if let modules = settings["extra_config"]?.object {
-      for key in modules.keys {
-        if let stated = modules[key] { extra[key] = try Self.module(stated, own, file) }
-      }
-    }
+    exceptions = try AutoRoundExceptions(settings, file: file)
     guard let rules = settings["dynamic"]?.object else { return }
     for key in rules.keys {
       guard let rule = rules[key] else { continue }
@@ -55,7 +50,7 @@ struct GPTQSettings: Sendable {
 
   /// - Throws: `malformed` for a module that is said to stay as it is.
   func module(_ name: String) throws(Failure) -> Module {
-    if let module = extra[name] { return module }
+    if let stated = exceptions.settings(of: name) { return try Self.module(stated, own, file) }
     guard let rule = dynamic.first(where: { $0.pattern.matches(name) }) else { return own }
     guard let module = rule.module else {
       throw Failure(.malformed, "is quantized, but '\(file)' says that '\(name)' is not")
