@@ -1,5 +1,5 @@
 import Bytes
-import JSON
+package import JSON
 import Quantization
 
 /// What `config.json` says of quantization, and of the type of the weights without it.
@@ -13,7 +13,7 @@ package enum QuantizationSettings {
   private static let parts = ["text_config", "llm_config", "language_config"]
 
   /// The settings of a method that is named, with its name; nil where config.json has none.
-  static func stated(_ config: JSONValue?) -> (method: String, settings: JSONValue)? {
+  package static func stated(_ config: JSONValue?) -> (method: String, settings: JSONValue)? {
     guard let config else { return nil }
     for scope in [config] + parts.compactMap({ config[$0] }) {
       for key in keys {

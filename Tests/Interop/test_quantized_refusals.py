@@ -48,6 +48,7 @@ HOSTILE = {
         {f"{Q}.pre_quant_scale": torch.ones(192)}), {}),
     "int8-layout": ("int8", UNSUPPORTED, "'.weight_format' is 2", lambda found: found.update(
         {f"{Q}.weight_format": torch.tensor(2).to(torch.uint8)}), {}),
+    "exl3": ("awq", UNSUPPORTED, "(exl3: codes along a trellis", None, {"quant_method": "exl3"}),
     "hqq-no-zero": ("hqq-4", REJECTED, "'.zero' is missing", lambda found: found.pop(f"{Q}.zero"), {}),
     "hqq-no-codes": ("hqq-4", REJECTED, "is part of a weight in HQQ", lambda found: found.pop(f"{Q}.W_q"), {}),
     "hqq-few-codes": ("hqq-3", REJECTED, "which are not 576 × 64 codes", lambda found: found.update(
@@ -90,7 +91,6 @@ HOSTILE = {
         "rotation_config": {"block_size": 32, "hadamard_type": "hadamard"}}),
     "auto-round-other": ("auto-round-mxfp4", UNSUPPORTED, "data_type 'int'", None, {
         "extra_config": {Q: {"data_type": "int"}}}),
-    "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
 }
 
 
@@ -140,6 +140,48 @@ def test_classes_of_torchao(name, nibble: Nibble, tmp_path):
     nibble.run("split", source, "-o", tmp_path / "parts", "--max-shard-size", "100kB")
     for file in (tmp_path / "parts").glob("*.safetensors"):
         assert header(file) == header(source / "model.safetensors")
+
+
+READ = {
+    "awq", "gptq", "fp8", "fbgemm_fp8", "mxfp4", "mxfp8", "compressed-tensors", "bitsandbytes_4bit", "bitsandbytes_8bit",
+    "hqq", "torchao", "auto-round",
+}
+# What their first models have in config.json.
+OLD = {"quip": "quip_params", "aqlm": "aqlm"}
+UNREAD = sorted(AUTO_QUANTIZATION_CONFIG_MAPPING.keys() - READ | {"exl2", "exl3", "quip"})
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_methods_that_are_not_read(name, nibble: Nibble, tmp_path):
+    """All that transformers knows, and some more: refused with a word on what it is, by every verb that computes. As it
+    is a checkpoint can be copied, and stays what it was."""
+    model = quantized_sources.llama(BF16)
+    tensors = {}
+    for key, tensor in model.state_dict().items():
+        if module := quantized_sources.linear(key):
+            tensors |= {f"{module}.codes": torch.ones(tensor.shape, dtype=torch.int16), f"{module}.table": torch.ones(3)}
+        else:
+            tensors[key] = tensor
+    settings = {"quantization_config": {"quant_method": name, "bits": 4}}
+    stated = {"whole": settings, "part": {"text_config": settings}}
+    if name in OLD:
+        stated["old"] = {OLD[name]: {"bits": 2}}
+    for part, more in stated.items():
+        config = model.config.to_dict() | {"dtype": "bfloat16", "architectures": ["LlamaForCausalLM"]} | more
+        config = json.loads(json.dumps(config))
+        source = quantized_sources.save(tmp_path / part / "source", tensors, config, header={"said": "so"})
+        for verb in (["convert", "--dtype", "float32"], ["quantize", "--force-requantize"], ["quantize", "--scheme", "q4_0"]):
+            out = tmp_path / ("out.gguf" if "q4_0" in verb else "out")
+            refused = nibble.run(*verb, source, "-o", out, expect=UNSUPPORTED).stderr
+            assert f"quantized ({name}".lower().split("_")[0] in refused.lower() and ": " in refused.split("(")[1], refused
+            assert not out.exists()
+        nibble.run("convert", source, "-o", tmp_path / f"copy-{part}")
+        found = checkpoint.tensors(tmp_path / f"copy-{part}")
+        assert found.keys() == tensors.keys() and all(same(found[key], tensors[key]) for key in found)
+        assert checkpoint.config(tmp_path / f"copy-{part}") == config
+        assert header(tmp_path / f"copy-{part}" / "model.safetensors") == {"format": "pt", "said": "so"}
+        for verb in ("inspect", "verify"):
+            nibble.run(verb, source)
 
 
 def test_modules_of_hqq_in_a_pickle(nibble: Nibble, tmp_path):
