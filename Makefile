@@ -144,7 +144,7 @@ test-long: lint test-swift test-optimized test-dist test-dist-debian ## that, an
 # Formats, kernels, rules and plans, the verbs, every byte of what they write about tiny models, and what stock libraries
 # make of it; without the thousands of damaged files, and without what is large to see that its time and memory are not.
 FAST_SUITES := (Bytes|JSON|Tensors|Patterns|Safetensors|GGUF|PyTorch|Adapters|Architectures)Tests\. QuantizationTests\..*Golden \
-  (Checkpoints|Comparison|ModelFamilies|Patterns|Tokenizers|TypeMixtures|Verification|Writing)Tests\. \
+  (Checkpoints|Comparison|ModelFamilies|PackedWeights|Patterns|Tokenizers|TypeMixtures|Verification|Writing)Tests\. \
   ToolTests\.(CommandLine|Diff|Merge|Message|Reshard)Tests
 SLOW_SUITES := (Mutation|Budget)Tests/ /(many[A-Z]|lengthAtTheLimit|takesTimeInProportion|everyRuleCanBeRead|sizeIsLimited|choosesAsLlama)
 FAST_FILES := manifest options outputs python_json python_verify refusals

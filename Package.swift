@@ -83,33 +83,37 @@ let package = Package(
     library("ModelFamilies", ["Architectures", "GGUF", "PyTorch", "Tensors", "JSON", "Bytes"]),
     library("Tokenizers", ["ModelFamilies", "GGUF", "JSON", "Bytes"]),
     library(
+      "PackedWeights", ["ModelFamilies", "Architectures", "Patterns", "Quantization", "Tensors", "JSON", "Bytes"]),
+    library(
       "Checkpoints",
       [
-        "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Patterns", "Quantization", "GGUF", "PyTorch",
-        "Safetensors", "Tensors", "JSON", "Bytes",
+        "PackedWeights", "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Patterns", "Quantization", "GGUF",
+        "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
     library("Calibration", ["COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
     library(
       "Writing",
       [
-        "Checkpoints", "Calibration", "ModelFamilies", "Architectures", "Console", "Quantization", "GGUF",
-        "Safetensors", "Tensors", "JSON", "Bytes",
+        "Checkpoints", "PackedWeights", "Calibration", "ModelFamilies", "Architectures", "Console", "Quantization",
+        "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
 
     // Leaves beside each other, and what joins them.
     library("TypeMixtures", ["Checkpoints", "Patterns", "GGUF", "Tensors", "Bytes"]),
-    library("Comparison", ["Checkpoints", "Console", "Patterns", "Quantization", "GGUF", "Tensors", "JSON", "Bytes"]),
+    library(
+      "Comparison",
+      ["Checkpoints", "PackedWeights", "Console", "Patterns", "Quantization", "GGUF", "Tensors", "JSON", "Bytes"]),
     library(
       "Extraction",
       [
-        "Comparison", "Writing", "Checkpoints", "Architectures", "Adapters", "Console", "Patterns", "Quantization",
-        "Tensors", "JSON", "Bytes",
+        "Comparison", "Writing", "Checkpoints", "PackedWeights", "Architectures", "Adapters", "Console", "Patterns",
+        "Quantization", "Tensors", "JSON", "Bytes",
       ]),
     library(
       "TrainingMemory",
       [
-        "Checkpoints", "ModelFamilies", "Architectures", "Adapters", "Console", "Quantization", "GGUF", "Tensors",
-        "JSON", "Bytes",
+        "Checkpoints", "PackedWeights", "ModelFamilies", "Architectures", "Adapters", "Console", "Quantization", "GGUF",
+        "Tensors", "JSON", "Bytes",
       ]),
     library(
       "HeaderEditing",
@@ -119,14 +123,15 @@ let package = Package(
     library(
       "Commands",
       [
-        "Comparison", "Calibration", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "ModelFamilies",
-        "Architectures", "Adapters", "Console", "Patterns", "Quantization", "GGUF", "Safetensors", "Tensors", "JSON", "Bytes",
+        "Comparison", "Calibration", "TypeMixtures", "Writing", "Checkpoints", "PackedWeights", "Tokenizers",
+        "ModelFamilies", "Architectures", "Adapters", "Console", "Patterns", "Quantization", "GGUF", "Safetensors",
+        "Tensors", "JSON", "Bytes",
       ]),
     library(
       "Verification",
       [
-        "Commands", "HeaderEditing", "TypeMixtures", "Writing", "Checkpoints", "Tokenizers", "Architectures",
-        "Console", "Quantization", "GGUF", "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes",
+        "Commands", "HeaderEditing", "TypeMixtures", "Writing", "Checkpoints", "PackedWeights", "Tokenizers",
+        "Architectures", "Console", "Quantization", "GGUF", "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
     .executableTarget(
       name: "nibble",
@@ -154,11 +159,12 @@ let package = Package(
     tests("Architectures", ["Architectures", "Patterns", "Tensors", "Bytes"]),
     tests("Tokenizers", ["Tokenizers", "GGUF", "JSON", "Bytes"]),
     tests("ModelFamilies", ["FamilySupport", "ModelFamilies", "GGUF", "PyTorch", "Tensors", "JSON", "Bytes"]),
+    tests("PackedWeights", ["PackedWeights", "Quantization", "JSON", "Bytes"]),
     tests(
       "Checkpoints",
       [
-        "Commands", "Checkpoints", "ModelFamilies", "Adapters", "Quantization", "Safetensors", "Tensors", "JSON",
-        "Bytes",
+        "Commands", "Checkpoints", "PackedWeights", "ModelFamilies", "Adapters", "Quantization", "Safetensors",
+        "Tensors", "JSON", "Bytes",
       ]),
     tests(
       "Writing",

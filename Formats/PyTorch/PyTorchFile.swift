@@ -132,7 +132,9 @@ public struct PyTorchContents: Sendable {
       throw Failure(
         .unsupported,
         "has no tensors at its root nor under \(roots.joined(separator: ", ")); there are the keys "
-          + keys.map { "'\($0)'" }.joined(separator: ", ") + (pairs.count > 5 ? " …" : ""))
+          + keys.map { "'\($0)'" }.joined(separator: ", ") + (pairs.count > 5 ? " …" : "")
+          + (isOfHQQ(pairs.prefix(64).map(\.value), graph)
+            ? "; that is what HQQ saves: its 'save_to_safetensors' is read" : ""))
     }
     guard found.count == 1 else {
       let places = found.map { $0.root.map { "under '\($0)'" } ?? "at its root" }.joined(separator: " and ")
@@ -141,6 +143,11 @@ public struct PyTorchContents: Sendable {
     }
     let others = first.root == nil ? [] : pairs.compactMap { graph.text($0.key) }.filter { $0 != first.root }
     return (first.root, first.dictionary, others)
+  }
+
+  /// Whether one is a dictionary as HQQ makes of each module.
+  private static func isOfHQQ(_ values: [PickleGraph.Reference], _ graph: PickleGraph) -> Bool {
+    values.contains { graph.pairs($0) != nil && graph.value(of: "W_q", in: $0) != nil }
   }
 
   /// Whether a tensor has two dimensions or more; true also for one that is not read.

@@ -1,4 +1,5 @@
 package import Bytes
+package import PackedWeights
 package import Tensors
 
 /// One tensor as a user thinks of it: a packed weight counts as one, whatever it is stored in.

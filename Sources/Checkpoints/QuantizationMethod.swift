@@ -1,4 +1,5 @@
 package import JSON
+import PackedWeights
 import Tensors
 
 /// How a checkpoint says it is quantized.
@@ -24,6 +25,8 @@ extension QuantizationMethod {
     if logical.hasFourBitWeights { return .fourBit }
     for tensor in logical.checkpoint.tensors {
       if tensor.name.hasSuffix(".qweight") || tensor.name.hasSuffix(".qzeros") { return .other("GPTQ or AWQ") }
+      if tensor.name.hasSuffix(".W_q") { return .other("HQQ") }
+      if tensor.name.hasSuffix("_qdata") { return .other("torchao") }
       if tensor.name.hasSuffix(".SCB") { return .other("bitsandbytes LLM.int8()") }
       if tensor.name.hasSuffix(".weight_packed") { return .other("compressed-tensors") }
       if tensor.name.hasSuffix(".weight_scale_inv") { return .other("FP8") }
@@ -40,7 +43,11 @@ extension QuantizationMethod {
   private static func declared(_ config: JSONValue?) -> QuantizationMethod? {
     let settings = config?["quantization_config"] ?? config?["compression_config"]
     if settings?["quant_method"] == nil, isMLX(settings) || isMLX(config?["quantization"]) { return .other("MLX") }
-    guard let settings, !settings.isNull else { return nil }
+    // Where methods are older than the member that names them.
+    for (key, method) in [("quip_params", "quip"), ("aqlm", "aqlm")] where config?[key]?.object != nil {
+      return .other(UnreadMethods.text(method))
+    }
+    guard let settings = settings?.isNull == false ? settings : ofPart(config) else { return nil }
     let method = settings["quant_method"]?.string
     switch method {
     case "bitsandbytes", nil:
@@ -55,8 +62,14 @@ extension QuantizationMethod {
     case "awq": return .other("AWQ")
     case "fp8", "fbgemm_fp8", "finegrained_fp8": return .other("FP8")
     case "mxfp4": return .other("MXFP4")
-    case .some(let name): return .other(name)
+    case .some(let name): return .other(UnreadMethods.text(name))
     }
+  }
+
+  /// Those of a part of the model; bitsandbytes' are told from the tensors.
+  private static func ofPart(_ config: JSONValue?) -> JSONValue? {
+    guard let (method, settings) = QuantizationSettings.stated(config), method != "bitsandbytes" else { return nil }
+    return settings
   }
 
   /// The settings that MLX writes, newer releases under both keys; they name no method.

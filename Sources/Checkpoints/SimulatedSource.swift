@@ -1,4 +1,5 @@
 package import Bytes
+import PackedWeights
 package import Quantization
 import Synchronization
 package import Tensors

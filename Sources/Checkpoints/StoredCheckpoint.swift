@@ -1,11 +1,13 @@
 package import Bytes
 import GGUF
 package import JSON
+package import PackedWeights
 package import Safetensors
 package import Tensors
 
-/// A model's tensors as they lie in files of one format.
-package protocol StoredCheckpoint: TensorSource {
+/// A model's tensors as they lie in files of one format. What packed weights need of it is named here again, for those
+/// who know none.
+package protocol StoredCheckpoint: StoredTensors {
   /// The files on disk as they are, with nothing dequantized or renamed.
   var files: CheckpointFiles { get }
   /// `safetensors` or `gguf`.
@@ -14,7 +16,6 @@ package protocol StoredCheckpoint: TensorSource {
   var dequantizes: String? { get }
   /// The path as the user named it.
   var path: String { get }
-  /// The directory that holds the files; nil when a file was named.
   var directory: InputDirectory? { get }
   /// `config.json`, made of what the files say otherwise; nil where they say none.
   var madeConfig: JSONValue? { get }
@@ -27,17 +28,15 @@ package protocol StoredCheckpoint: TensorSource {
   /// Device, inode and times of every file, as when it was opened.
   var identities: [FileIdentity] { get }
 
-  /// The position in `tensors` of a name.
   func index(of name: TensorName) -> Int?
-  /// The file that holds a tensor and the offset in it of the tensor's first byte.
   func location(of index: Int) -> (file: String, offset: Int)
-  /// The open file and the offset in it of a tensor whose bytes are there as `read` gives them; nil when they are
-  /// computed.
-  func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)?
   /// The metadata that the files hold.
   ///
   /// - Parameter isWhole: long arrays element by element, not by their type and count.
   func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry]
+  /// The open file and the offset in it of a tensor whose bytes are there as `read` gives them; nil when they are
+  /// computed.
+  func place(of index: Int) throws(Failure) -> (file: InputFile, offset: Int)?
   /// The type that a tensor has in its file.
   func typeName(of index: Int) -> String
   /// - Throws: `io` when a file is no longer what it was when it was opened.
@@ -55,17 +54,9 @@ package struct MetadataEntry: Sendable {
 
 extension StoredCheckpoint {
   package var dequantizes: String? { nil }
+  package var headerTexts: [(key: String, value: String)] { [] }
   package var repeated: [Int] { [] }
   package var madeConfig: JSONValue? { nil }
-
-  /// All bytes of a small tensor.
-  package func bytes(of index: Int) throws(Failure) -> [UInt8] {
-    var bytes = [UInt8](repeating: 0, count: tensors[index].byteCount)
-    var span = bytes.mutableSpan
-    var room = span.mutableRawBytes
-    try read(index, at: 0, into: &room)
-    return bytes
-  }
 }
 
 /// Safetensors as they lie on disk.
@@ -98,6 +89,7 @@ package struct StoredSafetensors: StoredCheckpoint {
     try checkpoint.place(of: index)
   }
   package func typeName(of index: Int) -> String { checkpoint.tensors[index].type.name }
+  package var headerTexts: [(key: String, value: String)] { checkpoint.files.flatMap(\.metadata) }
   package func metadata(isWhole: Bool) -> [MetadataEntry] {
     checkpoint.metadata.map { MetadataEntry(key: $0.key, json: .string($0.value), text: $0.value) }
   }

@@ -2,6 +2,7 @@ package import Architectures
 package import Bytes
 package import GGUF
 package import JSON
+import ModelFamilies
 package import Tensors
 
 extension StoredModel {

@@ -2,6 +2,8 @@ package import Architectures
 public import Bytes
 import GGUF
 package import JSON
+import ModelFamilies
+import PackedWeights
 package import Quantization
 import Tensors
 
@@ -18,8 +20,8 @@ public struct StoredModel: Sendable {
   /// Names of directories and of other weights that do not go along.
   let leftBehind: [String]
 
-  package static let configName = "config.json"
-  package static let configLimit = 16 << 20
+  package static let configName = QuantizationSettings.fileName
+  package static let configLimit = QuantizationSettings.fileLimit
 
   private let planned = Once<WeightPlan>()
 

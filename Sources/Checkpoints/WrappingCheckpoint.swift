@@ -1,5 +1,6 @@
 package import Bytes
 package import JSON
+import PackedWeights
 package import Tensors
 
 /// A checkpoint around a checkpoint: other tensors from the same files. It says where its tensors lie; everything else is
@@ -18,6 +19,7 @@ extension WrappingCheckpoint {
   package var fileNames: [String] { base.fileNames }
   package var warnings: [Warning] { base.warnings }
   package var identities: [FileIdentity] { base.identities }
+  package var headerTexts: [(key: String, value: String)] { base.headerTexts }
   package func metadata(isWhole: Bool) throws(Failure) -> [MetadataEntry] { try base.metadata(isWhole: isWhole) }
   package func checkUnchanged() throws(Failure) { try base.checkUnchanged() }
 }

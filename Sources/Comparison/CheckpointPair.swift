@@ -1,5 +1,6 @@
 package import Bytes
 package import Checkpoints
+import PackedWeights
 package import Patterns
 package import Tensors
 

@@ -1,6 +1,7 @@
 package import Bytes
 package import Checkpoints
 import GGUF
+import PackedWeights
 package import Tensors
 
 /// One of the two checkpoints of a comparison. Its failures name files from where the user stands, because

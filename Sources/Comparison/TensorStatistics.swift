@@ -3,6 +3,7 @@ package import Checkpoints
 package import Console
 import GGUF
 package import JSON
+import PackedWeights
 package import Quantization
 package import Tensors
 

@@ -2,6 +2,7 @@ import Adapters
 import Bytes
 import Checkpoints
 import Comparison
+import PackedWeights
 import Quantization
 import Tensors
 

@@ -3,6 +3,8 @@ import Bytes
 import Checkpoints
 import GGUF
 import JSON
+import ModelFamilies
+import PackedWeights
 import Quantization
 import Tensors
 

@@ -1,6 +1,7 @@
 import Bytes
 import Checkpoints
 import Console
+import PackedWeights
 import Quantization
 import Tensors
 import Writing

@@ -15,6 +15,12 @@ def shard_tensors(path: pathlib.Path) -> dict[str, torch.Tensor]:
         return {name: file.get_tensor(name) for name in file.keys()}
 
 
+def header(path: pathlib.Path) -> dict[str, str]:
+    """What a file of safetensors says beside its tensors."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()
+
+
 def tensors(folder: pathlib.Path) -> dict[str, torch.Tensor]:
     """Every tensor of a folder; no name may occur in two shards, and the index must name them all."""
     found, shards = {}, {}

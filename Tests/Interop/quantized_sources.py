@@ -32,7 +32,8 @@ class Method:
     type_name: str
     method: str
     dtype: torch.dtype = BF16
-    extra: Callable[[Tensors], None] = lambda tensors: None
+    # What the header of a file says of the tensors.
+    header: Callable[[Tensors], dict[str, str]] = lambda tensors: {}
 
 
 def spread(scales: torch.Tensor, rows: int, columns: int, out: int, inputs: int) -> torch.Tensor:
@@ -328,18 +329,19 @@ def llama(dtype: torch.dtype) -> transformers.LlamaForCausalLM:
     return transformers.LlamaForCausalLM(config).to(dtype)
 
 
-def save(folder: pathlib.Path, tensors: Tensors, config: dict, shards: int = 1) -> pathlib.Path:
+def save(folder: pathlib.Path, tensors: Tensors, config: dict, shards: int = 1, header: dict | None = None):
     """Parts of one weight may lie in several files."""
     folder.mkdir(parents=True)
+    header = {"format": "pt"} | (header or {})
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     if shards == 1:
-        save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+        save_file(tensors, folder / "model.safetensors", header)
     else:
         names = [f"model-{number + 1:05}-of-{shards:05}.safetensors" for number in range(shards)]
         places = {name: names[index % shards] for index, name in enumerate(sorted(tensors))}
         for file in names:
             part = {name: tensor for name, tensor in tensors.items() if places[name] == file}
-            save_file(part, folder / file, {"format": "pt"})
+            save_file(part, folder / file, header)
         index = {"metadata": {}, "weight_map": places}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(config))
@@ -362,10 +364,10 @@ def create(folder: pathlib.Path, method: Method, shards: int = 1) -> tuple[pathl
             tensors |= found
         else:
             tensors[name] = expected[name] = tensor
-    method.extra(tensors)
     config = model.config.to_dict() | {"dtype": str(method.dtype).removeprefix("torch.")}
     config["architectures"] = ["LlamaForCausalLM"]
-    return save(folder, tensors, config | {"quantization_config": method.settings}, shards), expected
+    config["quantization_config"] = method.settings
+    return save(folder, tensors, config, shards, method.header(tensors)), expected
 
 
 def packed(plain: pathlib.Path, folder: pathlib.Path, method: Method) -> pathlib.Path:
@@ -377,7 +379,8 @@ def packed(plain: pathlib.Path, folder: pathlib.Path, method: Method) -> pathlib
         tensors |= method.pack(module, *tensor.shape, generator)[0] if (module := linear(name)) else {name: tensor}
     for file in folder.glob("model*.safetensors*"):
         file.unlink()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    header = {"format": "pt"} | method.header(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", header)
     config = json.loads((folder / "config.json").read_text()) | {"quantization_config": method.settings}
     (folder / "config.json").write_text(json.dumps(config))
     return folder

@@ -13,10 +13,12 @@ import checkpoint
 import quantized_sources
 from architectures import BF16, F32, text
 from checkpoint import same
-from quantized_sources import METHODS, Method
-from tool import DIFFERENT, REJECTED, ROOT, UNSUPPORTED, USAGE, Nibble
+from quantized_modules import EVERY as METHODS
+from quantized_sources import Method
+from tool import DIFFERENT, ROOT, UNSUPPORTED, USAGE, Nibble
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
+Q = "model.layers.0.self_attn.q_proj"
 
 
 def by_name(*names: str):
@@ -65,7 +67,8 @@ def test_inspect(method: Method, nibble: Nibble, tmp_path):
             assert rows[name]["bytes"] == sum(part["bytes"] for part in parts)
 
 
-@by_name("fp8-block", "fp8-fp4", "mxfp8", "w4a16", "nvfp4", "gptq-4", "awq", "modelopt-fp8", "int8")
+@by_name("fp8-block", "fp8-fp4", "mxfp8", "w4a16", "nvfp4", "gptq-4", "awq", "modelopt-fp8", "int8", "hqq-3", "hqq-4-columns",
+         "torchao-int8", "torchao-int4-packed", "auto-round-nvfp4")
 def test_quantize_again(method: Method, nibble: Nibble, tmp_path):
     """Only when it is asked for, and then as the dequantized model."""
     source, _ = quantized_sources.create(tmp_path / "source", method, shards=3)
@@ -97,7 +100,7 @@ def test_diff(method: Method, nibble: Nibble, tmp_path):
     nibble.run("diff", source, source)
 
 
-@by_name("fp8-block", "w4a16")
+@by_name("fp8-block", "w4a16", "hqq-4", "torchao-int4")
 def test_gguf(method: Method, nibble: Nibble, tmp_path):
     """The file that the dequantized model gives."""
     files = []
@@ -130,7 +133,7 @@ def test_merge(method: Method, nibble: Nibble, tmp_path):
     assert f"this one is quantized ({method.method})" in refused.stderr
 
 
-@by_name("fp8-block", "w4a16", "gptq-4", "nvfp4")
+@by_name("fp8-block", "w4a16", "gptq-4", "nvfp4", "hqq-4", "torchao-int4-packed")
 def test_split(method: Method, nibble: Nibble, tmp_path):
     """Parts stay as they are, and so does config.json."""
     source, _ = quantized_sources.create(tmp_path / "source", method)
@@ -139,65 +142,8 @@ def test_split(method: Method, nibble: Nibble, tmp_path):
     for out in ("parts", "whole"):
         check(tmp_path / out, checkpoint.tensors(source))
         assert checkpoint.config(tmp_path / out) == checkpoint.config(source)
-
-
-Q = "model.layers.0.self_attn.q_proj"
-HOSTILE = {
-    "no-scale": ("fp8-block", REJECTED, "are missing", lambda found: found.pop(f"{Q}.weight_scale_inv"), {}),
-    "no-weight": ("fp8-block", REJECTED, "is part of a weight in FP8", lambda found: found.pop(f"{Q}.weight"), {}),
-    "other-blocks": ("fp8-block", REJECTED, "for blocks of 64 × 64", None, {"weight_block_size": [64, 64]}),
-    "no-global": ("nvfp4", REJECTED, "'.weight_global_scale' is missing",
-                  lambda found: found.pop(f"{Q}.weight_global_scale"), {}),
-    "no-shape": ("w4a16", REJECTED, "'.weight_shape' is missing", lambda found: found.pop(f"{Q}.weight_shape"), {}),
-    "other-shape": ("w4a16", REJECTED, "which are not 193 codes", lambda found: found.update(
-        {f"{Q}.weight_shape": torch.tensor([192, 193])}), {}),
-    "negative-shape": ("w4a16", REJECTED, "'.weight_shape' says", lambda found: found.update(
-        {f"{Q}.weight_shape": torch.tensor([192, -192])}), {}),
-    "endless-shape": ("w4a16", REJECTED, "codes of 4 bits", lambda found: found.update(
-        {f"{Q}.weight_shape": torch.tensor([192, 2**63 - 1])}), {}),
-    "no-groups": ("w4a16", REJECTED, "has no 'config_groups'", None, {"config_groups": {}}),
-    "no-target": ("w4a16", REJECTED, "among its targets", None, {
-        "config_groups": {"a": {"targets": ["re:.*gate$"], "weights": quantized_sources.integers(4, 32)}}}),
-    "pattern": ("w4a16", UNSUPPORTED, "is not understood here", None, {
-        "config_groups": {"a": {"targets": ["re:(?=x)"], "weights": quantized_sources.integers(4, 32)}}}),
-    "sparse": ("w4a16", UNSUPPORTED, "sparse weights", None, {"sparsity_config": {"format": "sparse-bitmask"}}),
-    "rotated": ("w4a16", UNSUPPORTED, "rotated weights", None, {"transform_config": {"config_groups": {"a": {}}}}),
-    "marlin": ("gptq-4", UNSUPPORTED, "checkpoint_format 'marlin'", None, {"checkpoint_format": "marlin"}),
-    "no-order": ("gptq-ordered", REJECTED, "'.g_idx' is missing", lambda found: found.pop(f"{Q}.g_idx"), {}),
-    "five-bits": ("gptq-4", UNSUPPORTED, "5 bits", None, {"bits": 5}),
-    "other-bits": ("gptq-4", REJECTED, "needed is F16", None, {"bits": 8}),
-    "gemv": ("awq", UNSUPPORTED, "version 'gemv'", None, {"version": "gemv"}),
-    "no-zeros": ("awq", REJECTED, "'.qzeros' is missing", lambda found: found.pop(f"{Q}.qzeros"), {}),
-    "no-algorithm": ("modelopt-nvfp4", UNSUPPORTED, "quant_algo 'W4A8_AWQ'", None, {"quant_algo": "W4A8_AWQ"}),
-    "smoothed": ("modelopt-nvfp4", UNSUPPORTED, "'.pre_quant_scale' beside it", lambda found: found.update(
-        {f"{Q}.pre_quant_scale": torch.ones(192)}), {}),
-    "int8-layout": ("int8", UNSUPPORTED, "'.weight_format' is 2", lambda found: found.update(
-        {f"{Q}.weight_format": torch.tensor(2).to(torch.uint8)}), {}),
-    "exl3": ("awq", UNSUPPORTED, "(exl3)", None, {"quant_method": "exl3"}),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_refused(name, nibble: Nibble, tmp_path):
-    """It can be looked at and copied, whatever it is."""
-    method, code, message, edit, settings = HOSTILE[name]
-    method = next(row for row in METHODS if row.name == method)
-    source, _ = quantized_sources.create(tmp_path / "source", method)
-    if edit:
-        tensors = load_file(source / "model.safetensors")
-        edit(tensors)
-        save_file(tensors, source / "model.safetensors", {"format": "pt"})
-    config = checkpoint.config(source)
-    config["quantization_config"] |= settings
-    (source / "config.json").write_text(json.dumps(config))
-    for verb in (["convert", "--dtype", "float32"], ["quantize", "--force-requantize"]):
-        result = nibble.run(*verb, source, "-o", tmp_path / "out", expect=code)
-        assert message in result.stderr, result.stderr
-        assert result.stderr.startswith("nibble: error: ") and not (tmp_path / "out").exists()
-    nibble.run("inspect", source)
-    nibble.run("inspect", source, "--raw")
-    nibble.run("verify", source, expect=DIFFERENT if code == REJECTED else 0)
-    nibble.run("split", source, "-o", tmp_path / "parts")
+        for file in (tmp_path / out).glob("*.safetensors"):
+            assert checkpoint.header(file) == checkpoint.header(source / "model.safetensors")
 
 
 def test_transformers_agrees(nibble: Nibble, tmp_path):
@@ -264,6 +210,18 @@ def test_settings_of_their_own(name, nibble: Nibble, tmp_path):
     nibble.run("convert", source, "-o", tmp_path / "out")
     check(tmp_path / "out", expected)
     assert not (tmp_path / "out" / file.name).exists()
+
+
+def test_settings_that_are_not_there(nibble: Nibble, tmp_path):
+    """HQQ itself writes none: its tensors say all."""
+    method = next(method for method in METHODS if method.name == "hqq-4")
+    source, expected = quantized_sources.create(tmp_path / "source", method)
+    config = checkpoint.config(source)
+    del config["quantization_config"]
+    (source / "config.json").write_text(json.dumps(config))
+    nibble.run("convert", source, "-o", tmp_path / "out")
+    check(tmp_path / "out", expected)
+    assert checkpoint.config(tmp_path / "out") == config
 
 
 def test_settings_of_a_part(nibble: Nibble, tmp_path):

@@ -2,6 +2,7 @@ package import Bytes
 import GGUF
 package import JSON
 import ModelFamilies
+import PackedWeights
 package import Quantization
 package import Tensors
 import Tokenizers

@@ -1,5 +1,6 @@
 package import Bytes
 package import ModelFamilies
+import PackedWeights
 import Quantization
 package import Tensors
 

@@ -1,6 +1,7 @@
 package import Bytes
 package import JSON
 import ModelFamilies
+import PackedWeights
 import Quantization
 package import Tensors
 

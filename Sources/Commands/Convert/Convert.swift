@@ -3,7 +3,9 @@ public import Bytes
 package import Checkpoints
 import GGUF
 package import JSON
+import PackedWeights
 public import Quantization
+import Safetensors
 import Tensors
 public import Writing
 
@@ -65,7 +67,12 @@ public struct Convert: Sendable {
     var source: any TensorSource = dequantized
     if !transposed.isEmpty { source = try TransposedSource(source, transposed) }
     if !conversions.isEmpty { source = try ConvertedSource(source, conversions) }
-    let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
+    var layout = StepLayout(maxShardBytes: run.maxShardBytes)
+    // What is copied as it is may be described there.
+    if case .other = method, let stored = model.checkpoint.files.safetensors {
+      layout.metadata = stored.checkpoint.metadata
+    }
+    let plan = try layout.plan(
       steps, [CopyEncoder()], source: source, stored: model.checkpoint)
     let side = try SideFiles(of: model)
     return WriteRun(

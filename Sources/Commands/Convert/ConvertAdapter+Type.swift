@@ -2,6 +2,7 @@ import Adapters
 import Bytes
 import Checkpoints
 import JSON
+import PackedWeights
 import Quantization
 import Safetensors
 import Tensors

@@ -3,6 +3,7 @@ import Bytes
 import Checkpoints
 import GGUF
 import JSON
+import PackedWeights
 import Quantization
 import Tensors
 import Writing

@@ -2,6 +2,7 @@ package import Bytes
 import Checkpoints
 import GGUF
 import JSON
+import PackedWeights
 package import Quantization
 import Tensors
 package import Writing

@@ -3,6 +3,7 @@ package import Checkpoints
 import Console
 import GGUF
 import JSON
+import PackedWeights
 import Quantization
 import Safetensors
 public import Writing

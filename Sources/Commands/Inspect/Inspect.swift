@@ -3,6 +3,7 @@ package import Checkpoints
 public import Comparison
 public import Console
 import JSON
+import PackedWeights
 import Patterns
 import Quantization
 public import Tensors

@@ -3,6 +3,7 @@ import Architectures
 public import Bytes
 package import Checkpoints
 package import JSON
+import ModelFamilies
 public import Quantization
 import Tensors
 public import TypeMixtures

@@ -3,6 +3,7 @@ import Architectures
 import Bytes
 import Checkpoints
 import JSON
+import PackedWeights
 import Quantization
 import Tensors
 import Writing

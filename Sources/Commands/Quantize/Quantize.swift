@@ -3,6 +3,7 @@ public import Bytes
 package import Checkpoints
 import Console
 package import JSON
+import PackedWeights
 public import Quantization
 package import Tensors
 public import Writing

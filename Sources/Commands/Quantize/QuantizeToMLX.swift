@@ -3,6 +3,7 @@ public import Bytes
 package import Checkpoints
 package import JSON
 import ModelFamilies
+import PackedWeights
 public import Quantization
 import Tensors
 public import Writing

@@ -1,5 +1,5 @@
 package import Bytes
-package import Checkpoints
+package import PackedWeights
 package import Quantization
 package import Tensors
 

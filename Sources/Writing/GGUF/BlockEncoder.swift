@@ -1,6 +1,7 @@
 package import Bytes
 import Checkpoints
 package import GGUF
+import PackedWeights
 import Quantization
 package import Tensors
 

@@ -1,5 +1,6 @@
 package import Bytes
 import Checkpoints
+import PackedWeights
 package import Quantization
 package import Tensors
 
