@@ -59,7 +59,7 @@ def write(path, grams: dict[str, torch.Tensor], tokens: float = 1000.0, **others
     tensors = dict(others)
     for name, gram in grams.items():
         tensors[f"{name}.gram"] = (gram * tokens).float().contiguous()
-        tensors[f"{name}.sums"] = torch.ones(gram.shape[0])
+        tensors[f"{name}.sums"] = tensors[f"{name}.gram"].diag().nan_to_num().clamp(min=0).contiguous()
         tensors[f"{name}.counts"] = torch.tensor([tokens])
     modules = json.dumps({name: name for name in grams})
     save_file(tensors, path, metadata={"format": "nibble-statistics", "version": "1", "modules": modules})
@@ -181,7 +181,7 @@ def test_refused(nibble, grams, tmp_path):
     for gram, text in [
         (grams[WEIGHT] * float("nan"), "allowed are finite numbers"),
         (-grams[WEIGHT], "allowed are finite numbers"),
-        (torch.eye(columns) - 2 * torch.ones(columns, columns) / columns * 20 + torch.eye(columns) * 40, "positive definite"),
+        (torch.eye(columns) - 100 * torch.ones(columns, columns) / columns, "positive definite"),
         (torch.zeros(columns, columns), "no input that is not zero"),
     ]:
         write(path, grams | {WEIGHT: gram.double()})
