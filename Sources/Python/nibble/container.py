@@ -113,6 +113,14 @@ class MappedFile:
             self.map.madvise(mmap.MADV_WILLNEED, start, end - start)
             self._asked = -(-end // mmap.PAGESIZE) * mmap.PAGESIZE
 
+    def release(self, offset: int, size: int) -> None:
+        """Gives the memory of some bytes back, those pages that are wholly within them; they are read again when they
+        are touched. What was written to them is lost."""
+        start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > start and hasattr(self.map, "madvise") and self._descriptor >= 0:
+            self.map.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def close(self) -> None:
         """The map itself stays for as long as a tensor lies on it."""
         if self._descriptor >= 0:

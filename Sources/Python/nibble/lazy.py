@@ -157,6 +157,11 @@ class LazyTensor:
         """Has the system read some of the bytes ahead; returns at once."""
         self._file.will_need(self.offset + start, stop - start)
 
+    def release(self) -> None:
+        """Gives back the memory that the mapped bytes take in this process, and with it what was written to them there;
+        tensors on the map stay valid, and are read again."""
+        self._file.release(self.offset, self.size)
+
     def trust(self) -> None:
         """Takes it as checked."""
         self._touched.update(range(-(-self.size // self.piece)))
