@@ -5,7 +5,8 @@
     model = nibble.load(directory)          # a transformers model with bitsandbytes' 4-bit layers
     nibble.save_adapter(model, directory)   # what was trained, from all ranks
 
-The last two need torch, transformers, accelerate and bitsandbytes, adapters need peft.
+The last two need torch, transformers, accelerate and bitsandbytes, adapters need peft. `python -m nibble.calibrate`
+measures what the linear layers of a model are given; `--help` tells how.
 """
 
 from __future__ import annotations
