@@ -39,7 +39,8 @@ class Names:
     def of(self, weight: str, parameter: str) -> list[str]:
         """Of a tensor of the checkpoint, which became a parameter. A stack of gates and of what they open may be two
         tensors there."""
-        for name in (weight, parameter):
+        # The last is for what a checkpoint has under a name of its own: with towers, or without a prefix.
+        for name in (weight, weight.removeprefix("language_model."), parameter):
             name = NUMBERED.sub(".experts.", name)
             found = self._names.get_name(name, (".weight",))
             if found is not None:
