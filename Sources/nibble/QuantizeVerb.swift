@@ -31,8 +31,7 @@ enum QuantizeVerb: Verb {
   private static let scaleSearch = Option(
     "--scale-search", value: "KIND", "mse, or positive scales only: a fifth less error")
   private static let quantStorage = Option(
-    "--quant-storage", value: "DTYPE", "of the packed codes: uint8 (default), bfloat16,",
-    "float16, float32; for FSDP the dtype of training")
+    "--quant-storage", value: "DTYPE", "of the codes: uint8, or for FSDP training's dtype")
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(
@@ -50,10 +49,10 @@ enum QuantizeVerb: Verb {
   private static let embeddingType = Option("--embedding-type", value: "TYPE", "GGUF: of token_embd.weight")
   private static let pure = Option("--pure", "GGUF: the scheme's own type for every matrix")
   private static let importance = Option(
-    "--importance", alias: "--imatrix", value: "FILE", "columns' weights: llama-imatrix, nibble.calibrate")
+    "--importance", alias: "--imatrix", value: "FILE", "weigh columns by llama-imatrix, nibble.calibrate")
 
   private static let feedback = Option(
-    "--feedback", value: "FILE", "make errors good in the columns behind them")
+    "--feedback", value: "FILE", "GPTQ's, by nibble.calibrate --hessian: far less")
 
   private static let groupSize = Option(
     "--group-size", value: "N", "weights per scale: MLX (64), w4a16 (128)")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from bitsandbytes import functional
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import checkpoint
 from checkpoint import same
