@@ -41,7 +41,7 @@ SWIFT_SOURCES := Package.swift Formats Sources Tests
 INTERPRETER = $$($(PYTHON) Tests/Interop/environment.py)
 
 .PHONY: all help build demo install clean format lint test test-fast test-long test-swift test-optimized \
-        test-interop test-rules test-cpus test-dist test-dist-debian bench bench-13b gpu-proof gpu-proof-pack dist \
+        test-interop test-rules test-cpus test-dist test-dist-debian bench bench-13b quality gpu-proof gpu-proof-pack dist \
         build-packages test-packages environment
 .NOTPARALLEL:
 all: build
@@ -190,6 +190,10 @@ bench: build environment ## speeds, beside those of other tools
 # LAYERS=2 tries it small; DTYPE=float16; BENCH_DIR moves the 26 GB elsewhere.
 bench-13b: build environment ## a checkpoint of 26 GB
 	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Bench/bench_13b.py
+
+# Takes half an hour, most of it the judge's.
+quality: build environment ## what each way of quantizing costs a model
+	@NIBBLE="$(NIBBLE)" "$(INTERPRETER)" Tests/Bench/quality.py
 
 # Does a 13B model train on 24 GiB? Measured on an NVIDIA card; without one what needs none is run, small, and the
 # page that comes out says what was not. PYTHON names one with PyTorch for CUDA; with
