@@ -121,7 +121,7 @@ public struct InputStatistics: Sendable {
   }
 
   private static func number(_ bytes: [UInt8], _ index: Int) -> Float {
-    Float(bitPattern: bytes[4 * index..<4 * index + 4].reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) })
+    Float(bitPattern: UInt32(littleEndian: bytes.span.rawBytes.load(at: 4 * index, as: UInt32.self)))
   }
 
   /// Whether the correlations of a weight's inputs were measured, on any token.
