@@ -132,6 +132,30 @@ public struct InputStatistics: Sendable {
     return file.header.index(of: TensorName(name + ".gram")) != nil
   }
 
+  /// How many tokens a weight's inputs were measured on; nil where they were not.
+  public func tokenCount(for weight: String) -> Float? {
+    modules[weight].flatMap { inputs[$0] }.flatMap { $0.counts.count == 1 ? $0.counts[0] : nil }
+  }
+
+  /// - Throws: `malformed` where the correlations of a weight's inputs are not those of so many columns.
+  public func checkCorrelations(for weight: String, columns: Int) throws(Failure) {
+    guard let name = modules[weight], let input = inputs[name],
+      let index = file.header.index(of: TensorName(name + ".gram"))
+    else { return }
+    let info = file.tensors[index]
+    guard info.type == .f32, info.shape == [columns, columns] else {
+      throw Failure(
+        .malformed,
+        "is \(info.type.name) of shape \(info.shape), needed for '\(weight.printable(limit: 200))' is F32 of "
+          + "\([columns, columns])", file: fileName, tensor: info.name.string)
+    }
+    guard input.columns == columns else {
+      throw Failure(
+        .malformed, "has \(input.columns) columns, its correlations \(columns)", file: fileName,
+        tensor: name + ".sums")
+    }
+  }
+
   /// The name of what a weight is multiplied with; nil where it was not measured.
   public func input(of weight: String) -> String? { modules[weight] }
 
@@ -162,11 +186,7 @@ public struct InputStatistics: Sendable {
     guard let index = file.header.index(of: TensorName(name + ".gram")) else { return nil }
     let info = file.tensors[index]
     do throws(Failure) {
-      guard input.columns == columns, info.type == .f32, info.shape == [columns, columns] else {
-        throw Failure(
-          .malformed, "is \(info.type.name) of shape \(info.shape), needed is F32 of \([columns, columns])",
-          tensor: info.name.string)
-      }
+      try checkCorrelations(for: weight, columns: columns)
       guard input.counts.count == 1, input.counts[0] > 0 else { return nil }
       var values: [Float] = []
       values.reserveCapacity(columns * columns)

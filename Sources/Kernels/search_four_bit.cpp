@@ -85,6 +85,12 @@ struct Search {
     }
   }
 
+  // No scale makes of a level what the values' type cannot hold.
+  HWY_INLINE float Bounded(float value) const {
+    const float limit = type == nibble_f16 ? 65504.0f : type == nibble_bf16 ? 0x1.FEp127f : kLargest;
+    return std::min(std::max(value, -limit), limit);
+  }
+
   // Of the ratios that are tried around the best.
   HWY_INLINE float Step(int k) const {
     return options->kind == nibble_maximum ? 0 : static_cast<float>(k - kFineRatios / 2) * kFineStep;
@@ -294,8 +300,6 @@ struct Blocks {
   }
 };
 
-static HWY_INLINE float Bounded(float value) { return std::min(std::max(value, -kLargest), kLargest); }
-
 // The codes of one block for a scale. The reciprocal of the largest magnitude comes first, as in the search.
 static HWY_INLINE void WriteCodes(const Search& search, size_t start, float reciprocal, float ratio,
                                   uint8_t* codes) {
@@ -346,7 +350,7 @@ static size_t SearchPlain(const Search& search, uint8_t* codes, float* scales) {
     for (size_t b = 0; b < kLanes; ++b) {
       for (int k = 0; k < kFineRatios; ++k) {
         const float step = search.Step(k);
-        const float scale = Bounded((ratios[b] + step) * some.largest[b]);
+        const float scale = search.Bounded((ratios[b] + step) * some.largest[b]);
         tried[k][b] = scale * some.reciprocal[b];
       }
     }
@@ -357,7 +361,7 @@ static size_t SearchPlain(const Search& search, uint8_t* codes, float* scales) {
         if (errors[k][b] < errors[best][b]) best = k;
       }
       const float step = search.Step(best);
-      scales[first + b] = Bounded((ratios[b] + step) * some.largest[b]);
+      scales[first + b] = search.Bounded((ratios[b] + step) * some.largest[b]);
       WriteCodes(search, some.Start(b), some.reciprocal[b], tried[best][b], codes + some.Start(b) / 2);
     }
   }
@@ -421,11 +425,11 @@ static size_t SearchNested(const Search& search, uint8_t* codes, uint8_t* scale_
       some.Coarse(ratios + i);
       memcpy(largest + i, some.largest, sizeof(some.largest));
       for (size_t b = 0; b < some.count; ++b) {
-        ratios[i + b] = Bounded(ratios[i + b] * largest[i + b]);
+        ratios[i + b] = search.Bounded(ratios[i + b] * largest[i + b]);
         greatest = std::max(greatest, std::fabs(ratios[i + b]));
       }
     }
-    const float group = Bounded(greatest / kGreatestCode);
+    const float group = search.Bounded(greatest / kGreatestCode);
     nested[start / kNestedBlock] = group;
     for (size_t i = 0; i < count; i += kLanes) {
       Blocks some(search, start + i, std::min(kLanes, count - i));
@@ -453,7 +457,7 @@ static size_t SearchGiven(const Search& search, uint8_t* codes, uint8_t* scale_c
     if (finite < some.count) return first + finite;
     some.Coarse(scales);
     for (size_t b = 0; b < kLanes; ++b) {
-      scales[b] = Bounded(scales[b] * some.largest[b]);
+      scales[b] = search.Bounded(scales[b] * some.largest[b]);
       groups[b] = search.options->given[first + std::min(b, some.count - 1)];
     }
     ChooseStored(some, scales, groups, codes, scale_codes + first);

@@ -59,6 +59,15 @@ public struct ColumnWeights: Sendable {
 }
 
 extension FourBitFormat {
+  /// The greatest scale whose product with a level a type can hold.
+  package static func greatestScale(of type: FloatType) -> Float {
+    switch type {
+    case .bf16: 0x1.FEp127
+    case .f16: 65504
+    case .f32: .greatestFiniteMagnitude
+    }
+  }
+
   /// Quantizes values with searched scales.
   ///
   /// - Parameters:

@@ -31,7 +31,7 @@ enum QuantizeVerb: Verb {
   private static let scaleSearch = Option(
     "--scale-search", value: "KIND", "mse, or positive scales only: a fifth less error")
   private static let quantStorage = Option(
-    "--quant-storage", value: "DTYPE", "of the codes: uint8, or for FSDP training's dtype")
+    "--quant-storage", value: "DTYPE", "of the codes (default: uint8; FSDP: training's)")
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(

@@ -116,6 +116,15 @@ def test_partial_of_another_run(change, straight, text, tmp_path, monkeypatch, c
     assert ("begun anew" in capsys.readouterr().err) == (change == "other")
 
 
+def test_folder_of_somebody_else(text, tmp_path, capsys):
+    """What lies in it is nobody's to remove."""
+    (tmp_path / "s.partial").mkdir()
+    (tmp_path / "s.partial/mine.txt").write_text("mine")
+    calibrate(*arguments(text, tmp_path / "s"), expect=EXISTS)
+    assert "is no interrupted run's, it has 'mine.txt' in it" in capsys.readouterr().err
+    assert (tmp_path / "s.partial/mine.txt").read_text() == "mine"
+
+
 def memory(key: str) -> int:
     """MiB, of what the system says of this process."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()

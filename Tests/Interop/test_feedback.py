@@ -12,7 +12,7 @@ import checkpoint
 from checkpoint import same
 from test_convert import dequantized
 from test_fixture import fixture_module
-from tool import REJECTED, ROOT, USAGE
+from tool import REJECTED, ROOT, UNSUPPORTED, USAGE
 
 FIXTURE = ROOT / "fixtures" / "sql-llama"
 WEIGHT = "model.layers.0.self_attn.q_proj.weight"
@@ -148,6 +148,20 @@ def test_what_was_not_measured(nibble, grams, tmp_path):
     assert same(mine[WEIGHT], plain[WEIGHT])
     result = nibble.run("quantize", FIXTURE, "-o", tmp_path / "wide", *options, "--block-size", "512")
     assert "whose rows end inside a block" in result.stderr
+    nibble.run("quantize", FIXTURE, "-o", tmp_path / "no", *options, "--block-size", "4096", expect=UNSUPPORTED)
+    # Without a search, what is not made good is as it would be without: bitsandbytes' own.
+    nibble.quantize(FIXTURE, tmp_path / "half", "--feedback", path)
+    nibble.quantize(FIXTURE, tmp_path / "default")
+    mine, plain = (checkpoint.tensors(tmp_path / name) for name in ("half", "default"))
+    for suffix in ("", ".absmax", ".nested_absmax"):
+        assert same(mine[WEIGHT + suffix], plain[WEIGHT + suffix])
+
+
+def test_few_tokens(nibble, grams, tmp_path):
+    path = tmp_path / "some.stats"
+    write(path, grams, tokens=300.0)
+    result = nibble.run("quantize", FIXTURE, "-o", tmp_path / "out", "--feedback", path)
+    assert "fewer tokens than 4 weights have columns" in result.stderr
 
 
 def test_inputs_that_are_dependent(nibble, grams, tmp_path):
@@ -187,7 +201,15 @@ def test_refused(nibble, grams, tmp_path):
         write(path, grams | {WEIGHT: gram.double()})
         refused(REJECTED, text)
     write(path, grams | {WEIGHT: torch.eye(columns + 1).double()})
-    refused(REJECTED, "needed is F32 of")
+    refused(REJECTED, "is F32 of")
+    # An input that is shared by weights of another width: told before anything is written, whatever comes first.
+    narrow = "model.layers.0.mlp.down_proj.weight"
+    write(path, grams)
+    tensors = checkpoint.shard_tensors(path)
+    modules = json.dumps({name: WEIGHT for name in grams})
+    save_file(tensors, path, metadata={"format": "nibble-statistics", "version": "1", "modules": modules})
+    refused(REJECTED, f"needed for '{narrow}'")
+    refused(REJECTED, f"needed for '{narrow}'", "--dry-run")
     write(path, {"other.weight": grams[WEIGHT]})
     refused(REJECTED, "another model's")
     path.write_bytes(path.read_bytes()[:1000])

@@ -108,7 +108,32 @@ def test_merge(nibble, tmp_path):
     nibble.quantize(tmp_path / "merged", tmp_path / "two", "--scale-search", "mse")
     mine, theirs = checkpoint.tensors(tmp_path / "one"), checkpoint.tensors(tmp_path / "two")
     assert mine.keys() == theirs.keys() and all(same(mine[name], theirs[name]) for name in theirs)
-    nibble.run("merge", FIXTURE, adapter, "-o", tmp_path / "no", "--scale-search", "mse", expect=USAGE)
+    for out in ("no", "no.gguf"):
+        nibble.run("merge", FIXTURE, adapter, "-o", tmp_path / out, "--scale-search", "mse", expect=USAGE)
+
+
+def test_split(nibble, tmp_path):
+    """A copy in other files has no options in its manifest: its scales are not called damage."""
+    nibble.quantize(FIXTURE, tmp_path / "one", "--scale-search", "mse")
+    nibble.json("split", tmp_path / "one", "-o", tmp_path / "many", "--max-shard-size", "500KB")
+    report = nibble.json("verify", tmp_path / "many", "--against", FIXTURE)
+    assert report["ok"] and any("the scales were searched" in note for note in report["notChecked"])
+
+
+@pytest.mark.parametrize("options", [[], ["--no-double-quant"]], ids=["double", "plain"])
+def test_greatest_values(options, nibble, tmp_path):
+    """What float16 has no number for does not come out of weights that it holds."""
+    source = tmp_path / "source"
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, vocab_size=32))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.sign(parameter) * 65504 * torch.rand(parameter.shape).round())
+    model.half().save_pretrained(source)
+    nibble.quantize(source, tmp_path / "out", "--scale-search", "mse", *options)
+    nibble.verify(tmp_path / "out")
+    nibble.json("convert", tmp_path / "out", "-o", tmp_path / "plain")
+    assert all(tensor.isfinite().all() for tensor in checkpoint.tensors(tmp_path / "plain").values())
 
 
 # --- importance ------------------------------------------------------------------------------------
@@ -211,6 +236,9 @@ def test_refused(nibble, tmp_path):
     refused(USAGE, "name that, too", "--importance", path)
     refused(USAGE, "'most' is not one of mse, positive", "--scale-search", "most")
     refused(USAGE, "option '--scale-search' is for NF4 and FP4", "--scheme", "mlx-q4", "--scale-search", "mse")
+    result = nibble.run(
+        "quantize", FIXTURE, "-o", tmp_path / "no.gguf", "--scheme", "q4_k_m", "--importance", path, expect=UNSUPPORTED)
+    assert "takes the importance matrix that it writes" in result.stderr
     write_statistics(path, values | {WEIGHT: values[WEIGHT][:-1].copy()})
     refused(REJECTED, f"some.stats: tensor '{WEIGHT}': has {len(values[WEIGHT]) - 1} columns")
     for bad in (-1, float("nan"), float("inf")):

@@ -34,6 +34,9 @@ public struct Merge: Sendable {
   public func callAsFunction(
     _ base: String, adapters: [String], output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
+    if scaleSearch != nil, scheme == nil {
+      throw Failure(.usage, "option '--scale-search' goes with --scheme nf4 or fp4")
+    }
     if output.hasSuffix(".gguf") {
       return try mergeToGGUF(base, adapters: adapters, output: output, announce: announce)
     }
@@ -53,9 +56,6 @@ public struct Merge: Sendable {
     let provenance = try MergeProvenance(model, adapters, settings)
     var warnings = try model.warnings + contents.warnings() + merged.warnings + doubts(adapters, model)
     var config = config(of: model, base, merged, target)
-    if scaleSearch != nil, scheme == nil {
-      throw Failure(.usage, "option '--scale-search' goes with --scheme nf4 or fp4")
-    }
     let steps: [Step]
     let source: any TensorSource
     let encoders: [any TensorEncoder]

@@ -17,11 +17,13 @@ package final class MeasuredFactors: InputFactors {
     statistics = try InputStatistics(file)
   }
 
+  package func hasFactor(for weight: TensorInfo) -> Bool { statistics.hasCorrelations(for: weight.name.string) }
+
   package func factor(for weight: TensorInfo) throws(Failure) -> InverseFactor? {
     guard let columns = weight.shape.last else { return nil }
     let name = weight.name.string
     guard let input = statistics.input(of: name) else { return nil }
-    if let last = last.withLock({ $0 }), last.input == input { return last.factor }
+    if let last = last.withLock({ $0 }), last.input == input, last.factor.columns == columns { return last.factor }
     guard let values = try statistics.correlations(for: name, columns: columns) else { return nil }
     do throws(Failure) {
       let factor = try InverseFactor(values, columns: columns)
@@ -36,14 +38,34 @@ package final class MeasuredFactors: InputFactors {
   package func coverage(
     of weights: [TensorInfo], canFeedBack: (TensorInfo) -> Bool
   ) throws(Failure) -> [Warning] {
-    let missing = weights.filter { !statistics.hasCorrelations(for: $0.name.string) }
+    let missing = weights.filter { !hasFactor(for: $0) }
+    for weight in weights where hasFactor(for: weight) {
+      try statistics.checkCorrelations(for: weight.name.string, columns: weight.shape.last ?? 0)
+    }
     guard weights.isEmpty || missing.count < weights.count else {
       throw Failure(
         .malformed,
         "has no correlations of the weights to be quantized: it is another model's, or was made without --hessian",
         file: file.name)
     }
+    guard weights.isEmpty || weights.contains(where: { hasFactor(for: $0) && canFeedBack($0) }) else {
+      throw Failure(
+        .unsupported,
+        "is of no use here: every weight that it has measured has rows that end inside a block, across which no error is "
+          + "made good", file: file.name)
+    }
     var warnings: [Warning] = []
+    let few = weights.filter { weight in
+      guard let tokens = statistics.tokenCount(for: weight.name.string), let columns = weight.shape.last else {
+        return false
+      }
+      return hasFactor(for: weight) && tokens < Float(columns)
+    }
+    if !few.isEmpty {
+      warnings.append(
+        "'\(file.name.printable())' was measured on fewer tokens than \(counted(few.count, "weight")) \(few.count == 1 ? "has" : "have") columns, which may "
+          + "lose more than it saves on other text: \(names: few.map(\.name.string))")
+    }
     if !missing.isEmpty {
       warnings.append(
         "'\(file.name.printable())' has no correlations for \(counted(missing.count, "weight")), whose errors are not made "

@@ -1,4 +1,5 @@
 public import Bytes
+import Calibration
 import Checkpoints
 import GGUF
 package import JSON
@@ -35,6 +36,12 @@ public struct QuantizeToGGUF: Sendable {
       }
       let importanceFile = try importance.map { path throws(Failure) in
         try InputFile(path: path, name: FileName.last(of: path))
+      }
+      if let file = importanceFile, InputStatistics.isLikely(file) {
+        throw Failure(
+          .unsupported,
+          "is a file of nibble.calibrate's own; a GGUF file takes the importance matrix that it writes with "
+            + "--imatrix", file: file.name)
       }
       let matrix = try importanceFile.map { file throws(Failure) in try ImportanceMatrix(file) }
       let (plan, warnings) = try prepare(input, matrix, name: FileName.last(of: output))

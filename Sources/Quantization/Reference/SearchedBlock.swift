@@ -21,11 +21,13 @@ extension Reference {
       searched.append(SearchedBlock(floats, roots, format.code, search.kind))
     }
     var ratios = [Float](repeating: 0, count: blocks)
+    let limit = FourBitFormat.greatestScale(of: type)
+    func bounded(_ value: Float) -> Float { min(max(value, -limit), limit) }
     if let scaleCodes = unsafe scaleCodes {
       for first in stride(from: 0, to: blocks, by: DoubleQuantization.blockSize) {
         let group = first..<min(first + DoubleQuantization.blockSize, blocks)
-        let wanted = group.map { SearchedBlock.bounded(searched[$0].coarse() * searched[$0].largest) }
-        let greatest = SearchedBlock.bounded(wanted.reduce(0) { max($0, $1.magnitude) } / 0.99296875)
+        let wanted = group.map { bounded(searched[$0].coarse() * searched[$0].largest) }
+        let greatest = bounded(wanted.reduce(0) { max($0, $1.magnitude) } / 0.99296875)
         unsafe scales[first / DoubleQuantization.blockSize] = greatest
         for (scale, block) in zip(wanted, group) {
           let (position, ratio) = searched[block].stored(near: scale, greatest)
@@ -35,7 +37,7 @@ extension Reference {
       }
     } else {
       for block in 0..<blocks {
-        let scale = searched[block].fine(around: searched[block].coarse())
+        let scale = searched[block].fine(around: searched[block].coarse(), limit)
         unsafe scales[block] = scale
         ratios[block] = scale * searched[block].reciprocal
       }
@@ -73,10 +75,6 @@ private struct SearchedBlock {
     let all = code.levels
     levels = code.codesByLevel.map { all[Int($0)] }
     midpoints = code.midpoints
-  }
-
-  static func bounded(_ value: Float) -> Float {
-    min(max(value, -.greatestFiniteMagnitude), .greatestFiniteMagnitude)
   }
 
   private static func whole(_ value: Float) -> Int { Int(value.rounded(.toNearestOrEven)) }
@@ -140,10 +138,10 @@ private struct SearchedBlock {
   }
 
   /// The scale of the first of the best ratios around one.
-  func fine(around ratio: Float) -> Float {
+  func fine(around ratio: Float, _ limit: Float) -> Float {
     var best: (scale: Float, error: Float)?
     for step in kind == .maximum ? 0...0 : -2...2 {
-      let scale = Self.bounded((ratio + Float(step) * 0.01) * largest)
+      let scale = min(max((ratio + Float(step) * 0.01) * largest, -limit), limit)
       let error = measure(scale * reciprocal)
       if best.map({ error < $0.error }) ?? true { best = (scale, error) }
     }

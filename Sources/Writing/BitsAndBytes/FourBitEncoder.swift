@@ -23,13 +23,12 @@ package struct FourBitEncoder: TensorEncoder {
 
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
     let blocks = scheme.format.blockCount(weight.elementCount)
-    return search.map {
-      SearchedScales(
-        count: blocks, isNested: scheme.usesDoubleQuantization,
-        $0.search(for: weight, blockSize: scheme.format.blockSize), feedback: canFeedBack(weight) ? $0.feedback : nil,
-        weight: weight)
-    }
-      ?? BlockMaxima(count: blocks)
+    let feedback = canFeedBack(weight) && search?.feedback?.hasFactor(for: weight) == true ? search?.feedback : nil
+    // Without a search, what no error is made good in is quantized as ever.
+    guard let search, search.kind != nil || feedback != nil else { return BlockMaxima(count: blocks) }
+    return SearchedScales(
+      count: blocks, isNested: scheme.usesDoubleQuantization,
+      search.search(for: weight, blockSize: scheme.format.blockSize), feedback: feedback, weight: weight)
   }
 
   /// Scales that are stored together are searched together.

@@ -50,6 +50,9 @@ package protocol InputFactors: Sendable {
   ///
   /// - Throws: `malformed` for correlations of another number of columns, and for such as no inputs have.
   func factor(for weight: TensorInfo) throws(Failure) -> InverseFactor?
+
+  /// Whether they were measured.
+  func hasFactor(for weight: TensorInfo) -> Bool
 }
 
 /// The scales that were found for a whole weight, as they are stored.
@@ -124,7 +127,8 @@ package final class SearchedScales: Sendable {
     let first = blocks.lowerBound / DoubleQuantization.blockSize
     var nested = scales.floats(first..<first + DoubleQuantization.blockCount(blocks.count))
     // Weights that others' errors were made good in may be a little larger than they were.
-    for index in nested.indices { nested[index] *= Self.headroom }
+    let limit = FourBitFormat.greatestScale(of: type)
+    for index in nested.indices { nested[index] = min(nested[index] * Self.headroom, limit) }
     let feedback = Feedback(format: format, factor: factor, search: search)
     var floats: [Float] = []
     floats.reserveCapacity(count)

@@ -21,6 +21,10 @@ from .hidden import Stored
 from .statistics import Entry, tensors_of, write
 
 
+# How the names of everything begin that a run leaves in the folder.
+OWN = ("lock", "state.json", "hidden-", "part-", "statistics.", "imatrix.")
+
+
 class Partial:
     """Raises Refusal when the folder cannot be made, or another run works in it."""
 
@@ -33,6 +37,9 @@ class Partial:
         self.was_other = False
         try:
             os.makedirs(self.path, exist_ok=True)
+            foreign = sorted(name for name in os.listdir(self.path) if not name.startswith(OWN))
+            if foreign:
+                raise Refusal(EXISTS, f"{self.path}: is no interrupted run's, it has '{foreign[0]}' in it")
             self._lock = open(self.file("lock"), "w")
         except OSError as error:
             raise Refusal(EXISTS, f"{self.path}: {reason(error)}") from None
