@@ -81,6 +81,8 @@ def test_values_are_those_of_bitsandbytes(options, source, tmp_path):
     assert expected.keys() == {f"{name}.weight" for name in SHAPES}
     with nibble.open(tmp_path / "out", verify=True) as checkpoint:
         for name, values in expected.items():
+            # Where bitsandbytes has no vector path, it makes FP4's code 8 a -0.
+            values = values + 0
             weight = checkpoint[name].dequantize()
             assert checkpoint[name].scheme == f"bitsandbytes-{weight.kind}"
             assert stored.same(weight.torch(), values), name
