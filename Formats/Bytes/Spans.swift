@@ -18,6 +18,15 @@ extension RawSpan {
   }
 }
 
+extension Span where Element: BitwiseCopyable {
+  package var array: [Element] {
+    var elements: [Element] = []
+    elements.reserveCapacity(count)
+    for index in indices { elements.append(self[index]) }
+    return elements
+  }
+}
+
 extension Span where Element == Float {
   package var rawBytes: RawSpan {
     @_lifetime(copy self)

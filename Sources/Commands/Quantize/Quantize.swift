@@ -63,10 +63,7 @@ public struct Quantize: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try StoredModel(CheckpointFiles(path: source, config: run.config))
-    do throws(Failure) {
-      return try prepare(model).run(into: output, announce: announce)
-    } catch { throw model.located(error) }
+    try StoredModel.run(source, run, into: output, announce: announce, plannedBy: prepare)
   }
 
   package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
@@ -206,6 +203,17 @@ extension FourBitCode {
 }
 
 extension StoredModel {
+  /// Opens a model, plans what is made of it, and writes that. A failure names the file that holds its tensor.
+  static func run(
+    _ source: String, _ options: RunOptions, into output: String, announce: (Warning) -> Void,
+    plannedBy plan: (StoredModel) throws(Failure) -> WriteRun
+  ) throws(Failure) -> RunReport {
+    let model = try StoredModel(CheckpointFiles(path: source, config: options.config))
+    do throws(Failure) {
+      return try plan(model).run(into: output, announce: announce)
+    } catch { throw model.located(error) }
+  }
+
   /// - Parameter forced: one in few bits that can be read is dequantized first.
   /// - Throws: `unsupported` for a source that is already quantized.
   func checkQuantizable(forced: Bool) throws(Failure) {

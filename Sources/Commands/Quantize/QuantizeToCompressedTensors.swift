@@ -45,10 +45,7 @@ public struct QuantizeToCompressedTensors: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let model = try StoredModel(CheckpointFiles(path: source, config: run.config))
-    do throws(Failure) {
-      return try prepare(model).run(into: output, announce: announce)
-    } catch { throw model.located(error) }
+    try StoredModel.run(source, run, into: output, announce: announce, plannedBy: prepare)
   }
 
   package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {

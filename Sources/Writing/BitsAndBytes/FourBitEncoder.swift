@@ -120,12 +120,7 @@ extension FourBitEncoder {
     if let searched = work.state as? SearchedScales { return searched.statistics }
     guard let maxima = work.state as? BlockMaxima else { throw Failure(.internal, "no room for block maxima") }
     let absmax = maxima.values
-    guard scheme.usesDoubleQuantization else {
-      var plain = Statistics(scales: [])
-      let floats = absmax.floats
-      for index in floats.indices { plain.scales.append(floats[index]) }
-      return plain
-    }
+    guard scheme.usesDoubleQuantization else { return Statistics(scales: absmax.floats.array) }
     let nested = NestedAbsmax(absmax.floats)
     return Statistics(scales: nested.absmax, codes: nested.codes, offset: nested.offset)
   }

@@ -130,24 +130,17 @@ package final class SearchedScales: Sendable {
     let limit = FourBitFormat.greatestScale(of: type)
     for index in nested.indices { nested[index] = min(nested[index] * Self.headroom, limit) }
     let feedback = Feedback(format: format, factor: factor, search: search)
-    var floats: [Float] = []
-    floats.reserveCapacity(count)
-    for index in 0..<count { floats.append(wide.floats[index]) }
-    let rows = feedback(floats, groups: nested.indices.map { nested[$0] })
-    for (index, byte) in rows.codes.enumerated() { codes.storeBytes(of: byte, toByteOffset: index, as: UInt8.self) }
+    let rows = feedback(wide.floats.array, groups: nested.span.array)
+    codes.copy(from: rows.codes.span.rawBytes)
     var places = stored.part(blocks)
-    for (index, byte) in rows.scaleCodes.enumerated() {
-      places.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
-    }
+    places.copy(from: rows.scaleCodes.span.rawBytes)
   }
 
   private static let headroom: Float = 1.05
 
   var statistics: FourBitEncoder.Statistics {
-    var result = FourBitEncoder.Statistics(scales: [])
     let memory = scales
-    let floats = memory.floats
-    for index in floats.indices { result.scales.append(floats[index]) }
+    var result = FourBitEncoder.Statistics(scales: memory.floats.array)
     if let codes {
       let bytes = codes.bytes
       for index in bytes.byteOffsets { result.codes.append(bytes.load(at: index, as: UInt8.self)) }
