@@ -38,7 +38,7 @@ public struct InputStatistics: Sendable {
   ///   another version.
   public init(_ file: InputFile) throws(Failure) {
     do throws(Failure) {
-      let opened = try SafetensorsFile(file)
+      let opened = try Self.open(file)
       self.file = opened
       let metadata = Dictionary(opened.header.metadata.map { ($0.key, $0.value) }) { first, _ in first }
       guard metadata["format"] == Self.format else {
@@ -68,6 +68,15 @@ public struct InputStatistics: Sendable {
         for expert in input.counts.indices { _ = try Self.sums(of: input, expert, name, opened) }
       }
     } catch { throw error.located(file: file.name) }
+  }
+
+  private static func open(_ file: InputFile) throws(Failure) -> SafetensorsFile {
+    do throws(Failure) { return try SafetensorsFile(file) } catch {
+      if error.code == .io { throw error }
+      var failure = error
+      failure.message = "is no file of nibble.calibrate: \(error.message)"
+      throw failure
+    }
   }
 
   private static func input(_ name: String, _ file: SafetensorsFile) throws(Failure) -> Input {

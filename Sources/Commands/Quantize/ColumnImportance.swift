@@ -31,8 +31,17 @@ package struct ColumnImportance: ColumnMeans {
     if InputStatistics.isLikely(file) {
       content = .statistics(try InputStatistics(file))
     } else {
-      let matrix = try ImportanceMatrix(file)
+      let matrix = try Self.matrix(file)
       content = .matrix(matrix, names: try Self.names(of: model, file: file.name))
+    }
+  }
+
+  private static func matrix(_ file: InputFile) throws(Failure) -> ImportanceMatrix {
+    do throws(Failure) { return try ImportanceMatrix(file) } catch {
+      if error.code == .io { throw error }
+      var failure = error
+      failure.message = "is neither of llama-imatrix nor of nibble.calibrate: \(error.message)"
+      throw failure
     }
   }
 
