@@ -211,6 +211,17 @@ public struct InputStatistics: Sendable {
           }
           values.append(value / input.counts[0])
         }
+        for column in 0..<row {
+          let (here, there) = (values[row * columns + column], values[column * columns + row])
+          // Sums of many products, in another order perhaps: equal but for rounding.
+          let bound = (values[row * columns + row] * values[column * columns + column]).squareRoot() / 64
+          guard abs(here - there) <= bound else {
+            throw Failure(
+              .malformed,
+              "is \(here) at (\(row), \(column)) and \(there) at (\(column), \(row)), needed is a "
+                + "symmetric matrix", tensor: info.name.string)
+          }
+        }
       }
       return values
     } catch { throw error.located(file: fileName) }

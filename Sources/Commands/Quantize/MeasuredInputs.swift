@@ -24,6 +24,12 @@ struct MeasuredInputs {
       ? nil : ScaleSearch(quantize.scaleSearch, importance: importance, feedback: factors)
   }
 
+  /// What the squared errors in each column of a weight count; nil for all alike.
+  func means(for weight: TensorInfo) throws(Failure) -> [Float]? {
+    if let importance { return try importance.means(for: weight) }
+    return try factors?.means(for: weight)
+  }
+
   var files: [InputFile] { [importance?.file, factors?.file].compactMap(\.self) }
 
   /// - Throws: `malformed` for files of another model.
