@@ -24,6 +24,8 @@ public struct InputStatistics: Sendable {
   public var fileName: String { file.file.name }
   /// The weights that have been measured.
   public var weightCount: Int { modules.count }
+  /// The SHA-256 of the `config.json` of the model that was measured; nil where the file does not say.
+  public let model: String?
   private let file: SafetensorsFile
   private let inputs: [String: Input]
   private let modules: [String: String]
@@ -61,6 +63,7 @@ public struct InputStatistics: Sendable {
         modules[name] = input
         if inputs[input] == nil { inputs[input] = try Self.input(input, opened) }
       }
+      model = metadata["model"]
       guard !modules.isEmpty else { throw Failure(.malformed, "has no measured weights") }
       self.modules = modules
       self.inputs = inputs

@@ -23,7 +23,7 @@ public struct TensorStatistics: Sendable {
 
     var rootMeanSquare: Double { count > 0 ? (sumOfSquares / Double(count)).squareRoot() : 0 }
     /// Mean square of the error over mean square of the reference.
-    var relativeMeanSquare: Double {
+    package var relativeMeanSquare: Double {
       referenceSumOfSquares > 0 ? sumOfSquares / referenceSumOfSquares : sumOfSquares == 0 ? 0 : .infinity
     }
 

@@ -8,7 +8,7 @@ import Writing
 /// The factors of a model's inputs, as `nibble.calibrate --hessian` has measured them.
 package final class MeasuredFactors: InputFactors, ColumnMeans {
   package let file: InputFile
-  private let statistics: InputStatistics
+  package let statistics: InputStatistics
   /// The last one: weights that share an input follow each other.
   private let last = Monitor<(input: String, factor: InverseFactor)?>(nil)
 
