@@ -16,6 +16,9 @@ struct LossScan {
     var elements: Range<Int>
   }
 
+  /// Calls back with the values of a part as they will be read back, once for each way of storing them.
+  typealias Reading = @Sendable (Span<Float>, Part, _ each: (Span<Float>) -> Void) throws(Failure) -> Void
+
   let source: any TensorSource
   let jobs: Int
   let style: Progress.Style
@@ -38,11 +41,11 @@ struct LossScan {
   ///   - items: positions in `source`, of weights whose values are real numbers.
   ///   - means: the mean square of what each column is multiplied with; nil for all alike.
   ///   - unit: values that a piece of a weight may be cut at.
-  ///   - stored: the values as they will be read back, in each of the ways they may be stored in.
+  ///   - stored: reads back the ways of storing.
   /// - Returns: for each item its loss in each of those ways.
   func run(
     _ items: [Int], means: (TensorInfo) throws(Failure) -> [Float]?, unit: (TensorInfo) -> Int,
-    stored: @escaping @Sendable (Span<Float>, Part, _ each: (Span<Float>) -> Void) throws(Failure) -> Void
+    stored: @escaping Reading
   ) throws(Failure) -> [[Double]] {
     let weights = try items.map { item throws(Failure) in
       Weight(item: item, means: try means(source.tensors[item]))

@@ -102,13 +102,11 @@ struct TargetBits {
       }
     }
     let found = searches
-    let losses = try scan.run(
-      steps.map(\.tensor), means: weigh, unit: { _ in format.blockSize }
-    ) { values, part, each throws(Failure) in
+    let read: LossScan.Reading = { values, part, each throws(Failure) in
       let count = values.count
       var codes = ScratchBuffer(byteCount: format.packedByteCount(count))
       var scales = ScratchBuffer(byteCount: 4 * format.blockCount(count))
-      var read = ScratchBuffer(byteCount: 4 * count)
+      var result = ScratchBuffer(byteCount: 4 * count)
       var codeRoom = codes.mutableBytes
       var scaleRoom = scales.mutableFloats
       do throws(NonFinite) {
@@ -125,11 +123,12 @@ struct TargetBits {
           "element \(part.elements.lowerBound + error.index) is \(error.value), a model to be quantized must be finite",
           tensor: part.info.name.string)
       }
-      var room = read.mutableBytes
+      var room = result.mutableBytes
       format.dequantize(
         codes: codes.bytes, absmax: scales.floats, elements: 0..<count, into: &room, as: .f32)
-      each(read.floats)
+      each(result.floats)
     }
+    let losses = try scan.run(steps.map(\.tensor), means: weigh, unit: { _ in format.blockSize }, stored: read)
     return losses.map { $0.first ?? 0 }
   }
 
