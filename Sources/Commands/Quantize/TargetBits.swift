@@ -132,5 +132,5 @@ struct TargetBits {
     return losses.map { $0.first ?? 0 }
   }
 
-  private static func rounded(_ bits: Double) -> String { String((bits * 1000).rounded() / 1000) }
+  static func rounded(_ bits: Double) -> String { String((bits * 1000).rounded() / 1000) }
 }
