@@ -138,7 +138,8 @@ let package = Package(
     .executableTarget(
       name: "nibble",
       dependencies: [
-        "Verification", "Commands", "TrainingMemory", "Extraction", "HeaderEditing", "Comparison", "TypeMixtures",
+        "Verification", "Commands", "Calibration", "TrainingMemory", "Extraction", "HeaderEditing", "Comparison",
+        "TypeMixtures",
         "Writing", "Adapters", "Console", "Patterns", "Quantization", "GGUF", "JSON", "Bytes",
       ],
       path: "Sources/nibble", swiftSettings: strict),

@@ -13,7 +13,7 @@ package struct Feedback: Sendable {
     self.format = format
     self.factor = factor
     self.search = search
-    if search.weights == nil { self.search.weights = ColumnWeights(factor.weights, blockSize: format.blockSize) }
+    self.search.weights = ColumnWeights(factor.weights, blockSize: format.blockSize)
   }
 
   /// Whole rows in 4 bits.
@@ -34,22 +34,27 @@ package struct Feedback: Sendable {
     // Columns side by side, as long as the kernels want them.
     let stride = (rows + 15) / 16 * 16
     var matrix = [Float](repeating: 0, count: stride * columns)
-    for row in 0..<rows { for column in 0..<columns { matrix[column * stride + row] = values[row * columns + column] } }
+    let order = factor.order
+    for row in 0..<rows {
+      for place in 0..<columns { matrix[place * stride + row] = values[row * columns + order[place]] }
+    }
     var result = Rows(
       codes: [UInt8](repeating: 0, count: rows * columns / 2),
       scaleCodes: [UInt8](repeating: 0, count: rows * columns / size))
     let map = DoubleQuantization.map
-    var block = [Float](repeating: 0, count: rows * size)
+    var part = [Float](repeating: 0, count: rows * size)
     var scales = [Float](repeating: 0, count: stride)
     var codes = [UInt8](repeating: 0, count: stride * size)
     var errors = [Float](repeating: 0, count: stride * size)
     for first in Swift.stride(from: 0, to: columns, by: size) {
       for row in 0..<rows {
-        for column in 0..<size { block[row * size + column] = matrix[(first + column) * stride + row] }
+        for place in 0..<size { part[row * size + place] = matrix[(first + place) * stride + row] }
       }
-      let places = (0..<rows).map { ($0 * columns + first) / size }
+      // Its columns may be in another order, and so may the blocks; those of one block are together.
+      let block = order[first] / size
+      let places = (0..<rows).map { $0 * columns / size + block }
       let given = places.map { groups[$0 / DoubleQuantization.blockSize] }
-      let stored = format.storedScales(block, search: search, column: first, given: given)
+      let stored = format.storedScales(part, search: search, column: first, given: given)
       for row in 0..<rows {
         result.scaleCodes[places[row]] = stored[row]
         scales[row] = map[Int(stored[row])] * given[row]
@@ -57,10 +62,11 @@ package struct Feedback: Sendable {
       format.feedback(
         &matrix, rows: stride, first: first, count: size, factor: factor.values, scales: scales, codes: &codes,
         errors: &errors)
-      for row in 0..<rows {
-        let start = (row * columns + first) / 2
-        for pair in 0..<size / 2 {
-          result.codes[start + pair] = codes[2 * pair * stride + row] << 4 | codes[(2 * pair + 1) * stride + row]
+      for place in 0..<size {
+        let column = order[first + place]
+        let shift: UInt8 = column % 2 == 0 ? 4 : 0
+        for row in 0..<rows {
+          result.codes[(row * columns + column) / 2] |= codes[place * stride + row] << shift
         }
       }
       subtract(errors, of: first..<first + size, from: &matrix, stride)

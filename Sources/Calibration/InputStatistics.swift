@@ -191,9 +191,10 @@ public struct InputStatistics: Sendable {
   /// The sums of products of every two columns that a weight is multiplied with, over the tokens; nil when they were not
   /// measured, or no token came by.
   ///
+  /// - Parameter order: which column is at each place of the result.
   /// - Returns: `[columns, columns]`, symmetric.
   /// - Throws: `malformed` when there are more or fewer than the weight has columns, or a value is not finite.
-  public func correlations(for weight: String, columns: Int) throws(Failure) -> [Float]? {
+  public func correlations(for weight: String, columns: Int, order: [Int]) throws(Failure) -> [Float]? {
     guard let name = modules[weight], let input = inputs[name] else { return nil }
     guard let index = file.header.index(of: TensorName(name + ".gram")) else { return nil }
     let info = file.tensors[index]
@@ -203,9 +204,9 @@ public struct InputStatistics: Sendable {
       var values: [Float] = []
       values.reserveCapacity(columns * columns)
       let start = file.header.range(of: index).lowerBound
-      for row in 0..<columns {
+      for row in order {
         let bytes = try file.file.bytes(in: start + 4 * row * columns..<start + 4 * (row + 1) * columns)
-        for column in 0..<columns {
+        for column in order {
           let value = Self.number(bytes, column)
           guard value.isFinite, row != column || value >= 0 else {
             throw Failure(
@@ -214,6 +215,8 @@ public struct InputStatistics: Sendable {
           }
           values.append(value / input.counts[0])
         }
+      }
+      for row in 0..<columns {
         for column in 0..<row {
           let (here, there) = (values[row * columns + column], values[column * columns + row])
           // Sums of many products, in another order perhaps: equal but for rounding.

@@ -5,7 +5,9 @@ import COpenBLAS
 /// with in the columns behind it (GPTQ, arXiv:2210.17323, whose Cholesky form this is).
 package struct InverseFactor: Sendable {
   package let columns: Int
-  /// `[columns, columns]`, row by row, zero below the diagonal.
+  /// The column at each place: which one is quantized first, and so on.
+  package let order: [Int]
+  /// `[columns, columns]` in that order, row by row, zero below the diagonal.
   package let values: [Float]
   /// What was added to the diagonal, relative to its mean.
   package let damping: Float
@@ -13,11 +15,13 @@ package struct InverseFactor: Sendable {
   /// - Parameters:
   ///   - correlations: gives `[columns, columns]`, symmetric, in which the factor is made; it is asked once more where
   ///     that did not succeed. Columns that no input ever reaches are zero.
+  ///   - order: of the columns, in which the correlations lie already; nil for their own.
   ///   - damping: added to the diagonal, relative to its mean; ten times as much where that is too little.
   /// - Throws: `unsupported` without LAPACK; `malformed` for what is not positive definite with the diagonal doubled.
   package init(
-    columns: Int, damping: Float = 0.01, of correlations: () throws(Failure) -> [Float]
+    columns: Int, order: [Int]? = nil, damping: Float = 0.01, of correlations: () throws(Failure) -> [Float]
   ) throws(Failure) {
+    self.order = order ?? Array(0..<columns)
     if let problem = unsafe nibble_lapack_load() { throw Failure(.unsupported, unsafe String(cString: problem)) }
     var damping = damping
     while true {

@@ -1,4 +1,5 @@
 import Bytes
+import Calibration
 import Commands
 import GGUF
 import Patterns
@@ -12,9 +13,8 @@ enum QuantizeVerb: Verb {
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
     "Writes a directory that transformers loads in 4 bits: each linear layer that",
-    "transformers and bitsandbytes would quantize, as they would, with checksums.",
-    "Schemes of llama.cpp make a GGUF file, tokenizer and all, those of MLX and of",
-    "compressed-tensors a directory, as their own converters do. SOURCE may be",
+    "transformers and bitsandbytes would quantize, with checksums; or a GGUF file,",
+    "or a directory for MLX or vLLM, as their own converters do. SOURCE may be",
     "safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed; quantized too: FP8, GPTQ …",
   ]
   static let example = [
@@ -35,8 +35,7 @@ enum QuantizeVerb: Verb {
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(
-    "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits; 'towers' means",
-    "vision and audio towers, projectors and heads")
+    "--keep", value: "GLOB", repeatable: true, "modules left in 16 bits; 'towers': of other modes")
   private static let target = Option(
     "--target", value: "NAME", "transformers-5 (default): experts stay 16-bit;",
     "transformers-4: those stored one by one do not")
@@ -53,6 +52,11 @@ enum QuantizeVerb: Verb {
 
   private static let feedback = Option(
     "--feedback", value: "FILE", "GPTQ's, by nibble.calibrate --hessian: far less")
+
+  private static let feedbackOrder = Option(
+    "--feedback-order", value: "ORDER", "columns: activation (default), or as stored")
+  private static let damping = Option(
+    "--damping", value: "N", "of its correlations, by the mean (default: 0.01)")
 
   private static let targetBits = Option(
     "--target-bits", value: "N", "bits a weight: what loses most per byte gets more")
@@ -76,7 +80,8 @@ enum QuantizeVerb: Verb {
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
     options: [
-      blockSize, noDoubleQuant, scaleSearch, importance, feedback, targetBits, quantStorage, computeDtype, keep, target,
+      blockSize, noDoubleQuant, scaleSearch, importance, feedback, feedbackOrder, damping, targetBits, quantStorage,
+      computeDtype, keep, target,
     ], write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
@@ -121,6 +126,11 @@ enum QuantizeVerb: Verb {
     quantize.usesDoubleQuantization = !arguments.has(noDoubleQuant)
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     quantize.feedback = arguments.text(feedback)
+    for option in [feedbackOrder, damping] where arguments.has(option) && !arguments.has(feedback) {
+      throw Failure(.usage, "option '\(option.name)' goes with '--feedback'")
+    }
+    if let order = try arguments.choice(feedbackOrder, ColumnOrder.self) { quantize.feedbackOrder = order }
+    if let number = try arguments.decimal(damping, allowed: 0...1) { quantize.damping = number }
     quantize.importance = arguments.text(importance)
     quantize.targetBits = try arguments.decimal(targetBits, allowed: 1...32)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }

@@ -54,6 +54,38 @@ import Testing
     #expect(throws: Failure.self) { try InverseFactor([Float](repeating: 0, count: 64), columns: 8) }
   }
 
+  /// Columns in another order: the file has them where they were, and what is lost is what the correlations say.
+  @Test func anyOrder() throws {
+    let (rows, columns, size) = (8, 256, 64)
+    var generator = SplitMix64(seed: 9)
+    let values = (0..<rows * columns).map { _ in Float.random(in: -1...1, using: &generator) }
+    let correlations = Self.correlations(columns, samples: 500)
+    let format = try #require(FourBitFormat(code: .nf4, blockSize: size))
+    // The second half of the blocks first, each from its last column to its first.
+    let order = [2, 3, 0, 1].flatMap { block in (0..<size).reversed().map { block * size + $0 } }
+    let moved = order.flatMap { i in order.map { j in correlations[i * columns + j] } }
+    let factor = try InverseFactor(columns: columns, order: order) { moved }
+    let here = Feedback(format: format, factor: factor, search: FourBitSearch())(values, groups: [4.2])
+    // The same as of weights that lie in that order themselves.
+    let plain = try InverseFactor(moved, columns: columns)
+    let turned = (0..<rows).flatMap { row in order.map { values[row * columns + $0] } }
+    let there = Feedback(format: format, factor: plain, search: FourBitSearch())(turned, groups: [4.2])
+    for row in 0..<rows {
+      for (place, column) in order.enumerated() {
+        #expect(here.code(row * columns + column) == there.code(row * columns + place))
+        #expect(
+          here.scaleCodes[(row * columns + column) / size] == there.scaleCodes[(row * columns + place) / size])
+      }
+    }
+  }
+
+  @Test func largestInputsFirst() {
+    let means: [Float] = [1, 2, 5, 5, 9, 0, 3, 3]
+    #expect(ColumnOrder.activation.columns(means, blockSize: 2) == [2, 3, 4, 5, 6, 7, 1, 0])
+    #expect(ColumnOrder.activation.columns(means, blockSize: 1) == [4, 2, 3, 6, 7, 1, 0, 5])
+    #expect(ColumnOrder.stored.columns(means, blockSize: 2) == Array(0..<8))
+  }
+
   /// The products with such inputs lose less than with scales that are searched alone.
   @Test func lessLoss() throws {
     let (rows, columns) = (24, 256)
@@ -95,4 +127,8 @@ import Testing
     }
     return sum
   }
+}
+
+extension Feedback.Rows {
+  fileprivate func code(_ index: Int) -> UInt8 { index % 2 == 0 ? codes[index / 2] >> 4 : codes[index / 2] & 15 }
 }

@@ -89,6 +89,7 @@ def test_less_damage(nibble, reference, grams, statistics, tmp_path, capsys):
         "weighted search": ["--scale-search", "mse", "--importance", statistics],
         "feedback": ["--feedback", statistics],
         "feedback with search": ["--feedback", statistics, "--scale-search", "mse"],
+        "in stored order": ["--feedback", statistics, "--scale-search", "mse", "--feedback-order", "stored"],
         "feedback with positive": ["--feedback", statistics, "--scale-search", "positive"],
     }
     held_out = sequences(0, 60)
@@ -115,6 +116,7 @@ def test_less_damage(nibble, reference, grams, statistics, tmp_path, capsys):
     assert shares["search"] <= 0.75
     assert shares["weighted search"] <= 0.65
     assert shares["feedback with search"] <= 0.35
+    assert shares["feedback with search"] < shares["in stored order"] <= 0.35
     assert shares["feedback with positive"] <= 0.35
     assert shares["feedback"] <= 0.45
 
@@ -135,6 +137,23 @@ def test_loads_and_repeats(nibble, statistics, tmp_path):
     assert same(functional.dequantize_4bit(weight.data, weight.quant_state) + 0, expected)
     with torch.no_grad():
         assert model(torch.arange(3, 20)[None]).logits.isfinite().all()
+
+
+def test_order_and_damping(nibble, statistics, tmp_path):
+    """Each makes another file, which the manifest tells enough of to make it again; without feedback they have no effect."""
+    written = set()
+    for number, options in enumerate(([], ["--feedback-order", "stored"], ["--damping", "0.1"])):
+        out = tmp_path / str(number)
+        nibble.quantize(FIXTURE, out, "--feedback", statistics, *options)
+        nibble.verify(out, "--against", FIXTURE, "--feedback", statistics)
+        written.add((out / "model.safetensors").read_bytes())
+    assert len(written) == 3
+    for options, part in [
+        (["--feedback-order", "stored"], "goes with '--feedback'"), (["--damping", "0.1"], "goes with '--feedback'"),
+        (["--feedback", statistics, "--damping", "2"], "not a number from 0 to 1"),
+        (["--feedback", statistics, "--feedback-order", "storde"], "did you mean 'stored'"),
+    ]:
+        assert part in nibble.run("quantize", FIXTURE, "-o", tmp_path / "no", *options, expect=USAGE).stderr
 
 
 def test_what_was_not_measured(nibble, grams, tmp_path):

@@ -9,10 +9,12 @@ import Writing
 package final class MeasuredFactors: InputFactors, ColumnMeans {
   package let file: InputFile
   package let statistics: InputStatistics
+  private let settings: FactorSettings
   /// The last one: weights that share an input follow each other.
-  private let last = Monitor<(input: String, factor: InverseFactor)?>(nil)
+  private let last = Monitor<(input: String, blockSize: Int, factor: InverseFactor)?>(nil)
 
-  package init(path: String) throws(Failure) {
+  package init(path: String, settings: FactorSettings = FactorSettings()) throws(Failure) {
+    self.settings = settings
     file = try InputFile(path: path, name: FileName.last(of: path))
     statistics = try InputStatistics(file)
   }
@@ -25,20 +27,26 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
     }
   }
 
-  package func factor(for weight: TensorInfo) throws(Failure) -> InverseFactor? {
+  package func factor(for weight: TensorInfo, blockSize: Int) throws(Failure) -> InverseFactor? {
     guard let columns = weight.shape.last else { return nil }
     let name = weight.name.string
     guard let input = statistics.input(of: name) else { return nil }
-    if let last = last.withLock({ $0 }), last.input == input, last.factor.columns == columns { return last.factor }
+    if let last = last.withLock({ $0 }), last.input == input, last.blockSize == blockSize,
+      last.factor.columns == columns
+    {
+      return last.factor
+    }
     guard statistics.hasCorrelations(for: name) else { return nil }
     try statistics.checkCorrelations(for: name, columns: columns)
     // One is as large as the weight's columns squared: the last goes before the next is made.
     last.withLock { $0 = nil }
     do throws(Failure) {
-      let factor = try InverseFactor(columns: columns) { () throws(Failure) in
-        try statistics.correlations(for: name, columns: columns) ?? []
+      let means = try statistics.means(for: name, columns: columns) ?? []
+      let order = settings.order.columns(means, blockSize: blockSize)
+      let factor = try InverseFactor(columns: columns, order: order, damping: settings.damping) { () throws(Failure) in
+        try statistics.correlations(for: name, columns: columns, order: order) ?? []
       }
-      last.withLock { $0 = (input, factor) }
+      last.withLock { $0 = (input, blockSize, factor) }
       return factor
     } catch { throw error.located(file: file.name, tensor: input) }
   }

@@ -19,7 +19,10 @@ struct MeasuredInputs {
     if quantize.feedback != nil, !quantize.usesDoubleQuantization {
       throw Failure(.usage, "options '--feedback' and '--no-double-quant' exclude each other")
     }
-    factors = try quantize.feedback.map { path throws(Failure) in try MeasuredFactors(path: path) }
+    let settings = FactorSettings(order: quantize.feedbackOrder, damping: Float(quantize.damping))
+    factors = try quantize.feedback.map { path throws(Failure) in
+      try MeasuredFactors(path: path, settings: settings)
+    }
     importance = try quantize.importance.map { path throws(Failure) in try ColumnImportance(path: path, for: model) }
     var origins: [Warning] = []
     for statistics in [importance?.statistics, factors?.statistics].compactMap(\.self) {

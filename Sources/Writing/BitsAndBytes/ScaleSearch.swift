@@ -49,8 +49,9 @@ package protocol ColumnMeans: Sendable {
 package protocol InputFactors: Sendable {
   /// The factor of a weight's inputs; nil where they were not measured.
   ///
+  /// - Parameter blockSize: columns that share a scale, which stay together in whatever order they are taken.
   /// - Throws: `malformed` for correlations of another number of columns, and for such as no inputs have.
-  func factor(for weight: TensorInfo) throws(Failure) -> InverseFactor?
+  func factor(for weight: TensorInfo, blockSize: Int) throws(Failure) -> InverseFactor?
 
   /// Whether they were measured.
   func hasFactor(for weight: TensorInfo) -> Bool
@@ -100,11 +101,13 @@ package final class SearchedScales: Sendable {
   }
 
   /// The factor of the weight's inputs, made when it is first asked for.
-  private func factor() throws(Failure) -> InverseFactor? {
+  private func factor(_ blockSize: Int) throws(Failure) -> InverseFactor? {
     guard let feedback else { return nil }
     let weight = weight
     return try found.value {
-      do throws(Failure) { return .success(try feedback.factor(for: weight)) } catch { return .failure(error) }
+      do throws(Failure) { return .success(try feedback.factor(for: weight, blockSize: blockSize)) } catch {
+        return .failure(error)
+      }
     }.get()
   }
 
@@ -117,7 +120,7 @@ package final class SearchedScales: Sendable {
     _ values: RawSpan, as type: FloatType, _ format: FourBitFormat, _ search: FourBitSearch, blocks: Range<Int>,
     codes: inout MutableRawSpan
   ) throws(Failure) {
-    guard let factor = try factor(), let stored = self.codes else { return }
+    guard let factor = try factor(format.blockSize), let stored = self.codes else { return }
     let count = values.byteCount / type.byteCount
     var wide = ScratchBuffer(byteCount: 4 * count)
     var room = wide.mutableBytes
