@@ -84,8 +84,8 @@ enum QuantizeVerb: Verb {
   private static let mlx = Kind(
     name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
   private static let compressed = Kind(
-    name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue), options: [groupSize, keep],
-    write: writeCompressed)
+    name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue),
+    options: [groupSize, scaleSearch, importance, keep], write: writeCompressed)
   private static let experts = Kind(
     name: "gpt-oss in MXFP4", schemes: [QuantizeToMXFP4.scheme], options: [keep], write: writeExperts)
   private static let kinds = [training, gguf, mlx, compressed, experts]
@@ -152,7 +152,8 @@ enum QuantizeVerb: Verb {
     let chosen = isFile ? gguf : kind.flatMap { $0.isFile ? nil : $0 } ?? training
     for other in kinds where other.name != chosen.name {
       guard let option = other.options.first(where: { arguments.has($0) && !chosen.has($0) }) else { continue }
-      throw Failure(.usage, "option '\(option.name)' is for \(other.name), not for this output")
+      let names = kinds.filter { $0.has(option) }.map(\.name).joined(separator: ", ")
+      throw Failure(.usage, "option '\(option.name)' is for \(names), not for this output")
     }
     guard let kind else {
       let hint = nearest(to: name ?? "", among: kinds.flatMap(\.schemes)).map { "; did you mean '\($0)'?" } ?? ""
@@ -199,6 +200,8 @@ enum QuantizeVerb: Verb {
           + " \(scheme.rawValue)")
     }
     var quantize = QuantizeToCompressedTensors(format)
+    quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
+    quantize.importance = arguments.text(importance)
     quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)

@@ -10,12 +10,17 @@ package struct ScaledEncoder: TensorEncoder {
   package let format: ScaledFormat
   /// The largest magnitudes by which NVFP4 chooses the scale of whole matrices; nil for other formats.
   private let magnitudes: LargestMagnitudes?
+  /// How scales are found; nil for compressed-tensors' own.
+  package let search: ScaleSearch?
   /// Whether the matrices are stored the other way round, which errors about a value take into account.
   private let isTurned: Bool
 
-  package init(format: ScaledFormat, magnitudes: LargestMagnitudes? = nil, isTurned: Bool = false) {
+  package init(
+    format: ScaledFormat, magnitudes: LargestMagnitudes? = nil, search: ScaleSearch? = nil, isTurned: Bool = false
+  ) {
     self.format = format
     self.magnitudes = magnitudes
+    self.search = search
     self.isTurned = isTurned
   }
 
@@ -71,7 +76,13 @@ package struct ScaledEncoder: TensorEncoder {
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
     let scales = format.scaleShape(rows: weight.shape.dropLast().reduce(1, *), columns: weight.shape.last ?? 1)
     return BlockScales(
-      byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32))
+      byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32),
+      search: found(for: weight))
+  }
+
+  /// The search for one weight, or why what was measured for it is of no use.
+  private func found(for weight: TensorInfo) -> Result<ScaledSearch?, Failure> {
+    do throws(Failure) { return .success(try search?.scaledSearch(for: weight)) } catch { return .failure(error) }
   }
 
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
@@ -88,7 +99,12 @@ package struct ScaledEncoder: TensorEncoder {
     let here = format.scaleShape(rows: count / columns, columns: columns).rows
     let all = state.scales
     var scales = all.part(bands * perBand..<(bands + here) * perBand)
+    let search = try state.search.get()
     do throws(NonFinite) {
+      if let search {
+        return try format.quantize(
+          values, as: type, columns: columns, globalScale: globalScale, search: search, codes: &codes, scales: &scales)
+      }
       try format.quantize(
         values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
     } catch {
@@ -124,6 +140,10 @@ package struct ScaledEncoder: TensorEncoder {
 /// The scales of all blocks of a weight, as they are stored.
 private final class BlockScales: Sendable {
   let scales: SharedBuffer
+  let search: Result<ScaledSearch?, Failure>
 
-  init(byteCount: Int) { scales = SharedBuffer(byteCount: byteCount) }
+  init(byteCount: Int, search: Result<ScaledSearch?, Failure>) {
+    scales = SharedBuffer(byteCount: byteCount)
+    self.search = search
+  }
 }
