@@ -45,7 +45,7 @@ package enum RecordedRun: Sendable {
     let (importance, feedback): (String?, String?) =
       switch self {
       case .quantize(let run): (run.importance, run.feedback)
-      case .quantizeToCompressedTensors(let run): (run.importance, nil)
+      case .quantizeToCompressedTensors(let run): (run.importance, run.feedback)
       default: (nil, nil)
       }
     return [("--importance", importance), ("--feedback", feedback)].compactMap { option, name in
@@ -62,6 +62,7 @@ package enum RecordedRun: Sendable {
       return .quantize(run)
     case .quantizeToCompressedTensors(var run):
       run.importance = run.importance.flatMap { _ in importance }
+      run.feedback = run.feedback.flatMap { _ in feedback }
       return .quantizeToCompressedTensors(run)
     default: return self
     }

@@ -6,7 +6,7 @@
 // Must come after foreach_target.h.
 #include <hwy/highway.h>
 
-#include "scaled-inl.h"
+#include "scaled-encode-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {

@@ -6,7 +6,7 @@
 // Must come after foreach_target.h.
 #include <hwy/highway.h>
 
-#include "scaled-search-inl.h"
+#include "scaled-e2m1-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {

@@ -85,7 +85,7 @@ enum QuantizeVerb: Verb {
     name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
   private static let compressed = Kind(
     name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue),
-    options: [groupSize, scaleSearch, importance, keep], write: writeCompressed)
+    options: [groupSize, scaleSearch, importance, feedback, keep], write: writeCompressed)
   private static let experts = Kind(
     name: "gpt-oss in MXFP4", schemes: [QuantizeToMXFP4.scheme], options: [keep], write: writeExperts)
   private static let kinds = [training, gguf, mlx, compressed, experts]
@@ -202,6 +202,7 @@ enum QuantizeVerb: Verb {
     var quantize = QuantizeToCompressedTensors(format)
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     quantize.importance = arguments.text(importance)
+    quantize.feedback = arguments.text(feedback)
     quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)

@@ -1,4 +1,4 @@
-"""`--scale-search` and `--importance` for the schemes of compressed-tensors: less error in files that it loads as ever."""
+"""`--scale-search`, `--importance` and `--feedback` for compressed-tensors: less error in files that it loads as ever."""
 
 import json
 
@@ -8,6 +8,7 @@ import transformers
 
 import checkpoint
 from checkpoint import same
+from test_feedback import write as write_factors
 from test_scale_search import means, write_imatrix, write_statistics
 from tool import DIFFERENT, REJECTED, ROOT, USAGE
 
@@ -95,6 +96,51 @@ def test_importance(scheme, bound, nibble, tmp_path):
     assert report["problems"]
 
 
+def correlated(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of inputs that go together: a part that all columns have, and one of their own."""
+    generator = torch.Generator().manual_seed(4)
+    grams = {}
+    for name, weight in weights.items():
+        columns = weight.shape[1]
+        rows = torch.randn(1000, columns, dtype=torch.float64, generator=generator) * 0.5
+        rows += torch.randn(1000, 1, dtype=torch.float64, generator=generator) * (torch.arange(columns) % 5)
+        grams[name] = rows.T @ rows / 1000
+    return grams
+
+
+@pytest.mark.parametrize("search", [[], ["--scale-search", "mse"]], ids=["plain", "search"])
+@pytest.mark.parametrize("scheme", ["w4a16", "nvfp4a16", "mxfp4a16"])
+def test_feedback(scheme, search, nibble, tmp_path):
+    """Products with such inputs lose half as much or less; `verify` makes it again; loaded as Nibble reads it back."""
+    torch.manual_seed(3)
+    source, path, options = tmp_path / "source", tmp_path / "some.stats", ["--scheme", scheme, *search]
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        hidden_size=128, intermediate_size=256, num_hidden_layers=1, num_attention_heads=4, vocab_size=32,
+        tie_word_embeddings=False,
+    )).bfloat16().save_pretrained(source)
+    original = checkpoint.tensors(source)
+    grams = correlated({name: weight for name, weight in original.items() if "_proj" in name})
+    write_factors(path, grams)
+    nibble.quantize(source, tmp_path / "without", *options)
+    nibble.quantize(source, tmp_path / "out", *options, "--feedback", path)
+    losses = []
+    for folder in ("without", "out"):
+        values = dequantized(nibble, tmp_path / folder)
+        losses.append({})
+        for name, gram in grams.items():
+            difference = values[name].double() - original[name].double()
+            losses[-1][name] = ((difference @ gram) * difference).sum().item()
+    assert all(losses[1][name] < 0.5 * losses[0][name] for name in grams), losses
+    nibble.verify(tmp_path / "out", "--against", source, "--feedback", path)
+    report = nibble.json("verify", tmp_path / "out", "--against", source)
+    assert report["ok"] and any("--feedback" in note for note in report["notChecked"])
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", quantization_config=transformers.CompressedTensorsConfig(run_compressed=False)
+    ).state_dict()
+    for name, wanted in checkpoint.tensors(tmp_path / "out-plain").items():
+        assert same(loaded[name], wanted), name
+
+
 def test_refused(nibble, tmp_path):
     path = tmp_path / "some.stats"
     values = means()
@@ -107,9 +153,10 @@ def test_refused(nibble, tmp_path):
 
     for scheme in ("fp8-channel", "fp8-block"):
         refused(USAGE, f"'--scale-search' is not for {scheme}", "--scheme", scheme, "--scale-search", "mse")
+        refused(USAGE, f"'--feedback' is not for {scheme}", "--scheme", scheme, "--feedback", path)
     refused(USAGE, "name that, too", "--scheme", "w4a16", "--importance", path)
     refused(USAGE, "'most' is not one of mse, positive", "--scheme", "w4a16", "--scale-search", "most")
-    refused(USAGE, "'--feedback' is for NF4 and FP4", "--scheme", "w4a16", "--feedback", path)
+    refused(REJECTED, "was made without --hessian", "--scheme", "w4a16", "--feedback", path)
     refused(USAGE, "is for NF4 and FP4, compressed-tensors", "--scheme", "mxfp4", "--scale-search", "mse")
     write_statistics(path, values | {WEIGHT: values[WEIGHT][:-1].copy()})
     refused(REJECTED, f"some.stats: tensor '{WEIGHT}': has", "--scheme", "w4a16", "--scale-search", "mse",

@@ -155,6 +155,47 @@ extension KernelTests {
       }
     }
 
+    @Test(arguments: ScaledFormat.searchable)
+    func feedbackLikeTheTwin(_ format: ScaledFormat) throws {
+      var random = Random(9)
+      let (rows, columns, first, count) = (48, 40, 16, 16)
+      let matrix = (0..<rows * columns).map { $0 % 7 == 0 ? -0.0 : Float(random.normal()) }
+      let factor = (0..<columns * columns).map { $0 % columns == $0 / columns ? 2 : Float(random.normal()) * 0.1 }
+      let divisors = (0..<rows).map { $0 == 5 ? 0x1p-127 : Float(random.normal()) * (format.kind == .int4 ? 0.5 : 1) }
+      func run(_ body: (inout [Float], inout [UInt8], inout [Float]) -> Void) -> ([Float], [UInt8], [Float]) {
+        var matrix = matrix
+        var codes = [UInt8](repeating: 99, count: rows * count)
+        var errors = [Float](repeating: -1, count: rows * count)
+        body(&matrix, &codes, &errors)
+        return (matrix, codes, errors)
+      }
+      let expected = run { matrix, codes, errors in
+        Reference.feedback(
+          &matrix, rows: rows, first: first, count: count, factor: factor, divisors: divisors, format: format,
+          codes: &codes, errors: &errors)
+      }
+      #expect(Set(expected.1) == Set(0..<16))
+      for target in Target.all {
+        let found = Target.with(target) {
+          run { matrix, codes, errors in
+            format.feedback(
+              &matrix, rows: rows, first: first, count: count, factor: factor, divisors: divisors, codes: &codes,
+              errors: &errors)
+          }
+        }
+        #expect(found == expected, "\(KernelTarget.names[target])")
+      }
+    }
+
+    /// What values are divided by is what the codes are multiplied with when they are read.
+    @Test func divisors() throws {
+      let int4 = try #require(ScaledFormat.int4(groupSize: 32))
+      #expect(int4.divisors([0x40, 0x3F, 0x80, 0xBF], as: .bf16, globalScale: 7) == [0.75, -1])
+      #expect(int4.divisors([0, 0x3C], as: .f16, globalScale: 7) == [1])
+      #expect(ScaledFormat.mxfp4.divisors([0, 127, 130], as: .bf16, globalScale: 7) == [0x1p-127, 1, 8])
+      #expect(ScaledFormat.nvfp4.divisors([0x38, 0x7E], as: .f32, globalScale: 4) == [0.25, 112])
+    }
+
     /// A group of numbers that a scale has exactly, of either sign: nothing is lost.
     @Test func exact() throws {
       let format = try #require(ScaledFormat.int4(groupSize: 32))

@@ -14,6 +14,8 @@ public struct QuantizeToCompressedTensors: Sendable {
   public var scaleSearch: ScaleSearch.Kind?
   /// A file of measured inputs, by which that search weighs the columns.
   public var importance: String?
+  /// A file of `nibble.calibrate --hessian`, by which the error in one column is made good in those behind it.
+  public var feedback: String?
   /// Globs of module paths, or `towers`.
   public var keep: [String] = []
   /// Dequantize a source of few bits first.
@@ -43,6 +45,7 @@ public struct QuantizeToCompressedTensors: Sendable {
       scaleSearch = kind
     }
     importance = options["importance"]?.string
+    feedback = options["feedback"]?.string
     self.keep = keep.compactMap(\.string)
     forcesRequantization = true
   }
@@ -58,11 +61,11 @@ public struct QuantizeToCompressedTensors: Sendable {
   }
 
   package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
-    if scaleSearch != nil, !format.isSearchable {
+    if !format.isSearchable, scaleSearch != nil || feedback != nil {
       throw Failure(
         .usage,
-        "option '--scale-search' is not for \(CompressedScheme(format).rawValue): codes of 8 bits in floating point lose "
-          + "as much under any scale")
+        "option '\(scaleSearch != nil ? "--scale-search" : "--feedback")' is not for "
+          + "\(CompressedScheme(format).rawValue), whose 8 bits lose next to nothing")
     }
     try model.refuseAdapter(Quantize.adapterReason)
     let contents = try model.checkContents()
@@ -89,14 +92,14 @@ public struct QuantizeToCompressedTensors: Sendable {
       if narrowed.contains(index), case .stored(let stored) = origin { origin = .derived([stored]) }
       return Step(tensor: index, encoder: quantized.contains(index) ? Self.quantizing : Self.copying, origin: origin)
     }
-    let measured = try MeasuredInputs(scaleSearch, importance: importance, feedback: nil, for: model)
+    let measured = try MeasuredInputs(scaleSearch, importance: importance, feedback: feedback, for: model)
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       steps, encoders(source, chosen, measured.search), source: source, stored: model.checkpoint)
     let ignored = ignored(tensors, weights, quantized)
     config["quantization_config"] = CompressedScheme.configuration(format, ignored: ignored)
     let side = try SideFiles(of: model)
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings + side.warnings
-    warnings += try measured.warnings(for: chosen.map { source.tensors[$0] }) { _ in false }
+    warnings += try measured.warnings(for: chosen.map { source.tensors[$0] }) { _ in true }
     if chosen.isEmpty { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
     var inputs = RunInputs(model)
     for file in measured.files { inputs.add(file) }
@@ -170,5 +173,6 @@ public struct QuantizeToCompressedTensors: Sendable {
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
     ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
       + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
+      + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] } ?? [])
   }
 }

@@ -50,6 +50,13 @@ typedef struct {
 size_t nibble_search_scaled(const void *values, int32_t float_type, size_t count,
                             const nibble_scaled_search *search, uint8_t *codes, void *scales);
 
+// Quantizes `columns` columns of a matrix that lies column by column, each `rows` long (a multiple of 16): every column
+// less what its error, over the diagonal of `factor`, is times the columns behind it in their row of `factor`, which has
+// `stride` numbers from one row to the next. `divisors`: one for each row, not 0. `codes`: one byte for each value,
+// `errors`: over the diagonal, both column by column.
+void nibble_feedback_scaled(float *matrix, size_t rows, size_t columns, const float *factor, size_t stride,
+                            int32_t format, const float *divisors, uint8_t *codes, float *errors);
+
 // The bit pattern, as a float32, of the largest magnitude of `count` values; that of an infinity or a NaN if
 // there is one.
 uint32_t nibble_largest_magnitude(const void *values, int32_t float_type, size_t count);

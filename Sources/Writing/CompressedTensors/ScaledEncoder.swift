@@ -1,4 +1,5 @@
 package import Bytes
+import Calibration
 import Checkpoints
 import PackedWeights
 package import Quantization
@@ -35,8 +36,12 @@ package struct ScaledEncoder: TensorEncoder {
     let (row, overflowed) = columns.multipliedReportingOverflow(by: max(1, weight.type.bitWidth / 8))
     let (band, tooLarge) = row.multipliedReportingOverflow(by: format.blockRows)
     guard !overflowed, !tooLarge else { return weight.byteCount }
-    return max(1, Piece.byteCount / band) * band
+    guard search?.feedback?.hasFactor(for: weight) == true else { return max(1, Piece.byteCount / band) * band }
+    return max(1, Self.feedbackCount / columns) * row
   }
+
+  /// Values of a piece in which errors are made good: the more rows at once the better.
+  private static let feedbackCount = 1 << 20
 
   package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
     guard let module = weight.name.dropping(suffix: Self.suffix), weight.shape.count == 2,
@@ -77,7 +82,7 @@ package struct ScaledEncoder: TensorEncoder {
     let scales = format.scaleShape(rows: weight.shape.dropLast().reduce(1, *), columns: weight.shape.last ?? 1)
     return BlockScales(
       byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32),
-      search: found(for: weight))
+      search: found(for: weight), feedback: search?.feedback, weight: weight)
   }
 
   /// The search for one weight, or why what was measured for it is of no use.
@@ -100,13 +105,23 @@ package struct ScaledEncoder: TensorEncoder {
     let all = state.scales
     var scales = all.part(bands * perBand..<(bands + here) * perBand)
     let search = try state.search.get()
+    let factor = try state.factor()
     do throws(NonFinite) {
       if let search {
-        return try format.quantize(
+        try format.quantize(
           values, as: type, columns: columns, globalScale: globalScale, search: search, codes: &codes, scales: &scales)
+      } else {
+        try format.quantize(
+          values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
       }
-      try format.quantize(
-        values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
+      if let factor,
+        let feedback = ScaledFeedback(
+          format: format, as: type, globalScale: globalScale, factor: factor, search: search)
+      {
+        let rows = try feedback(values, as: type)
+        codes.copy(from: rows.codes.span.rawBytes)
+        scales.copy(from: rows.scales.span.rawBytes)
+      }
     } catch {
       throw .notFinite(error.value, at: storedPosition(of: start + error.index, in: info.shape), piece, "quantized")
     }
@@ -140,10 +155,25 @@ package struct ScaledEncoder: TensorEncoder {
 /// The scales of all blocks of a weight, as they are stored.
 private final class BlockScales: Sendable {
   let scales: SharedBuffer
+  /// The search, or why what was measured for the weight is of no use.
   let search: Result<ScaledSearch?, Failure>
+  private let feedback: (any InputFactors)?
+  private let weight: TensorInfo
+  private let found = Once<Result<InverseFactor?, Failure>>()
 
-  init(byteCount: Int, search: Result<ScaledSearch?, Failure>) {
+  init(
+    byteCount: Int, search: Result<ScaledSearch?, Failure>, feedback: (any InputFactors)?, weight: TensorInfo
+  ) {
     scales = SharedBuffer(byteCount: byteCount)
-    self.search = search
+    (self.search, self.feedback, self.weight) = (search, feedback, weight)
+  }
+
+  /// The factor of the weight's inputs, made when it is first asked for; nil where they were not measured.
+  func factor() throws(Failure) -> InverseFactor? {
+    guard let feedback else { return nil }
+    let weight = weight
+    return try found.value {
+      do throws(Failure) { return .success(try feedback.factor(for: weight)) } catch { return .failure(error) }
+    }.get()
   }
 }
