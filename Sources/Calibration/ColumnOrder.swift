@@ -22,13 +22,10 @@ public enum ColumnOrder: String, Sendable, CaseIterable {
 }
 
 /// How the factor of an input's correlations is made.
-package struct FactorSettings: Sendable, Equatable {
-  package var order: ColumnOrder
+public struct FactorSettings: Sendable, Equatable {
+  public var order = ColumnOrder.activation
   /// What is added to the diagonal, relative to its mean.
-  package var damping: Float
+  public var damping = 0.01
 
-  package init(order: ColumnOrder = .activation, damping: Float = 0.01) {
-    self.order = order
-    self.damping = damping
-  }
+  public init() {}
 }

@@ -1,4 +1,3 @@
-import COpenBLAS
 package import Quantization
 
 /// Quantization column by column, what each column loses made good in those behind it, by how the inputs of the columns
@@ -69,24 +68,8 @@ package struct Feedback: Sendable {
           result.codes[(row * columns + column) / 2] |= codes[place * stride + row] << shift
         }
       }
-      subtract(errors, of: first..<first + size, from: &matrix, stride)
+      factor.makeGood(errors, of: first..<first + size, in: &matrix, rows: stride)
     }
     return result
-  }
-
-  /// What some columns lost, from all that follow: the rows of the factor, transposed, times the errors.
-  private func subtract(_ errors: [Float], of done: Range<Int>, from matrix: inout [Float], _ stride: Int) {
-    let columns = factor.columns
-    let rest = columns - done.upperBound
-    guard rest > 0 else { return }
-    unsafe matrix.withUnsafeMutableBufferPointer { matrix in
-      unsafe factor.values.withUnsafeBufferPointer { factor in
-        guard let matrix = matrix.baseAddress, let factor = factor.baseAddress else { return }
-        unsafe nibble_sgemm(
-          1, 0, Int32(clamping: rest), Int32(clamping: stride), Int32(clamping: done.count), -1,
-          factor + done.lowerBound * columns + done.upperBound, Int32(clamping: columns), errors,
-          Int32(clamping: stride), 1, matrix + done.upperBound * stride, Int32(clamping: stride))
-      }
-    }
   }
 }

@@ -40,6 +40,34 @@ package enum RecordedRun: Sendable {
     }
   }
 
+  /// The files of measured inputs that decided too, by the option that names each: only their names are recorded.
+  package var measured: [(option: String, name: String)] {
+    let (importance, feedback): (String?, String?) =
+      switch self {
+      case .quantize(let run): (run.importance, run.feedback)
+      case .quantizeToCompressedTensors(let run): (run.importance, run.feedback)
+      default: (nil, nil)
+      }
+    return [("--importance", importance), ("--feedback", feedback)].compactMap { option, name in
+      name.map { (option, $0) }
+    }
+  }
+
+  /// The same run with these files in the place of those that are recorded.
+  package func measured(importance: String?, feedback: String?) -> RecordedRun {
+    switch self {
+    case .quantize(var run):
+      run.importance = run.importance.flatMap { _ in importance }
+      run.feedback = run.feedback.flatMap { _ in feedback }
+      return .quantize(run)
+    case .quantizeToCompressedTensors(var run):
+      run.importance = run.importance.flatMap { _ in importance }
+      run.feedback = run.feedback.flatMap { _ in feedback }
+      return .quantizeToCompressedTensors(run)
+    default: return self
+    }
+  }
+
   package var isCopy: Bool {
     if case .copy = self { true } else { false }
   }

@@ -56,6 +56,11 @@ public struct ColumnWeights: Sendable {
     columns = values.count
     repeated = (0..<values.count + blockSize).map { relative[$0 % values.count] }
   }
+
+  private init(roots: [Float]) { (columns, repeated) = (roots.count, roots) }
+
+  /// Those of some columns.
+  package func part(_ range: Range<Int>) -> ColumnWeights { ColumnWeights(roots: Array(repeated[range])) }
 }
 
 extension FourBitFormat {

@@ -159,21 +159,13 @@ public struct Verify: Sendable {
       return
     }
     var recorded = record.flatMap(RecordedRun.init)
-    if case .quantize(var run) = recorded {
-      for (option, given, path) in [
-        ("--importance", importance, \Quantize.importance), ("--feedback", feedback, \Quantize.feedback),
-      ] {
-        guard let name = run[keyPath: path] else { continue }
-        guard let given else {
-          result.notChecked.append(
-            "the comparison with \(source): what was measured of the model's inputs decided too (\(option) names the "
-              + "file, which was '\(name.printable(limit: 200))')")
-          return
-        }
-        run[keyPath: path] = given
-      }
-      recorded = .quantize(run)
+    for (option, name) in recorded?.measured ?? [] where (option == "--feedback" ? feedback : importance) == nil {
+      result.notChecked.append(
+        "the comparison with \(source): what was measured of the model's inputs decided too (\(option) names the "
+          + "file, which was '\(name.printable(limit: 200))')")
+      return
     }
+    recorded = recorded?.measured(importance: importance, feedback: feedback)
     if recorded == nil, ["quantize", "convert"].contains(record?.operation),
       record?.options?["importance"]?.string == nil
     {

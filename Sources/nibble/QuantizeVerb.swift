@@ -89,8 +89,8 @@ enum QuantizeVerb: Verb {
   private static let mlx = Kind(
     name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
   private static let compressed = Kind(
-    name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue), options: [groupSize, keep],
-    write: writeCompressed)
+    name: "compressed-tensors", schemes: CompressedScheme.allCases.map(\.rawValue),
+    options: [groupSize, scaleSearch, importance, feedback, feedbackOrder, damping, keep], write: writeCompressed)
   private static let experts = Kind(
     name: "gpt-oss in MXFP4", schemes: [QuantizeToMXFP4.scheme], options: [keep], write: writeExperts)
   private static let kinds = [training, gguf, mlx, compressed, experts]
@@ -126,11 +126,7 @@ enum QuantizeVerb: Verb {
     quantize.usesDoubleQuantization = !arguments.has(noDoubleQuant)
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     quantize.feedback = arguments.text(feedback)
-    for option in [feedbackOrder, damping] where arguments.has(option) && !arguments.has(feedback) {
-      throw Failure(.usage, "option '\(option.name)' goes with '--feedback'")
-    }
-    if let order = try arguments.choice(feedbackOrder, ColumnOrder.self) { quantize.feedbackOrder = order }
-    if let number = try arguments.decimal(damping, allowed: 0...1) { quantize.damping = number }
+    quantize.factors = try factors(arguments)
     quantize.importance = arguments.text(importance)
     quantize.targetBits = try arguments.decimal(targetBits, allowed: 1...32)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
@@ -142,6 +138,16 @@ enum QuantizeVerb: Verb {
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)
     return try quantize(source, output: output, announce: Notices(arguments).warn)
+  }
+
+  private static func factors(_ arguments: Arguments) throws(Failure) -> FactorSettings {
+    for option in [feedbackOrder, damping] where arguments.has(option) && !arguments.has(feedback) {
+      throw Failure(.usage, "option '\(option.name)' goes with '--feedback'")
+    }
+    var settings = FactorSettings()
+    if let order = try arguments.choice(feedbackOrder, ColumnOrder.self) { settings.order = order }
+    if let number = try arguments.decimal(damping, allowed: 0...1) { settings.damping = number }
+    return settings
   }
 
   // MARK: - Kinds of schemes
@@ -162,7 +168,8 @@ enum QuantizeVerb: Verb {
     let chosen = isFile ? gguf : kind.flatMap { $0.isFile ? nil : $0 } ?? training
     for other in kinds where other.name != chosen.name {
       guard let option = other.options.first(where: { arguments.has($0) && !chosen.has($0) }) else { continue }
-      throw Failure(.usage, "option '\(option.name)' is for \(other.name), not for this output")
+      let names = kinds.filter { $0.has(option) }.map(\.name).joined(separator: ", ")
+      throw Failure(.usage, "option '\(option.name)' is for \(names), not for this output")
     }
     guard let kind else {
       let hint = nearest(to: name ?? "", among: kinds.flatMap(\.schemes)).map { "; did you mean '\($0)'?" } ?? ""
@@ -209,6 +216,10 @@ enum QuantizeVerb: Verb {
           + " \(scheme.rawValue)")
     }
     var quantize = QuantizeToCompressedTensors(format)
+    quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
+    quantize.importance = arguments.text(importance)
+    quantize.feedback = arguments.text(feedback)
+    quantize.factors = try factors(arguments)
     quantize.keep = arguments.all(keep)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)

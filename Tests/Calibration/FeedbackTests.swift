@@ -107,6 +107,38 @@ import Testing
     #expect(Self.loss(whole, values, columns, correlations) < 0.3 * Self.loss(plain, values, columns, correlations))
   }
 
+  /// The same of compressed-tensors' formats, with scales that are searched and without.
+  @Test(arguments: [ScaledFormat.int4(groupSize: 32), .nvfp4, .mxfp4].compactMap(\.self), [true, false])
+  func lessLossOfScaled(_ format: ScaledFormat, isSearched: Bool) throws {
+    let (rows, columns) = (24, 128)
+    var generator = SplitMix64(seed: 5)
+    let values = (0..<rows * columns).map { _ in
+      (0..<4).reduce(Float(0)) { sum, _ in sum + Float.random(in: -1...1, using: &generator) }
+    }
+    let correlations = Self.correlations(columns, samples: 500)
+    var diagonal = [Float](repeating: 0, count: columns * columns)
+    for column in 0..<columns { diagonal[column * columns + column] = correlations[column * columns + column] }
+    // 448 · 6 over the largest magnitude.
+    let globalScale: Float = 700
+    let losses = try [correlations, diagonal].map { inputs in
+      let factor = try InverseFactor(inputs, columns: columns)
+      let feedback = try #require(
+        ScaledFeedback(
+          format: format, as: .f32, globalScale: globalScale, factor: factor,
+          search: isSearched ? ScaledSearch() : nil))
+      let found = try feedback(values)
+      let divisors = format.divisors(found.scales, as: .f32, globalScale: globalScale)
+      let levels: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+      let differences = values.indices.map { index in
+        let code = Int(found.codes[index / 2] >> (index % 2 * 4) & 15)
+        let level = format.kind == .int4 ? Float(code - 8) : levels[code & 7] * (code > 7 ? -1 : 1)
+        return Double(values[index]) - Double(level * divisors[index / (format.blockColumns ?? 1)])
+      }
+      return Self.loss(differences, columns, correlations)
+    }
+    #expect(losses[0] < 0.3 * losses[1], "\(losses)")
+  }
+
   /// The sum over rows of e·H·eᵀ, e what a row is away from its original.
   private static func loss(_ rows: Feedback.Rows, _ values: [Float], _ columns: Int, _ correlations: [Float]) -> Double
   {
@@ -117,6 +149,10 @@ import Testing
       let level = levels[Int(index % 2 == 0 ? byte >> 4 : byte & 15)]
       return Double(values[index]) - Double(level * (map[Int(rows.scaleCodes[index / 64])] * 4.2))
     }
+    return loss(differences, columns, correlations)
+  }
+
+  private static func loss(_ differences: [Double], _ columns: Int, _ correlations: [Float]) -> Double {
     var sum = 0.0
     for row in stride(from: 0, to: differences.count, by: columns) {
       for i in 0..<columns {

@@ -48,12 +48,16 @@ import Testing
   }
 
   /// The pieces' codes one after the other, and the scales where `finish` gives them, are those of the whole.
-  @Test(arguments: formats) func piecesMakeTheWhole(_ format: ScaledFormat) throws {
+  @Test(arguments: formats.map { ($0, false) } + formats.filter(\.isSearchable).map { ($0, true) })
+  func piecesMakeTheWhole(_ format: ScaledFormat, isSearched: Bool) throws {
     let (rows, columns) = (330, 1024)
     let values = (0..<rows * columns).map { Float(($0 &* 2_654_435_761) % 2001) / 1000 - 1 }
     let bytes = values.withUnsafeBytes { Array($0) }
     let source = try MemorySource([SafetensorsBuilder.Tensor("m.weight", "F32", [rows, columns], bytes)])
-    let encoder = ScaledEncoder(format: format, magnitudes: LargestMagnitudes(source, groups: [[0]]))
+    let means = Means(values: (0..<columns).map { Float($0 % 7) })
+    let encoder = ScaledEncoder(
+      format: format, magnitudes: LargestMagnitudes(source, groups: [[0]]),
+      search: isSearched ? ScaleSearch(.positive, importance: means) : nil)
     let plan = WritePlan(
       source: source, stored: source, encoders: [encoder], steps: [Step(tensor: 0, encoder: 0, origin: .stored(0))],
       container: SafetensorsContainer(files: []))
@@ -78,12 +82,25 @@ import Testing
       var scaleSpan = scales.mutableSpan
       var codeBytes = codeSpan.mutableBytes
       var scaleBytes = scaleSpan.mutableBytes
-      try format.quantize(
-        bytes.span.bytes, as: .f32, columns: columns, globalScale: 2688, codes: &codeBytes, scales: &scaleBytes)
+      if isSearched {
+        let search = ScaledSearch(allowsNegative: false, weights: ColumnWeights(means.values, blockSize: 0))
+        try format.quantize(
+          bytes.span.bytes, as: .f32, columns: columns, globalScale: 2688, search: search, codes: &codeBytes,
+          scales: &scaleBytes)
+      } else {
+        try format.quantize(
+          bytes.span.bytes, as: .f32, columns: columns, globalScale: 2688, codes: &codeBytes, scales: &scaleBytes)
+      }
     }
     #expect(parts[0] == codes && parts[1] == scales)
     if format.kind == .int4 { #expect(parts[2] == [0x4A, 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0]) }
     if format.kind == .nvfp4 { #expect(parts[2] == [0, 0, 0x28, 0x45]) }
+  }
+
+  private struct Means: ColumnMeans {
+    let values: [Float]
+
+    func means(for weight: TensorInfo) -> [Float]? { values }
   }
 
   /// The scale of NVFP4 is that of all weights that are computed as one.

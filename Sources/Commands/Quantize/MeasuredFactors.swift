@@ -43,7 +43,8 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
     do throws(Failure) {
       let means = try statistics.means(for: name, columns: columns) ?? []
       let order = settings.order.columns(means, blockSize: blockSize)
-      let factor = try InverseFactor(columns: columns, order: order, damping: settings.damping) { () throws(Failure) in
+      let factor = try InverseFactor(columns: columns, order: order, damping: Float(settings.damping)) {
+        () throws(Failure) in
         try statistics.correlations(for: name, columns: columns, order: order) ?? []
       }
       last.withLock { $0 = (input, blockSize, factor) }

@@ -1,6 +1,7 @@
 import Bytes
 import Calibration
 import Checkpoints
+import JSON
 import Tensors
 import Writing
 
@@ -13,25 +14,32 @@ struct MeasuredInputs {
 
   /// - Throws: `usage` for options that do not go together, `missing` and `malformed` for the files.
   init(_ quantize: Quantize, for model: StoredModel) throws(Failure) {
-    if quantize.importance != nil, quantize.scaleSearch == nil {
-      throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
-    }
     if quantize.feedback != nil, !quantize.usesDoubleQuantization {
       throw Failure(.usage, "options '--feedback' and '--no-double-quant' exclude each other")
     }
-    let settings = FactorSettings(order: quantize.feedbackOrder, damping: Float(quantize.damping))
-    factors = try quantize.feedback.map { path throws(Failure) in
-      try MeasuredFactors(path: path, settings: settings)
+    try self.init(
+      quantize.scaleSearch, importance: quantize.importance, feedback: quantize.feedback, quantize.factors, for: model)
+  }
+
+  /// - Parameters:
+  ///   - importance: the path of a file, as `feedback`.
+  /// - Throws: `usage` for importance without a search, `missing` and `malformed` for the files.
+  init(
+    _ kind: ScaleSearch.Kind?, importance: String?, feedback: String?, _ settings: FactorSettings,
+    for model: StoredModel
+  ) throws(Failure) {
+    if importance != nil, kind == nil {
+      throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
     }
-    importance = try quantize.importance.map { path throws(Failure) in try ColumnImportance(path: path, for: model) }
+    factors = try feedback.map { path throws(Failure) in try MeasuredFactors(path: path, settings: settings) }
+    self.importance = try importance.map { path throws(Failure) in try ColumnImportance(path: path, for: model) }
     var origins: [Warning] = []
-    for statistics in [importance?.statistics, factors?.statistics].compactMap(\.self) {
+    for statistics in [self.importance?.statistics, factors?.statistics].compactMap(\.self) {
       if let warning = try model.originWarning(of: statistics) { origins.append(warning) }
     }
     self.origins = origins
     search =
-      quantize.scaleSearch == nil && factors == nil
-      ? nil : ScaleSearch(quantize.scaleSearch, importance: importance, feedback: factors)
+      kind == nil && factors == nil ? nil : ScaleSearch(kind, importance: self.importance, feedback: factors)
   }
 
   /// What the squared errors in each column of a weight count; nil for all alike.
@@ -44,9 +52,12 @@ struct MeasuredInputs {
 
   /// - Throws: `malformed` for files of another model.
   func warnings(for weights: [TensorInfo], _ scheme: FourBitScheme) throws(Failure) -> [Warning] {
-    let encoder = FourBitEncoder(scheme: scheme, search: search)
-    return try origins + (importance?.coverage(of: weights) ?? [])
-      + (factors?.coverage(of: weights, canFeedBack: encoder.canFeedBack) ?? [])
+    try warnings(for: weights, canFeedBack: FourBitEncoder(scheme: scheme, search: search).canFeedBack)
+  }
+
+  func warnings(for weights: [TensorInfo], canFeedBack: (TensorInfo) -> Bool) throws(Failure) -> [Warning] {
+    try origins + (importance?.coverage(of: weights) ?? [])
+      + (factors?.coverage(of: weights, canFeedBack: canFeedBack) ?? [])
   }
 }
 
@@ -60,5 +71,24 @@ extension StoredModel {
     hasher.update(config.span.rawBytes)
     guard hasher.finish() != measured else { return nil }
     return "'\(statistics.fileName.printable())' was measured on a model of another \(Self.configName)"
+  }
+}
+
+extension FactorSettings {
+  /// For the manifest of a run with feedback.
+  var recorded: [(key: String, value: JSONValue)] {
+    [
+      ("feedbackOrder", .string(order.rawValue)), ("damping", JSONNumber(damping).map(JSONValue.number) ?? .null),
+    ]
+  }
+
+  /// - Returns: nil for an order that is not known.
+  init?(recorded options: JSONValue) {
+    self.init()
+    if let name = options["feedbackOrder"]?.string {
+      guard let order = ColumnOrder(rawValue: name) else { return nil }
+      self.order = order
+    }
+    if let number = options["damping"]?.double { damping = number }
   }
 }

@@ -41,9 +41,7 @@ public struct Quantize: Sendable {
   public var importance: String?
   /// A file of `nibble.calibrate --hessian`, by which the error in one column is made good in those behind it.
   public var feedback: String?
-  /// The order of the columns then, and what is added to the diagonal of their correlations, relative to its mean.
-  public var feedbackOrder = ColumnOrder.activation
-  public var damping = 0.01
+  public var factors = FactorSettings()
   /// Bits for each weight that could be quantized: modules that lose most for each byte they save stay in 16.
   public var targetBits: Double?
   /// Modules that such a run has chosen, where it is made again.
@@ -212,12 +210,7 @@ public struct Quantize: Sendable {
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
     ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
       + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
-      + (feedback.map {
-        [
-          ("feedback", .string(FileName.last(of: $0))), ("feedbackOrder", .string(feedbackOrder.rawValue)),
-          ("damping", JSONNumber(damping).map(JSONValue.number) ?? .null),
-        ]
-      } ?? [])
+      + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] + factors.recorded } ?? [])
       + (choice.map { choice in
         [
           ("targetBits", JSONNumber(choice.summary.target).map(JSONValue.number) ?? .null),
@@ -245,11 +238,8 @@ extension Quantize {
     }
     importance = options["importance"]?.string
     feedback = options["feedback"]?.string
-    if let name = options["feedbackOrder"]?.string {
-      guard let order = ColumnOrder(rawValue: name) else { return nil }
-      feedbackOrder = order
-    }
-    if let number = options["damping"]?.double { damping = number }
+    guard let factors = FactorSettings(recorded: options) else { return nil }
+    self.factors = factors
     keptForBits = (options["keptForTargetBits"]?.array ?? []).compactMap(\.string)
     self.code = code
     self.blockSize = blockSize

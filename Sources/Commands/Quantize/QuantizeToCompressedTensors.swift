@@ -1,5 +1,6 @@
 import Architectures
 public import Bytes
+public import Calibration
 package import Checkpoints
 package import JSON
 public import Quantization
@@ -10,6 +11,13 @@ public import Writing
 /// compressed-tensors.
 public struct QuantizeToCompressedTensors: Sendable {
   public let format: ScaledFormat
+  /// Find scales of less error than compressed-tensors' own have; nil for these.
+  public var scaleSearch: ScaleSearch.Kind?
+  /// A file of measured inputs, by which that search weighs the columns.
+  public var importance: String?
+  /// A file of `nibble.calibrate --hessian`, by which the error in one column is made good in those behind it.
+  public var feedback: String?
+  public var factors = FactorSettings()
   /// Globs of module paths, or `towers`.
   public var keep: [String] = []
   /// Dequantize a source of few bits first.
@@ -34,6 +42,14 @@ public struct QuantizeToCompressedTensors: Sendable {
       let format = scheme.format(groupSize: scheme == .w4a16 ? options["groupSize"]?.int : nil)
     else { return nil }
     self.format = format
+    if let name = options["scaleSearch"]?.string {
+      guard let kind = ScaleSearch.Kind(rawValue: name) else { return nil }
+      scaleSearch = kind
+    }
+    importance = options["importance"]?.string
+    feedback = options["feedback"]?.string
+    guard let factors = FactorSettings(recorded: options) else { return nil }
+    self.factors = factors
     self.keep = keep.compactMap(\.string)
     forcesRequantization = true
   }
@@ -49,6 +65,12 @@ public struct QuantizeToCompressedTensors: Sendable {
   }
 
   package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
+    if !format.isSearchable, scaleSearch != nil || feedback != nil {
+      throw Failure(
+        .usage,
+        "option '\(scaleSearch != nil ? "--scale-search" : "--feedback")' is not for "
+          + "\(CompressedScheme(format).rawValue), whose 8 bits lose next to nothing")
+    }
     try model.refuseAdapter(Quantize.adapterReason)
     let contents = try model.checkContents()
     try model.checkQuantizable(forced: forcesRequantization)
@@ -74,17 +96,21 @@ public struct QuantizeToCompressedTensors: Sendable {
       if narrowed.contains(index), case .stored(let stored) = origin { origin = .derived([stored]) }
       return Step(tensor: index, encoder: quantized.contains(index) ? Self.quantizing : Self.copying, origin: origin)
     }
+    let measured = try MeasuredInputs(scaleSearch, importance: importance, feedback: feedback, factors, for: model)
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
-      steps, encoders(source, chosen), source: source, stored: model.checkpoint)
+      steps, encoders(source, chosen, measured.search), source: source, stored: model.checkpoint)
     let ignored = ignored(tensors, weights, quantized)
     config["quantization_config"] = CompressedScheme.configuration(format, ignored: ignored)
     let side = try SideFiles(of: model)
     var warnings = model.warnings + contents.warnings(besides: weights.warnings) + weights.warnings + side.warnings
+    warnings += try measured.warnings(for: chosen.map { source.tensors[$0] }) { _ in true }
     if chosen.isEmpty { warnings.append("no tensor is quantized: there is no linear layer's weight among them") }
+    var inputs = RunInputs(model)
+    for file in measured.files { inputs.add(file) }
     return WriteRun(
       plan: plan, destination: DirectoryDestination(config: config, sideFiles: side), operation: "quantize",
       activity: "quantizing", source: model.checkpoint.path, recorded: recorded, warnings: warnings, options: run,
-      inputs: RunInputs(model), summary: summary(plan, quantized, weights.dispositions))
+      inputs: inputs, summary: summary(plan, quantized, weights.dispositions))
   }
 
   // MARK: - The weights
@@ -96,9 +122,11 @@ public struct QuantizeToCompressedTensors: Sendable {
     return format.holds(columns: columns)
   }
 
-  private func encoders(_ source: any TensorSource, _ chosen: [Int]) -> [any TensorEncoder] {
+  private func encoders(
+    _ source: any TensorSource, _ chosen: [Int], _ search: ScaleSearch?
+  ) -> [any TensorEncoder] {
     let magnitudes = format.kind == .nvfp4 ? LargestMagnitudes(source, groups: groups(source.tensors, chosen)) : nil
-    return [CopyEncoder(fate: "quantized"), ScaledEncoder(format: format, magnitudes: magnitudes)]
+    return [CopyEncoder(fate: "quantized"), ScaledEncoder(format: format, magnitudes: magnitudes, search: search)]
   }
 
   /// The weights that share the scale of whole matrices: those of one layer that are computed as one.
@@ -147,6 +175,8 @@ public struct QuantizeToCompressedTensors: Sendable {
     [
       ("scheme", .string(CompressedScheme(format).rawValue)), ("groupSize", .number(format.blockColumns ?? 0)),
       ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
-    ]
+    ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
+      + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
+      + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] + factors.recorded } ?? [])
   }
 }

@@ -1,6 +1,6 @@
 // Weights as compressed-tensors stores them: codes of 4 or 8 bits, and a scale for each block of a matrix.
-// Nothing needs alignment beyond that of its type in C; nothing may overlap. The function has a plain Swift
-// twin in Quantization.
+// Nothing needs alignment beyond that of its type in C; nothing may overlap. The functions have plain
+// Swift twins in Quantization.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -30,6 +30,32 @@ enum nibble_scaled_format {
 size_t nibble_quantize_scaled(const void *values, int32_t float_type, size_t rows, size_t columns,
                               size_t block_rows, size_t block_columns, int32_t format, float global_scale,
                               uint8_t *codes, void *scales);
+
+typedef struct {
+  // `nibble_scaled_int4`, `nibble_scaled_mxfp4` or `nibble_scaled_nvfp4`.
+  int32_t format;
+  // Whether scales may be negative, where the format has such.
+  int32_t is_signed;
+  // Values of a row that share a scale: 16 to 128, a multiple of 16.
+  size_t group_size;
+  // Of a row, whole groups.
+  size_t columns;
+  float global_scale;
+  // The roots of what a squared error counts in each column, or NULL for all alike.
+  const float *roots;
+} nibble_scaled_search;
+
+// The same for `count` values, whole rows, with scales of the least squared error: of those that are tried, among them
+// the one that `nibble_quantize_scaled` chooses, the first for which no other is better.
+size_t nibble_search_scaled(const void *values, int32_t float_type, size_t count,
+                            const nibble_scaled_search *search, uint8_t *codes, void *scales);
+
+// Quantizes `columns` columns of a matrix that lies column by column, each `rows` long (a multiple of 16): every column
+// less what its error, over the diagonal of `factor`, is times the columns behind it in their row of `factor`, which has
+// `stride` numbers from one row to the next. `divisors`: one for each row, not 0. `codes`: one byte for each value,
+// `errors`: over the diagonal, both column by column.
+void nibble_feedback_scaled(float *matrix, size_t rows, size_t columns, const float *factor, size_t stride,
+                            int32_t format, const float *divisors, uint8_t *codes, float *errors);
 
 // The bit pattern, as a float32, of the largest magnitude of `count` values; that of an infinity or a NaN if
 // there is one.

@@ -92,7 +92,7 @@ extension Reference {
   }
 
   /// The distance of 1 to the next number.
-  private static func epsilon(_ type: FloatType) -> Double {
+  static func epsilon(_ type: FloatType) -> Double {
     switch type {
     case .bf16: 0x1p-7
     case .f16: 0x1p-10
@@ -101,7 +101,7 @@ extension Reference {
   }
 
   /// The code of the nearest number of E4M3, halfway the even one; magnitudes are 448 at most.
-  private static func nearestE4M3(_ value: Double) -> UInt8 {
+  static func nearestE4M3(_ value: Double) -> UInt8 {
     let exponent = max(value == 0 ? -6 : Int(value.exponent), -6)
     let significand = Double(sign: .plus, exponent: 3 - exponent, significand: value.magnitude)
     let magnitude = (exponent + 6) << 3 + Int(significand.rounded(.toNearestOrEven))
@@ -109,7 +109,7 @@ extension Reference {
   }
 
   /// The nearest of the numbers of E2M1, halfway the even one; zero has a sign where the value is below it.
-  private static func nearestE2M1(_ value: Float) -> UInt8 {
+  static func nearestE2M1(_ value: Float) -> UInt8 {
     let levels: [Float] = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
     var code = 0
     for next in levels.indices.dropFirst() {
@@ -120,7 +120,7 @@ extension Reference {
     return UInt8(code) | (value < 0 ? 8 : 0)
   }
 
-  private static func put(_ code: UInt8, _ index: Int, of codes: UnsafeMutableRawBufferPointer) {
+  static func put(_ code: UInt8, _ index: Int, of codes: UnsafeMutableRawBufferPointer) {
     let shift = index % 2 * 4
     unsafe codes[index / 2] = codes[index / 2] & ~(0xF << shift) | code << shift
   }

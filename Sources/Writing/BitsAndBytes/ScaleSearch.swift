@@ -37,6 +37,15 @@ public struct ScaleSearch: Sendable {
   }
 }
 
+extension ScaleSearch {
+  /// The same of compressed-tensors' scales; nil for those without a search.
+  func scaledSearch(for weight: TensorInfo) throws(Failure) -> ScaledSearch? {
+    guard let kind else { return nil }
+    let weights = try importance?.means(for: weight).flatMap { ColumnWeights($0, blockSize: 0) }
+    return ScaledSearch(allowsNegative: kind == .mse, weights: weights)
+  }
+}
+
 /// What the columns of weights are multiplied with.
 package protocol ColumnMeans: Sendable {
   /// The mean square of each column's inputs; nil where it was not measured.

@@ -1,4 +1,5 @@
 package import Bytes
+import Calibration
 import Checkpoints
 import PackedWeights
 package import Quantization
@@ -10,12 +11,17 @@ package struct ScaledEncoder: TensorEncoder {
   package let format: ScaledFormat
   /// The largest magnitudes by which NVFP4 chooses the scale of whole matrices; nil for other formats.
   private let magnitudes: LargestMagnitudes?
+  /// How scales are found; nil for compressed-tensors' own.
+  package let search: ScaleSearch?
   /// Whether the matrices are stored the other way round, which errors about a value take into account.
   private let isTurned: Bool
 
-  package init(format: ScaledFormat, magnitudes: LargestMagnitudes? = nil, isTurned: Bool = false) {
+  package init(
+    format: ScaledFormat, magnitudes: LargestMagnitudes? = nil, search: ScaleSearch? = nil, isTurned: Bool = false
+  ) {
     self.format = format
     self.magnitudes = magnitudes
+    self.search = search
     self.isTurned = isTurned
   }
 
@@ -30,8 +36,12 @@ package struct ScaledEncoder: TensorEncoder {
     let (row, overflowed) = columns.multipliedReportingOverflow(by: max(1, weight.type.bitWidth / 8))
     let (band, tooLarge) = row.multipliedReportingOverflow(by: format.blockRows)
     guard !overflowed, !tooLarge else { return weight.byteCount }
-    return max(1, Piece.byteCount / band) * band
+    guard search?.feedback?.hasFactor(for: weight) == true else { return max(1, Piece.byteCount / band) * band }
+    return max(1, Self.feedbackCount / columns) * row
   }
+
+  /// Values of a piece in which errors are made good: the more rows at once the better.
+  private static let feedbackCount = 1 << 20
 
   package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
     guard let module = weight.name.dropping(suffix: Self.suffix), weight.shape.count == 2,
@@ -71,7 +81,13 @@ package struct ScaledEncoder: TensorEncoder {
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
     let scales = format.scaleShape(rows: weight.shape.dropLast().reduce(1, *), columns: weight.shape.last ?? 1)
     return BlockScales(
-      byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32))
+      byteCount: scales.rows * scales.columns * format.scaleByteCount(as: FloatType(weight.type) ?? .f32),
+      search: found(for: weight), feedback: search?.feedback, weight: weight)
+  }
+
+  /// The search for one weight, or why what was measured for it is of no use.
+  private func found(for weight: TensorInfo) -> Result<ScaledSearch?, Failure> {
+    do throws(Failure) { return .success(try search?.scaledSearch(for: weight)) } catch { return .failure(error) }
   }
 
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
@@ -88,9 +104,24 @@ package struct ScaledEncoder: TensorEncoder {
     let here = format.scaleShape(rows: count / columns, columns: columns).rows
     let all = state.scales
     var scales = all.part(bands * perBand..<(bands + here) * perBand)
+    let search = try state.search.get()
+    let factor = try state.factor(blockSize: format.blockColumns ?? 0)
     do throws(NonFinite) {
-      try format.quantize(
-        values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
+      if let search {
+        try format.quantize(
+          values, as: type, columns: columns, globalScale: globalScale, search: search, codes: &codes, scales: &scales)
+      } else {
+        try format.quantize(
+          values, as: type, columns: columns, globalScale: globalScale, codes: &codes, scales: &scales)
+      }
+      if let factor,
+        let feedback = ScaledFeedback(
+          format: format, as: type, globalScale: globalScale, factor: factor, search: search)
+      {
+        let rows = try feedback(values, as: type)
+        codes.copy(from: rows.codes.span.rawBytes)
+        scales.copy(from: rows.scales.span.rawBytes)
+      }
     } catch {
       throw .notFinite(error.value, at: storedPosition(of: start + error.index, in: info.shape), piece, "quantized")
     }
@@ -124,6 +155,27 @@ package struct ScaledEncoder: TensorEncoder {
 /// The scales of all blocks of a weight, as they are stored.
 private final class BlockScales: Sendable {
   let scales: SharedBuffer
+  /// The search, or why what was measured for the weight is of no use.
+  let search: Result<ScaledSearch?, Failure>
+  private let feedback: (any InputFactors)?
+  private let weight: TensorInfo
+  private let found = Once<Result<InverseFactor?, Failure>>()
 
-  init(byteCount: Int) { scales = SharedBuffer(byteCount: byteCount) }
+  init(
+    byteCount: Int, search: Result<ScaledSearch?, Failure>, feedback: (any InputFactors)?, weight: TensorInfo
+  ) {
+    scales = SharedBuffer(byteCount: byteCount)
+    (self.search, self.feedback, self.weight) = (search, feedback, weight)
+  }
+
+  /// The factor of the weight's inputs, made when it is first asked for; nil where they were not measured.
+  func factor(blockSize: Int) throws(Failure) -> InverseFactor? {
+    guard let feedback else { return nil }
+    let weight = weight
+    return try found.value {
+      do throws(Failure) { return .success(try feedback.factor(for: weight, blockSize: blockSize)) } catch {
+        return .failure(error)
+      }
+    }.get()
+  }
 }
