@@ -11,11 +11,10 @@ enum QuantizeVerb: Verb {
   static let summary = "weights to few bits: NF4 for training, GGUF, MLX"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
-    "Writes a directory that transformers loads in 4 bits: each linear layer that",
-    "transformers and bitsandbytes would quantize, as they would, with checksums.",
-    "Schemes of llama.cpp make a GGUF file, tokenizer and all, those of MLX and of",
-    "compressed-tensors a directory, as their own converters do. SOURCE may be",
-    "safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed; quantized too: FP8, GPTQ …",
+    "Writes a directory that transformers loads, its linear layers in bitsandbytes'",
+    "4 bits, with checksums. Schemes of llama.cpp make a GGUF file, tokenizer and",
+    "all, those of MLX and compressed-tensors a directory as their converters do.",
+    "SOURCE: safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed, FP8, GPTQ, AWQ …",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
@@ -35,8 +34,7 @@ enum QuantizeVerb: Verb {
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(
-    "--keep", value: "GLOB", repeatable: true, "leave these modules in 16 bits; 'towers' means",
-    "vision and audio towers, projectors and heads")
+    "--keep", value: "GLOB", repeatable: true, "stay in 16 bits; 'towers': vision, audio, heads")
   private static let target = Option(
     "--target", value: "NAME", "transformers-5 (default): experts stay 16-bit;",
     "transformers-4: those stored one by one do not")
@@ -53,6 +51,9 @@ enum QuantizeVerb: Verb {
 
   private static let feedback = Option(
     "--feedback", value: "FILE", "GPTQ's, by nibble.calibrate --hessian: far less")
+
+  private static let loftqRank = Option(
+    "--loftq-rank", value: "R", "also OUT-loftq, a LoRA adapter that mends errors")
 
   private static let targetBits = Option(
     "--target-bits", value: "N", "bits a weight: what loses most per byte gets more")
@@ -76,7 +77,8 @@ enum QuantizeVerb: Verb {
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
     options: [
-      blockSize, noDoubleQuant, scaleSearch, importance, feedback, targetBits, quantStorage, computeDtype, keep, target,
+      blockSize, noDoubleQuant, scaleSearch, importance, feedback, loftqRank, quantStorage, computeDtype, keep,
+      target, targetBits,
     ], write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
@@ -122,6 +124,7 @@ enum QuantizeVerb: Verb {
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     quantize.feedback = arguments.text(feedback)
     quantize.importance = arguments.text(importance)
+    quantize.loftqRank = try arguments.number(loftqRank, allowed: 1...1_000_000)
     quantize.targetBits = try arguments.decimal(targetBits, allowed: 1...32)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
     if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {

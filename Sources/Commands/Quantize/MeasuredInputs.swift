@@ -1,3 +1,4 @@
+import Adapters
 import Bytes
 import Calibration
 import Checkpoints
@@ -13,7 +14,7 @@ struct MeasuredInputs {
 
   /// - Throws: `usage` for options that do not go together, `missing` and `malformed` for the files.
   init(_ quantize: Quantize, for model: StoredModel) throws(Failure) {
-    if quantize.importance != nil, quantize.scaleSearch == nil {
+    if quantize.importance != nil, quantize.scaleSearch == nil, quantize.loftqRank == nil {
       throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
     }
     if quantize.feedback != nil, !quantize.usesDoubleQuantization {
@@ -28,7 +29,9 @@ struct MeasuredInputs {
     self.origins = origins
     search =
       quantize.scaleSearch == nil && factors == nil
-      ? nil : ScaleSearch(quantize.scaleSearch, importance: importance, feedback: factors)
+      ? nil
+      : ScaleSearch(
+        quantize.scaleSearch, importance: quantize.scaleSearch == nil ? nil : importance, feedback: factors)
   }
 
   /// What the squared errors in each column of a weight count; nil for all alike.
@@ -45,6 +48,19 @@ struct MeasuredInputs {
     return try origins + (importance?.coverage(of: weights) ?? [])
       + (factors?.coverage(of: weights, canFeedBack: encoder.canFeedBack) ?? [])
   }
+
+  /// What an error in each column of a weight counts, by the best that was measured of its inputs.
+  func metric(for weight: TensorInfo) throws(Failure) -> ColumnMetric {
+    if let factor = try factors?.factor(for: weight) { return .inverseFactor(factor.values) }
+    guard let means = try importance?.means(for: weight) else { return .alike }
+    let sum = means.reduce(0.0) { $0 + Double($1) }
+    guard sum > 0, sum.isFinite else { return .alike }
+    // As much as correlations get, so that columns which no input reached count for something.
+    let least = Self.damping * sum / Double(means.count)
+    return .diagonal(means.map { Float(Double($0) + least) })
+  }
+
+  private static let damping = 0.01
 }
 
 extension StoredModel {
