@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { kRowMajor = 101, kAsStored = 111, kTransposed = 112 };
+enum { kRowMajor = 101, kAsStored = 111, kTransposed = 112, kUpper = 121, kNonUnit = 131, kRight = 142 };
 
 typedef void Sgemm(int, int, int, int, int, int, float, const float *, int, const float *, int,
                    float, float *, int);
+typedef void Strsm(int, int, int, int, int, int, int, float, const float *, int, float *, int);
 
 // LAPACK's Fortran symbols: everything by address, matrices column-major, and for each string its
 // length behind the other arguments.
@@ -32,6 +33,7 @@ static char problem[256];
 static char lapack_problem[256];
 static char name[128];
 static Sgemm *sgemm;
+static Strsm *strsm;
 static Sgeqrf *sgeqrf;
 static Sorgqr *sorgqr;
 static Sgesdd *sgesdd;
@@ -68,6 +70,7 @@ static void open_library(void) {
 }
 
 static void find_lapack(void) {
+  strsm = (Strsm *)cblas_strsm;
   sgeqrf = (Sgeqrf *)sgeqrf_;
   sorgqr = (Sorgqr *)sorgqr_;
   sgesdd = (Sgesdd *)sgesdd_;
@@ -118,6 +121,7 @@ static void open_library(void) {
 }
 
 static void find_lapack(void) {
+  *(void **)&strsm = symbol("cblas_strsm", lapack_problem, sizeof(lapack_problem));
   *(void **)&sgeqrf = symbol("sgeqrf_", lapack_problem, sizeof(lapack_problem));
   *(void **)&sorgqr = symbol("sorgqr_", lapack_problem, sizeof(lapack_problem));
   *(void **)&sgesdd = symbol("sgesdd_", lapack_problem, sizeof(lapack_problem));
@@ -206,6 +210,10 @@ int nibble_inverse_factor(int32_t size, float *a) {
   return 0;
 }
 
+void nibble_divide_upper(int32_t rows, int32_t size, const float *r, float *x) {
+  strsm(kRowMajor, kRight, kUpper, kAsStored, kNonUnit, rows, size, 1, r, size, x, size);
+}
+
 // A product of two matrices of rank 3 with small whole numbers, taken apart and put together again.
 static int decompositions_are_right(void) {
   enum { kM = 40, kN = 24, kRank = 3 };
@@ -256,6 +264,15 @@ static int factor_is_right(void) {
     for (int j = 0; j < kN; ++j) {
       const float expected = j == i ? 1 : (j == i + 1 ? -1 : 0);
       if (!(fabsf(r[i * kN + j] - expected) < 1e-3f)) return 0;
+    }
+  }
+  // (I - S)⁻¹ has ones from the diagonal on: divided by R, the unit vectors are its rows.
+  memset(a, 0, sizeof(a));
+  for (int i = 0; i < kN; ++i) a[i * kN + i] = 1;
+  nibble_divide_upper(kN, kN, r, a);
+  for (int i = 0; i < kN; ++i) {
+    for (int j = 0; j < kN; ++j) {
+      if (!(fabsf(a[i * kN + j] - (float)(j >= i)) < 1e-3f)) return 0;
     }
   }
   return 1;

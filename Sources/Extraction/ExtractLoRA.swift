@@ -115,10 +115,8 @@ public struct ExtractLoRA: Sendable {
     result.isTransposed = modules.contains { plan.isConv1D($0.position) }
     result.hasBiases = rest.hasBiases
     result.tiesWeights = rest.savesTied
-    let architecture = pair.base.configuration.architecture ?? pair.tuned.configuration.architecture
-    if architecture?.hasSuffix("ForCausalLM") == true || architecture?.hasSuffix("LMHeadModel") == true {
-      result.taskType = "CAUSAL_LM"
-    }
+    result.taskType = ExtractedConfiguration.taskType(
+      ofClass: pair.base.configuration.architecture ?? pair.tuned.configuration.architecture)
     return result.json
   }
 

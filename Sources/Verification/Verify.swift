@@ -192,6 +192,8 @@ public struct Verify: Sendable {
     switch record?.operation {
     case "merge": return "an adapter was merged into it"
     case "extract-lora": return "an adapter is made from two models"
+    case "quantize" where record?.options?["loftqRank"] != nil && record?.options?["scheme"] == nil:
+      return "an adapter is made from two models"
     case "convert" where record?.options?["base"]?.string != nil:
       return "an adapter is converted by the names of its base"
     default: return nil

@@ -38,6 +38,8 @@ public struct RunReport: Sendable {
   public var changes: [MergeChange]?
   /// The summary of the quantization; nil for a run that does not quantize.
   public var summary: QuantizationSummary?
+  /// The adapter that was written beside the model; nil for none.
+  public var adapter: AdapterReport?
 
   /// The object that `--json` prints.
   public var json: String {
@@ -57,6 +59,7 @@ public struct RunReport: Sendable {
           ]
         })
     }
+    if let adapter { object["loftq"] = adapter.json }
     return object.text(.indented)
   }
 }

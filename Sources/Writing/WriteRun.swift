@@ -48,8 +48,8 @@ package struct WriteRun {
   package var source: String?
   /// The options that shaped the result, for the manifest.
   package let recorded: [(key: String, value: JSONValue)]
-  package let warnings: [Warning]
-  package let options: RunOptions
+  package var warnings: [Warning]
+  package var options: RunOptions
   package let inputs: RunInputs
   /// Logical ones, where the plan's tensors are but their parts.
   package var parameters: Int?
@@ -59,6 +59,8 @@ package struct WriteRun {
   package var changes: (@Sendable () -> [MergeChange])?
   /// Pieces that are made at the same time; nil for as many as there are workers.
   package var jobs: Int?
+  /// Bytes that are to be written to the same file system afterwards.
+  package var otherByteCount = 0
 
   package init(
     plan: WritePlan, destination: any Destination, operation: String, activity: String, source: String? = nil,
@@ -88,10 +90,10 @@ package struct WriteRun {
   package func run(
     into path: String, stage claimed: (any Stage)? = nil, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    let byteCount = try plan.fileByteCount()
+    let byteCount = try neededByteCount()
     if options.isDryRun {
       for warning in warnings { announce(warning) }
-      return try report(path, bytesOut: byteCount, seconds: 0)
+      return try report(path, bytesOut: try plan.fileByteCount(), seconds: 0)
     }
     let stage: any Stage
     if let claimed {
@@ -146,9 +148,14 @@ package struct WriteRun {
       seconds: seconds, warnings: warnings, changes: changes?(), summary: summary)
   }
 
-  private func checkSpace(for byteCount: Int, _ free: Int?, _ path: String) throws(Failure) {
+  /// Bytes that the output takes, at most.
+  package func neededByteCount() throws(Failure) -> Int {
     let besides = try plan.entries().byteCount.addingSaturated(destination.otherByteCount())
-    let needed = byteCount.addingSaturated(1 << 16).addingSaturated(besides)
+    return try plan.fileByteCount().addingSaturated(1 << 16).addingSaturated(besides)
+  }
+
+  private func checkSpace(for byteCount: Int, _ free: Int?, _ path: String) throws(Failure) {
+    let needed = byteCount.addingSaturated(otherByteCount)
     guard let free, free < needed else { return }
     throw Failure(
       .io, "needs \(byteText(needed)) (\(needed) bytes), but only \(byteText(free)) (\(free) bytes) are free there",

@@ -12,10 +12,10 @@ enum QuantizeVerb: Verb {
   static let summary = "weights to few bits: NF4 for training, GGUF, MLX"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
-    "Writes a directory that transformers loads in 4 bits: each linear layer that",
-    "transformers and bitsandbytes would quantize, with checksums; or a GGUF file,",
-    "or a directory for MLX or vLLM, as their own converters do. SOURCE may be",
-    "safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed; quantized too: FP8, GPTQ …",
+    "Writes a directory that transformers loads, its linear layers in bitsandbytes'",
+    "4 bits, with checksums. Schemes of llama.cpp make a GGUF file, tokenizer and",
+    "all, those of MLX and compressed-tensors a directory as their converters do.",
+    "SOURCE: safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed, FP8, GPTQ, AWQ …",
   ]
   static let example = [
     "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
@@ -35,7 +35,7 @@ enum QuantizeVerb: Verb {
   private static let computeDtype = Option(
     "--compute-dtype", value: "DTYPE", "what the loader computes in (default: bfloat16)")
   private static let keep = Option(
-    "--keep", value: "GLOB", repeatable: true, "modules left in 16 bits; 'towers': of other modes")
+    "--keep", value: "GLOB", repeatable: true, "stay in 16 bits; 'towers': vision, audio, heads")
   private static let target = Option(
     "--target", value: "NAME", "transformers-5 (default): experts stay 16-bit;",
     "transformers-4: those stored one by one do not")
@@ -57,6 +57,8 @@ enum QuantizeVerb: Verb {
     "--feedback-order", value: "ORDER", "columns: activation (default), or as stored")
   private static let damping = Option(
     "--damping", value: "N", "of its correlations, by the mean (default: 0.01)")
+  private static let loftqRank = Option(
+    "--loftq-rank", value: "R", "also OUT-loftq, a LoRA adapter that mends errors")
 
   private static let targetBits = Option(
     "--target-bits", value: "N", "bits a weight: what loses most per byte gets more")
@@ -80,8 +82,8 @@ enum QuantizeVerb: Verb {
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
     options: [
-      blockSize, noDoubleQuant, scaleSearch, importance, feedback, feedbackOrder, damping, targetBits, quantStorage,
-      computeDtype, keep, target,
+      blockSize, noDoubleQuant, scaleSearch, importance, feedback, feedbackOrder, damping, loftqRank, quantStorage,
+      computeDtype, keep, target, targetBits,
     ], write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
@@ -128,6 +130,7 @@ enum QuantizeVerb: Verb {
     quantize.feedback = arguments.text(feedback)
     quantize.factors = try factors(arguments)
     quantize.importance = arguments.text(importance)
+    quantize.loftqRank = try arguments.number(loftqRank, allowed: 1...1_000_000)
     quantize.targetBits = try arguments.decimal(targetBits, allowed: 1...32)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
     if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {

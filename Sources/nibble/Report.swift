@@ -33,7 +33,7 @@ extension RunReport {
     if !isDryRun, seconds > 0 {
       text += ", \((seconds * 100).rounded() / 100) s, \(byteText(Int(Double(bytesIn) / seconds)))/s"
     }
-    try StandardStream.output.write(text + "\n")
+    try StandardStream.output.write(text + "\n" + (adapter?.text(isDryRun: isDryRun) ?? ""))
   }
 }
 

@@ -25,6 +25,11 @@ package struct ExtractedConfiguration: Sendable {
   package var ranks = JSONObject()
   package var alphas = JSONObject()
 
+  /// Nil for a class that says nothing of what it is for.
+  package static func taskType(ofClass architecture: String?) -> String? {
+    ["ForCausalLM", "LMHeadModel"].contains { architecture?.hasSuffix($0) == true } ? "CAUSAL_LM" : nil
+  }
+
   package enum Targets: Sendable {
     case list([String])
     case pattern(String)

@@ -10,9 +10,6 @@ struct RangeFinder {
   /// Singular vectors wanted.
   let rank: Int
 
-  /// Iterations go on until what further ones would capture, as the last two let expect, is less than this part of
-  /// ‖M‖².
-  static let enough = 2e-5
   /// Reached only where singular values hardly decay.
   static let iterationLimit = 32
 
@@ -30,9 +27,9 @@ struct RangeFinder {
     let exponent = norm > 0 && norm.isFinite ? min(120, max(-120, Int(norm.exponent))) : 0
     let scale = Float(sign: .plus, exponent: -exponent, significand: 1)
     // Qᵀ, rows that span nearly what M's columns do.
-    var q = try lapack.product(start(width, matrix.columns), matrix, transposed: true, scale: scale)
+    var q = try lapack.product(.start(width, matrix.columns), matrix, transposed: true, scale: scale)
     _ = try lapack.orthonormalize(q)
-    var convergence = Convergence(total: norm * norm)
+    var convergence = Convergence(total: norm * norm, limit: Self.iterationLimit)
     while true {
       try Interruption.check()
       // Qᵀ M = Rᵀ Pᵀ; P is in the place of the product.
@@ -51,40 +48,5 @@ struct RangeFinder {
       q = try lapack.product(p, matrix, transposed: true)
       _ = try lapack.orthonormalize(q)
     }
-  }
-
-  /// How far the captured energy has come. What an iteration adds shrinks by a ratio that itself grows slowly
-  /// towards its limit, (σ of the first vector left out / σ of the last wanted)⁴.
-  private struct Convergence {
-    let total: Double
-    private var energy = 0.0
-    private var gain = 0.0
-    private var count = 0
-    private var expected = Double.infinity
-
-    init(total: Double) { self.total = total }
-
-    mutating func add(_ energy: Double) {
-      let newGain = energy - self.energy
-      let ratio = gain > 0 ? min(max(newGain / gain, 0), 0.99) : 1
-      expected = ratio < 1 ? newGain * max(ratio, 0.5) / (1 - ratio) : .infinity
-      self.energy = energy
-      gain = newGain
-      count += 1
-    }
-
-    var isReached: Bool { count > 1 && expected <= RangeFinder.enough * total || count == RangeFinder.iterationLimit }
-  }
-
-  /// The same values on every machine, uniform in [-1, 1).
-  private func start(_ rows: Int, _ columns: Int) throws(Failure) -> FloatMatrix {
-    let matrix = try FloatMatrix(rows: rows, columns: columns)
-    var random = SplitMix(state: 0x6E69_6262_6C65)
-    for row in 0..<rows {
-      for column in 0..<columns {
-        matrix[row, column] = Float(Int32(truncatingIfNeeded: random.next() >> 40) - (1 << 23)) * 0x1p-23
-      }
-    }
-    return matrix
   }
 }

@@ -49,6 +49,9 @@ int nibble_svd(int32_t rows, int32_t columns, float *a, float *values, float *u,
 // positive definite, counted from its end and from 1; what it holds is lost then.
 int nibble_inverse_factor(int32_t size, float *a);
 
+// X R⁻¹ in the place of X, row-major: R upper, `size` × `size`, no zero on its diagonal, X `rows` × `size`.
+void nibble_divide_upper(int32_t rows, int32_t size, const float *r, float *x);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,3 +1,4 @@
+import Adapters
 import Bytes
 import Calibration
 import Checkpoints
@@ -18,17 +19,19 @@ struct MeasuredInputs {
       throw Failure(.usage, "options '--feedback' and '--no-double-quant' exclude each other")
     }
     try self.init(
-      quantize.scaleSearch, importance: quantize.importance, feedback: quantize.feedback, quantize.factors, for: model)
+      quantize.scaleSearch, importance: quantize.importance, feedback: quantize.feedback, quantize.factors,
+      isRepaired: quantize.loftqRank != nil, for: model)
   }
 
   /// - Parameters:
   ///   - importance: the path of a file, as `feedback`.
+  ///   - isRepaired: whether there is an adapter that importance may weigh where there is no search.
   /// - Throws: `usage` for importance without a search, `missing` and `malformed` for the files.
   init(
     _ kind: ScaleSearch.Kind?, importance: String?, feedback: String?, _ settings: FactorSettings,
-    for model: StoredModel
+    isRepaired: Bool = false, for model: StoredModel
   ) throws(Failure) {
-    if importance != nil, kind == nil {
+    if importance != nil, kind == nil, !isRepaired {
       throw Failure(.usage, "option '--importance' weighs what '--scale-search' searches: name that, too")
     }
     factors = try feedback.map { path throws(Failure) in try MeasuredFactors(path: path, settings: settings) }
@@ -39,7 +42,8 @@ struct MeasuredInputs {
     }
     self.origins = origins
     search =
-      kind == nil && factors == nil ? nil : ScaleSearch(kind, importance: self.importance, feedback: factors)
+      kind == nil && factors == nil
+      ? nil : ScaleSearch(kind, importance: kind == nil ? nil : self.importance, feedback: factors)
   }
 
   /// What the squared errors in each column of a weight count; nil for all alike.
@@ -59,6 +63,19 @@ struct MeasuredInputs {
     try origins + (importance?.coverage(of: weights) ?? [])
       + (factors?.coverage(of: weights, canFeedBack: canFeedBack) ?? [])
   }
+
+  /// What an error in each column of a weight counts, by the best that was measured of its inputs.
+  func metric(for weight: TensorInfo) throws(Failure) -> ColumnMetric {
+    if let factor = try factors?.factor(for: weight, blockSize: 0) { return .inverseFactor(factor.values) }
+    guard let means = try importance?.means(for: weight) else { return .alike }
+    let sum = means.reduce(0.0) { $0 + Double($1) }
+    guard sum > 0, sum.isFinite else { return .alike }
+    // As much as correlations get, so that columns which no input reached count for something.
+    let least = Self.damping * sum / Double(means.count)
+    return .diagonal(means.map { Float(Double($0) + least) })
+  }
+
+  private static let damping = 0.01
 }
 
 extension StoredModel {

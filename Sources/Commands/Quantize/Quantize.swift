@@ -42,6 +42,8 @@ public struct Quantize: Sendable {
   /// A file of `nibble.calibrate --hessian`, by which the error in one column is made good in those behind it.
   public var feedback: String?
   public var factors = FactorSettings()
+  /// The rank of an adapter beside the output that makes good what quantization lost; nil for none.
+  public var loftqRank: Int?
   /// Bits for each weight that could be quantized: modules that lose most for each byte they save stay in 16.
   public var targetBits: Double?
   /// Modules that such a run has chosen, where it is made again.
@@ -69,10 +71,15 @@ public struct Quantize: Sendable {
   public func callAsFunction(
     _ source: String, output: String, announce: (Warning) -> Void
   ) throws(Failure) -> RunReport {
-    try StoredModel.run(source, run, into: output, announce: announce, plannedBy: prepare)
+    if let loftqRank {
+      return try run(with: loftqRank, source, output: output, announce: announce)
+    }
+    return try StoredModel.run(source, run, into: output, announce: announce, plannedBy: prepare)
   }
 
-  package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun {
+  package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun { try prepared(model).run }
+
+  func prepared(_ model: StoredModel) throws(Failure) -> Prepared {
     let contents = try model.checkContents()
     try model.refuseAdapter(Self.adapterReason)
     try model.checkQuantizable(forced: forcesRequantization)
@@ -104,12 +111,15 @@ public struct Quantize: Sendable {
     warnings += side.warnings
     var inputs = RunInputs(model)
     for file in measured.files { inputs.add(file) }
-    return WriteRun(
+    let run = WriteRun(
       plan: plan,
       destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
       operation: "quantize", activity: "quantizing", source: model.checkpoint.path,
-      recorded: recorded(choice), warnings: warnings, options: run, inputs: inputs,
+      recorded: recorded(choice), warnings: warnings, options: self.run, inputs: inputs,
       summary: summary(plan, weights, choice))
+    return Prepared(
+      run: run, weights: weights, measured: measured,
+      quantized: plan.steps.filter { $0.encoder == FourBitPreparation.quantizing })
   }
 
   /// - Parameter keep: modules that stay as they are besides those that the user names.
@@ -211,6 +221,7 @@ public struct Quantize: Sendable {
     ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
       + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
       + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] + factors.recorded } ?? [])
+      + (loftqRank.map { [("loftqRank", .number($0))] } ?? [])
       + (choice.map { choice in
         [
           ("targetBits", JSONNumber(choice.summary.target).map(JSONValue.number) ?? .null),
@@ -236,10 +247,12 @@ extension Quantize {
       guard let kind = ScaleSearch.Kind(rawValue: name) else { return nil }
       scaleSearch = kind
     }
-    importance = options["importance"]?.string
+    // Without a search it weighed an adapter beside the output.
+    importance = scaleSearch == nil ? nil : options["importance"]?.string
     feedback = options["feedback"]?.string
     guard let factors = FactorSettings(recorded: options) else { return nil }
     self.factors = factors
+    loftqRank = options["loftqRank"]?.int
     keptForBits = (options["keptForTargetBits"]?.array ?? []).compactMap(\.string)
     self.code = code
     self.blockSize = blockSize
