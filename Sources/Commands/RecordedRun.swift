@@ -40,6 +40,34 @@ package enum RecordedRun: Sendable {
     }
   }
 
+  /// The files of measured inputs that decided too, by the option that names each: only their names are recorded.
+  package var measured: [(option: String, name: String)] {
+    let (importance, feedback): (String?, String?) =
+      switch self {
+      case .quantize(let run): (run.importance, run.feedback)
+      case .quantizeToGGUF(let run): (run.importance, run.feedback)
+      default: (nil, nil)
+      }
+    return [("--importance", importance), ("--feedback", feedback)].compactMap { option, name in
+      name.map { (option, $0) }
+    }
+  }
+
+  /// The same run with these files in the place of those that are recorded.
+  package func measured(importance: String?, feedback: String?) -> RecordedRun {
+    switch self {
+    case .quantize(var run):
+      run.importance = run.importance.flatMap { _ in importance }
+      run.feedback = run.feedback.flatMap { _ in feedback }
+      return .quantize(run)
+    case .quantizeToGGUF(var run):
+      run.importance = run.importance.flatMap { _ in importance }
+      run.feedback = run.feedback.flatMap { _ in feedback }
+      return .quantizeToGGUF(run)
+    default: return self
+    }
+  }
+
   package var isCopy: Bool {
     if case .copy = self { true } else { false }
   }
@@ -55,7 +83,7 @@ package enum RecordedRun: Sendable {
     case .quantizeToCompressedTensors(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToMXFP4(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToGGUF(let run):
-      try run.prepare(GGUFContents(files, isExact: true), nil, name: "again.gguf").plan
+      try run.prepare(from: files).plan
     case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)
     case .copy(let run): try run.plan(from: files)
     }

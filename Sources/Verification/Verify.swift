@@ -159,29 +159,23 @@ public struct Verify: Sendable {
       return
     }
     var recorded = record.flatMap(RecordedRun.init)
-    if case .quantize(var run) = recorded {
-      for (option, given, path) in [
-        ("--importance", importance, \Quantize.importance), ("--feedback", feedback, \Quantize.feedback),
-      ] {
-        guard let name = run[keyPath: path] else { continue }
-        guard let given else {
-          result.notChecked.append(
-            "the comparison with \(source): what was measured of the model's inputs decided too (\(option) names the "
-              + "file, which was '\(name.printable(limit: 200))')")
-          return
-        }
-        run[keyPath: path] = given
-      }
-      recorded = .quantize(run)
+    for (option, name) in recorded?.measured ?? [] where (option == "--feedback" ? feedback : importance) == nil {
+      result.notChecked.append(
+        "the comparison with \(source): what was measured of the model's inputs decided too (\(option) names the "
+          + "file, which was '\(name.printable(limit: 200))')")
+      return
     }
-    if recorded == nil, ["quantize", "convert"].contains(record?.operation),
-      record?.options?["importance"]?.string == nil
-    {
+    recorded = recorded?.measured(importance: importance, feedback: feedback)
+    if recorded == nil, ["quantize", "convert"].contains(record?.operation) {
       result.notChecked.append(
         "the options of the manifest: they are none of this version's '\(record?.operation ?? "")'")
     }
     if let values = checkpoint.files.gguf {
-      try GGUFSourceCheck(values: values, files: files, against: source, jobs: jobs, style: progress).run(&result)
+      var again: QuantizeToGGUF?
+      if case .quantizeToGGUF(let run) = recorded { again = run }
+      try GGUFSourceCheck(
+        values: values, files: files, recorded: again, against: source, jobs: jobs, style: progress
+      ).run(&result)
     } else if let run = try wholeRun(recorded, checkpoint, files) {
       return try PlanCheck(
         plan: run.plan(from: files, isGGUF: false), checkpoint: checkpoint, against: source, jobs: jobs, style: progress

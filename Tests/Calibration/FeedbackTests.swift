@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct FeedbackTests {
   /// Correlations of inputs that go together, `[columns, columns]`: of as many samples as asked for.
-  private static func correlations(_ columns: Int, samples: Int) -> [Float] {
+  static func correlations(_ columns: Int, samples: Int) -> [Float] {
     var generator = SplitMix64(seed: 3)
     func number() -> Float { Float.random(in: -1...1, using: &generator) }
     var sums = [Float](repeating: 0, count: columns * columns)

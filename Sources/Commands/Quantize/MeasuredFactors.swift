@@ -32,11 +32,12 @@ package final class MeasuredFactors: InputFactors {
     } catch { throw error.located(file: file.name, tensor: input) }
   }
 
-  /// Which of some weights were measured, and which have rows that end inside a block.
+  /// Which of some weights were measured, and in which no error is made good all the same.
   ///
+  /// - Parameter reason: why not in those.
   /// - Throws: `malformed` when none was: the file is another model's, or has no correlations.
   package func coverage(
-    of weights: [TensorInfo], canFeedBack: (TensorInfo) -> Bool
+    of weights: [TensorInfo], where reason: String = "whose rows end inside a block", canFeedBack: (TensorInfo) -> Bool
   ) throws(Failure) -> [Warning] {
     let missing = weights.filter { !hasFactor(for: $0) }
     for weight in weights where hasFactor(for: weight) {
@@ -51,8 +52,8 @@ package final class MeasuredFactors: InputFactors {
     guard weights.isEmpty || weights.contains(where: { hasFactor(for: $0) && canFeedBack($0) }) else {
       throw Failure(
         .unsupported,
-        "is of no use here: every weight that it has measured has rows that end inside a block, across which no error is "
-          + "made good", file: file.name)
+        "is of no use here: no error is made good in weights \(reason), and all that it has measured are of that kind",
+        file: file.name)
     }
     var warnings: [Warning] = []
     let few = weights.filter { weight in
@@ -74,7 +75,7 @@ package final class MeasuredFactors: InputFactors {
     let uneven = weights.filter { !canFeedBack($0) }
     if !uneven.isEmpty {
       warnings.append(
-        "errors are not made good in \(counted(uneven.count, "weight")) whose rows end inside a block: "
+        "errors are not made good in \(counted(uneven.count, "weight")) \(reason): "
           + "\(names: uneven.map(\.name.string))")
     }
     return warnings
