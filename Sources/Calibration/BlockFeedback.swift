@@ -1,5 +1,4 @@
 import Bytes
-import Foundation
 package import Quantization
 
 /// ggml's blocks column by column, what each column loses made good in those behind it, by how the inputs of the columns
@@ -12,9 +11,6 @@ package struct BlockFeedback: Sendable {
   /// What an error counts in each column when scales are found, relative to the mean; nil for a kind whose encoder does
   /// not ask.
   private let weights: [Float]?
-  /// How often the scales of a block are found: at first for the weights before any of its columns is quantized, then
-  /// for those that the columns had when their turn came.
-  static let rounds = ProcessInfo.processInfo.environment["ROUNDS"].flatMap { Int($0) } ?? 2
 
   /// - Parameter importance: what an error counts in each column when scales are found; nil for what it costs that nothing
   ///   behind it can make good.
@@ -48,19 +44,13 @@ package struct BlockFeedback: Sendable {
     var codes = [UInt8](repeating: 0, count: stride * size)
     var errors = [Float](repeating: 0, count: stride * size)
     var result = [UInt8](repeating: 0, count: rows * (columns / size) * byteCount)
-    let rounds = Self.rounds
     for first in Swift.stride(from: 0, to: columns, by: size) {
-      let block = first * stride..<(first + size) * stride
-      let before = Array(matrix[block])
-      var blocks: [UInt8] = []
-      for round in 0..<rounds {
-        blocks = try encode(Self.transposed(Array(matrix[block]), rows: size).prefix(rows * size), first)
-        if round > 0 { matrix.replaceSubrange(block, with: before) }
-        let (scales, minima) = type.factors(of: blocks, stride: stride)
-        levels.feedback(
-          &matrix, rows: stride, first: first, count: size, factor: factor.values, scales: scales, minima: minima,
-          codes: &codes, errors: &errors)
-      }
+      let own = Self.transposed(Array(matrix[first * stride..<(first + size) * stride]), rows: size)
+      var blocks = try encode(own.prefix(rows * size), first)
+      let (scales, minima) = type.factors(of: blocks, stride: stride)
+      levels.feedback(
+        &matrix, rows: stride, first: first, count: size, factor: factor.values, scales: scales, minima: minima,
+        codes: &codes, errors: &errors)
       type.store(codes, stride: stride, into: &blocks)
       for row in 0..<rows {
         let place = (row * columns + first) / size * byteCount

@@ -90,6 +90,11 @@ package struct BlockEncoder: TensorEncoder {
     let begin = piece.elements.lowerBound
     if let feedback = try (piece.work.state as? WeightFeedback)?.feedback() {
       do throws(NonFinite) { return try feedback.encode(values, into: &target) } catch {
+        guard error.value.isFinite || !values[error.index].isFinite else {
+          throw Failure(
+            .malformed, "element \(begin + error.index) becomes \(error.value) as errors are made good in it",
+            tensor: info.name.string)
+        }
         throw notEncodable(error, at: begin, info)
       }
     }
