@@ -20,8 +20,9 @@ func format(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target 
     exclude: ["Safetensors", "GGUF", "PyTorch"].contains(name) ? ["FORMAT.md"] : [], swiftSettings: strict)
 }
 
-func library(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
-  .target(name: name, dependencies: dependencies, path: "Sources/\(name)", swiftSettings: strict)
+func library(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+  .target(
+    name: name, dependencies: dependencies, path: "Sources/\(name)", exclude: exclude, swiftSettings: strict)
 }
 
 func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
@@ -90,7 +91,8 @@ let package = Package(
         "PackedWeights", "Tokenizers", "ModelFamilies", "Architectures", "Adapters", "Patterns", "Quantization", "GGUF",
         "PyTorch", "Safetensors", "Tensors", "JSON", "Bytes",
       ]),
-    library("Calibration", ["COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"]),
+    library(
+      "Calibration", ["COpenBLAS", "Quantization", "Safetensors", "Tensors", "JSON", "Bytes"], exclude: ["METHOD.md"]),
     library(
       "Writing",
       [

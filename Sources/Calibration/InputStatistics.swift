@@ -24,6 +24,8 @@ public struct InputStatistics: Sendable {
   public var fileName: String { file.file.name }
   /// The weights that have been measured.
   public var weightCount: Int { modules.count }
+  /// The SHA-256 of the `config.json` of the model that was measured; nil where the file does not say.
+  public let model: String?
   private let file: SafetensorsFile
   private let inputs: [String: Input]
   private let modules: [String: String]
@@ -61,6 +63,7 @@ public struct InputStatistics: Sendable {
         modules[name] = input
         if inputs[input] == nil { inputs[input] = try Self.input(input, opened) }
       }
+      model = metadata["model"]
       guard !modules.isEmpty else { throw Failure(.malformed, "has no measured weights") }
       self.modules = modules
       self.inputs = inputs
@@ -210,6 +213,17 @@ public struct InputStatistics: Sendable {
               tensor: info.name.string, offset: start + 4 * (row * columns + column))
           }
           values.append(value / input.counts[0])
+        }
+        for column in 0..<row {
+          let (here, there) = (values[row * columns + column], values[column * columns + row])
+          // Sums of many products, in another order perhaps: equal but for rounding.
+          let bound = (values[row * columns + row] * values[column * columns + column]).squareRoot() / 64
+          guard abs(here - there) <= bound else {
+            throw Failure(
+              .malformed,
+              "is \(here) at (\(row), \(column)) and \(there) at (\(column), \(row)), needed is a "
+                + "symmetric matrix", tensor: info.name.string)
+          }
         }
       }
       return values

@@ -11,21 +11,24 @@ package struct InverseFactor: Sendable {
   package let damping: Float
 
   /// - Parameters:
-  ///   - correlations: `[columns, columns]`, symmetric; columns that no input ever reaches are zero.
+  ///   - correlations: gives `[columns, columns]`, symmetric, in which the factor is made; it is asked once more where
+  ///     that did not succeed. Columns that no input ever reaches are zero.
   ///   - damping: added to the diagonal, relative to its mean; ten times as much where that is too little.
   /// - Throws: `unsupported` without LAPACK; `malformed` for what is not positive definite with the diagonal doubled.
-  package init(_ correlations: [Float], columns: Int, damping: Float = 0.01) throws(Failure) {
+  package init(
+    columns: Int, damping: Float = 0.01, of correlations: () throws(Failure) -> [Float]
+  ) throws(Failure) {
     if let problem = unsafe nibble_lapack_load() { throw Failure(.unsupported, unsafe String(cString: problem)) }
-    guard columns <= Int(Int32.max), correlations.count == columns * columns else {
-      throw Failure(.internal, "\(correlations.count) correlations of \(columns) columns")
-    }
-    var sum = 0.0
-    for column in 0..<columns { sum += Double(correlations[column * columns + column]) }
-    let mean = Float(sum / Double(columns))
-    guard mean > 0 else { throw Failure(.malformed, "has no input that is not zero") }
     var damping = damping
     while true {
-      var values = correlations
+      var values = try correlations()
+      guard columns <= Int(Int32.max), columns > 0, values.count == columns * columns else {
+        throw Failure(.internal, "\(values.count) correlations of \(columns) columns")
+      }
+      var sum = 0.0
+      for column in 0..<columns { sum += Double(values[column * columns + column]) }
+      let mean = Float(sum / Double(columns))
+      guard mean > 0 else { throw Failure(.malformed, "has no input that is not zero") }
       for column in 0..<columns { values[column * columns + column] += damping * mean }
       let status = unsafe nibble_inverse_factor(Int32(columns), &values)
       if status == 0, values.allSatisfy(\.isFinite) {
@@ -37,6 +40,11 @@ package struct InverseFactor: Sendable {
         throw Failure(.malformed, "its correlations are not those of any inputs: they are not positive definite")
       }
     }
+  }
+
+  /// The same, of correlations that are in memory already.
+  package init(_ correlations: [Float], columns: Int, damping: Float = 0.01) throws(Failure) {
+    try self.init(columns: columns, damping: damping) { correlations }
   }
 
   /// What an error in each column costs that nothing behind it can make good: one over the square of the diagonal.

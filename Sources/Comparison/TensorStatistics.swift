@@ -23,7 +23,7 @@ public struct TensorStatistics: Sendable {
 
     var rootMeanSquare: Double { count > 0 ? (sumOfSquares / Double(count)).squareRoot() : 0 }
     /// Mean square of the error over mean square of the reference.
-    var relativeMeanSquare: Double {
+    package var relativeMeanSquare: Double {
       referenceSumOfSquares > 0 ? sumOfSquares / referenceSumOfSquares : sumOfSquares == 0 ? 0 : .infinity
     }
 
@@ -152,21 +152,13 @@ package struct StatisticsScan {
       })
     let stream = OrderedStream<Cursor, Slot>(jobs: jobs) { Slot() }
     try stream.run(cursor) { piece, slot throws(Failure) in
-      let info = source.tensors[piece.item]
-      let width = info.type.bitWidth / 8
-      let values = try ScratchBuffer(
-        source, piece.item, at: piece.elements.lowerBound * width, count: piece.elements.count * width)
-      let floats = try Self.floats(values, info)
+      let floats = try ScratchBuffer.floats(source, piece.item, piece.elements)
       var statistics = ValueStatistics()
       statistics.add(floats.bytes, as: .f32)
       slot.values = statistics
       slot.error = nil
       if let (other, index) = counterparts[piece.position] {
-        let otherInfo = other.tensors[index]
-        let otherWidth = otherInfo.type.bitWidth / 8
-        let raw = try ScratchBuffer(
-          other, index, at: piece.elements.lowerBound * otherWidth, count: piece.elements.count * otherWidth)
-        let expected = try Self.floats(raw, otherInfo)
+        let expected = try ScratchBuffer.floats(other, index, piece.elements)
         slot.error = Self.difference(floats.floats, expected.floats)
       }
     } drain: { piece, slot throws(Failure) in
@@ -217,24 +209,6 @@ package struct StatisticsScan {
         .malformed, "is \(other.tensors[index].type.name) in the checkpoint to compare with", tensor: info.name.string)
     }
     return index
-  }
-
-  private static func floats(_ values: consuming ScratchBuffer, _ info: TensorInfo) throws(Failure) -> ScratchBuffer {
-    if info.type == .f32 { return values }
-    let count = values.bytes.byteCount / (info.type.bitWidth / 8)
-    var result = ScratchBuffer(byteCount: 4 * count)
-    var room = result.mutableBytes
-    do throws(Overflow) {
-      if let type = FloatType(info.type) {
-        try convert(values.bytes, from: type, to: .f32, into: &room)
-      } else {
-        try narrow(values.bytes, to: .f32, into: &room)
-      }
-    } catch {
-      throw Failure(
-        .malformed, "element \(error.index) of a piece is \(error.value), beyond float32", tensor: info.name.string)
-    }
-    return result
   }
 
   private static func difference(

@@ -14,6 +14,43 @@ public struct QuantizationSummary: Sendable {
   /// The bits per parameter of the tensor data that is written.
   package var bitsPerParameter = 0.0
 
+  /// How a given number of bits was spent; nil where none was given.
+  package var budget: Budget?
+
+  /// What of a budget of bits was spent, and on what.
+  package struct Budget: Sendable {
+    package var target: Double
+    /// Bits of each weight that could be quantized, as they are written.
+    package var bits: Double
+    /// Weights that have more bits than without a budget, those that lose most for each byte first, and how many weights
+    /// there are.
+    package var raised: [String]
+    package var count: Int
+    /// The fraction of the loss that this saves.
+    package var share: Double
+    /// Whether errors counted by what was measured of the columns' inputs.
+    package var isWeighted: Bool
+
+    package init(target: Double, bits: Double, raised: [String], of count: Int, share: Double, isWeighted: Bool) {
+      self.target = target
+      self.bits = bits
+      self.raised = raised
+      self.count = count
+      self.share = share
+      self.isWeighted = isWeighted
+    }
+
+    fileprivate func text(isVerbose: Bool) -> String {
+      var text = "budget: \(thousandths(bits)) of \(target) bits a weight: \(raised.count) of \(count) weights get more"
+      guard !raised.isEmpty else { return text + "\n" }
+      text += ", which had \(percent(share)) of the relative squared error"
+      text += isWeighted ? ", weighted by their inputs: " : ": "
+      let shown = isVerbose ? raised.count : min(4, raised.count)
+      text += raised.prefix(shown).map { $0.printable(limit: 512) }.joined(separator: ", ")
+      return text + (shown < raised.count ? " and \(raised.count - shown) more\n" : "\n")
+    }
+  }
+
   /// A reason in words for one tensor and for several.
   package struct Reason: Sendable, Equatable {
     var one: String
@@ -25,15 +62,16 @@ public struct QuantizationSummary: Sendable {
     }
   }
 
-  /// Two lines.
+  /// Two lines; one more for a budget.
   ///
   /// - Parameter isVerbose: with the names of what stays.
   public func text(isVerbose: Bool) -> String {
     let quantized = types.enumerated().map { index, type in
       "\(type.tensors)" + (index == 0 ? type.tensors == 1 ? " tensor" : " tensors" : "") + " to \(type.name)"
     }.joined(separator: ", ")
-    var text = "quantized: \(quantized.isEmpty ? "nothing" : quantized) (\(Self.percent(fraction)) of the parameters), "
-    text += "\(Self.hundredths(bitsPerParameter)) bits per parameter in all\n"
+    var text = "quantized: \(quantized.isEmpty ? "nothing" : quantized) (\(percent(fraction)) of the parameters), "
+    text += "\(hundredths(bitsPerParameter)) bits per parameter in all\n"
+    if let budget { text += budget.text(isVerbose: isVerbose) }
     guard !kept.isEmpty else { return text }
     let groups = kept.map { "\($0.names.count) \($0.names.count == 1 ? $0.reason.one : $0.reason.several)" }
     if !isVerbose { return text + "kept: \(groups.joined(separator: ", "))\n" }
@@ -42,10 +80,6 @@ public struct QuantizationSummary: Sendable {
     }
     return text
   }
-
-  private static func percent(_ fraction: Double) -> String { "\(hundredths(100 * fraction)) %" }
-
-  private static func hundredths(_ value: Double) -> String { String((value * 100).rounded() / 100) }
 
   private mutating func keep(_ name: TensorName, _ reason: Reason) {
     if let place = kept.firstIndex(where: { $0.reason == reason }) {
@@ -65,6 +99,12 @@ public struct QuantizationSummary: Sendable {
     bitsPerParameter = 8 * Double(bytes) / all
   }
 }
+
+private func percent(_ fraction: Double) -> String { "\(hundredths(100 * fraction)) %" }
+
+private func hundredths(_ value: Double) -> String { String((value * 100).rounded() / 100) }
+
+private func thousandths(_ value: Double) -> String { String((value * 1000).rounded() / 1000) }
 
 extension QuantizationSummary {
   /// The summary of a run that writes a checkpoint of transformers.

@@ -71,6 +71,19 @@ struct Arguments {
     return number
   }
 
+  func decimal(_ option: Option, allowed: ClosedRange<Int>) throws(Failure) -> Double? {
+    guard let text = text(option) else { return nil }
+    // No hexadecimal digits, no exponents, no words.
+    guard text.utf8.allSatisfy({ $0 == UInt8(ascii: ".") || UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 }),
+      let number = Double(text), number >= Double(allowed.lowerBound), number <= Double(allowed.upperBound)
+    else {
+      throw Failure(
+        .usage, "option '\(option.name)': '\(text)' is not a number from \(allowed.lowerBound) to \(allowed.upperBound)"
+      )
+    }
+    return number
+  }
+
   func choice<T: CaseIterable & RawRepresentable>(_ option: Option, _ type: T.Type) throws(Failure) -> T?
   where T.RawValue == String {
     try choice(option, among: T.allCases.map(\.rawValue)).flatMap(T.init)

@@ -54,6 +54,9 @@ enum QuantizeVerb: Verb {
   private static let feedback = Option(
     "--feedback", value: "FILE", "GPTQ's, by nibble.calibrate --hessian: far less")
 
+  private static let targetBits = Option(
+    "--target-bits", value: "N", "bits a weight: what loses most per byte gets more")
+
   private static let groupSize = Option(
     "--group-size", value: "N", "weights per scale: MLX (64), w4a16 (128)")
 
@@ -72,8 +75,9 @@ enum QuantizeVerb: Verb {
 
   private static let training = Kind(
     name: "NF4 and FP4", schemes: Quantize.Code.allCases.map(\.rawValue),
-    options: [blockSize, noDoubleQuant, scaleSearch, importance, feedback, quantStorage, computeDtype, keep, target],
-    write: writeFourBit)
+    options: [
+      blockSize, noDoubleQuant, scaleSearch, importance, feedback, targetBits, quantStorage, computeDtype, keep, target,
+    ], write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
     options: [tensorType, outputType, embeddingType, pure, importance, feedback], isFile: true, write: writeGGUF)
@@ -118,6 +122,7 @@ enum QuantizeVerb: Verb {
     quantize.scaleSearch = try arguments.choice(scaleSearch, ScaleSearch.Kind.self)
     quantize.feedback = arguments.text(feedback)
     quantize.importance = arguments.text(importance)
+    quantize.targetBits = try arguments.decimal(targetBits, allowed: 1...32)
     if let storage = try arguments.choice(quantStorage, Quantize.Storage.self) { quantize.storage = storage }
     if let name = try arguments.choice(computeDtype, among: FloatType.names), let type = FloatType(torchName: name) {
       quantize.computeType = type

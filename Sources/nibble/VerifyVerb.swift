@@ -39,6 +39,9 @@ enum VerifyVerb: Verb {
     verify.manifest = arguments.text(manifest)
     verify.importance = arguments.text(importance)
     verify.feedback = arguments.text(feedback)
+    for option in [importance, feedback] where arguments.has(option) && !arguments.has(against) {
+      throw Failure(.usage, "option '\(option.name)' goes with '--against'")
+    }
     if let number = try arguments.number(.jobs, allowed: 1...1024) { verify.jobs = number }
     verify.progress = arguments.has(.quiet) ? .silent : .automatic
     let result = try verify(path)

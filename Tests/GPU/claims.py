@@ -182,6 +182,18 @@ def same_logits(report):
     return claim(report, "4-bit logits on the card are those on the processor, by relative error", ["codes"], check)
 
 
+def same_searched_logits(report):
+    def check():
+        found = figures(report, "codes")["searched"]
+        good = found["negative"] > 0 and all(
+            found["logits"][name]["finite"] and found["logits"][name]["relative"] <= limit
+            for name, limit in LOGITS.items())
+        relative = ", ".join(f"{name} {found['logits'][name]['relative']:.1e}" for name in LOGITS)
+        return good, f"{found['negative']} blocks with negative scales; {relative}"
+    return claim(report, "The same of a file with searched scales, negative ones too", ["codes"], check)
+
+
 def all_claims(report: dict) -> list[Claim]:
-    order = (verified, sixteen_bits, fits_card, losses_fall, planned_well, loaded_alike, pages, same_logits)
+    order = (verified, sixteen_bits, fits_card, losses_fall, planned_well, loaded_alike, pages, same_logits,
+             same_searched_logits)
     return [make(report) for make in order]

@@ -1,5 +1,6 @@
 """The trained fixture in 4 bits: logits on the card against those on the processor, and bitsandbytes' own
-quantization on the device against Nibble's codes."""
+quantization on the device against Nibble's codes. The same of a file whose scales were searched: half of them are
+negative, which the kernels of a card have to multiply by as the processor's do."""
 
 import child
 
@@ -80,6 +81,15 @@ def compare_codes(folder: str, source: str, device: str) -> dict:
     return {"weights": len(weights)} | counts
 
 
+def negative_scales(folder: str) -> int:
+    """How many blocks have one."""
+    import checkpoint
+
+    # The first half of the map of 8 bits is negative, and the offset is 0.
+    return sum(int((weight.parts["nested_quant_map"][weight.parts["absmax"].long()] < 0).sum())
+               for weight in checkpoint.four_bit_weights(checkpoint.tensors(folder)).values())
+
+
 def work(task: dict) -> dict:
     import card
     import torch
@@ -88,7 +98,10 @@ def work(task: dict) -> dict:
     place = card.place(task["place"])
     return {"logits": compare_logits(task["folder"], place.device),
             "values": compare_values(task["folder"], place.device),
-            "codes": compare_codes(task["folder"], task["source"], place.device)}
+            "codes": compare_codes(task["folder"], task["source"], place.device),
+            "searched": {"logits": compare_logits(task["searched"], place.device),
+                         "values": compare_values(task["searched"], place.device),
+                         "negative": negative_scales(task["searched"])}}
 
 
 if __name__ == "__main__":

@@ -164,8 +164,11 @@ def paging(context: Context) -> dict:
 
 def codes(context: Context) -> dict:
     source, out = plan.ROOT / "fixtures/sql-llama", context.work / "sql-llama-nf4"
+    searched = context.work / "sql-llama-searched"
     context.tool("quantize", source, "-o", out, "--force")
-    return context.child("codes.py", "codes", {"place": context.place, "folder": str(out), "source": str(source)})
+    context.tool("quantize", source, "-o", searched, "--scale-search", "mse", "--force")
+    return context.child("codes.py", "codes", {"place": context.place, "folder": str(out), "source": str(source),
+                                               "searched": str(searched)})
 
 
 def all_steps(has_card: bool) -> dict:

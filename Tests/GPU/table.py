@@ -170,9 +170,10 @@ def codes(report: dict) -> list[str]:
         [f"logits, {name}", f"relative error {row['relative']:.2e}, largest {row['largest']:.2e}, same choice "
          f"{row['same_choice']:.2%}"] for name, row in found["logits"].items()
     ]
-    values = found["values"]
+    values, searched = found["values"], found["searched"]["values"]
     rows += [
         ["dequantized weights, card and processor", f"{values['equal']} of {values['values']} equal"],
+        ["the same with searched scales", f"{searched['equal']} of {searched['values']} equal"],
         ["4-bit codes", f"{counts['equal_codes']} of {counts['codes']} equal"],
         ["block maxima in float32, bitsandbytes there and on the processor",
          f"{counts['equal_absmax']} of {counts['absmax']} equal"],

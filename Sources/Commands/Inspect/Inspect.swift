@@ -186,6 +186,10 @@ extension Inspect.Result {
     let bits = (bitsPerParameter * 100).rounded() / 100
     text +=
       "\(counted(rows.count, "tensor")), \(counted(parameters, "parameter")), \(byteText(byteCount)), \(bits) bits per parameter\n"
+    let losses = rows.compactMap { row in
+      row.statistics?.error.map { (name: row.name.string, loss: $0.relativeMeanSquare) }
+    }
+    if let chart = LossChart(losses) { text += chart.text }
     if let adapter { text += adapter.text }
     if let provenance { text += provenance.text + "\n" }
     return text

@@ -76,6 +76,11 @@ package struct ColumnImportance: ColumnMeans {
     }
   }
 
+  /// The file of nibble.calibrate; nil for an importance matrix.
+  var statistics: InputStatistics? {
+    if case .statistics(let statistics) = content { statistics } else { nil }
+  }
+
   package func means(for weight: TensorInfo) throws(Failure) -> [Float]? {
     guard let columns = weight.shape.last else { return nil }
     switch content {

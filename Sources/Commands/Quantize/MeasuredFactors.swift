@@ -6,9 +6,9 @@ package import Tensors
 import Writing
 
 /// The factors of a model's inputs, as `nibble.calibrate --hessian` has measured them.
-package final class MeasuredFactors: InputFactors {
+package final class MeasuredFactors: InputFactors, ColumnMeans {
   package let file: InputFile
-  private let statistics: InputStatistics
+  package let statistics: InputStatistics
   /// The last one: weights that share an input follow each other.
   private let last = Monitor<(input: String, factor: InverseFactor)?>(nil)
 
@@ -19,14 +19,25 @@ package final class MeasuredFactors: InputFactors {
 
   package func hasFactor(for weight: TensorInfo) -> Bool { statistics.hasCorrelations(for: weight.name.string) }
 
+  package func means(for weight: TensorInfo) throws(Failure) -> [Float]? {
+    try weight.shape.last.flatMap { columns throws(Failure) in
+      try statistics.means(for: weight.name.string, columns: columns)
+    }
+  }
+
   package func factor(for weight: TensorInfo) throws(Failure) -> InverseFactor? {
     guard let columns = weight.shape.last else { return nil }
     let name = weight.name.string
     guard let input = statistics.input(of: name) else { return nil }
     if let last = last.withLock({ $0 }), last.input == input, last.factor.columns == columns { return last.factor }
-    guard let values = try statistics.correlations(for: name, columns: columns) else { return nil }
+    guard statistics.hasCorrelations(for: name) else { return nil }
+    try statistics.checkCorrelations(for: name, columns: columns)
+    // One is as large as the weight's columns squared: the last goes before the next is made.
+    last.withLock { $0 = nil }
     do throws(Failure) {
-      let factor = try InverseFactor(values, columns: columns)
+      let factor = try InverseFactor(columns: columns) { () throws(Failure) in
+        try statistics.correlations(for: name, columns: columns) ?? []
+      }
       last.withLock { $0 = (input, factor) }
       return factor
     } catch { throw error.located(file: file.name, tensor: input) }

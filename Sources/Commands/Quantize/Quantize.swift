@@ -40,6 +40,10 @@ public struct Quantize: Sendable {
   public var importance: String?
   /// A file of `nibble.calibrate --hessian`, by which the error in one column is made good in those behind it.
   public var feedback: String?
+  /// Bits for each weight that could be quantized: modules that lose most for each byte they save stay in 16.
+  public var targetBits: Double?
+  /// Modules that such a run has chosen, where it is made again.
+  private var keptForBits: [String] = []
   public var storage = Storage.uint8
   public var computeType = FloatType.bf16
   public var target = Target.transformers5
@@ -75,19 +79,15 @@ public struct Quantize: Sendable {
     }
     let scheme = FourBitScheme(
       format: format, usesDoubleQuantization: usesDoubleQuantization, storage: storage.elementType)
-    let dequantized = DequantizedSource(model.logical)
-    let weights = planWeights(
-      dequantized.tensors, configuration: model.configuration,
-      target: target == .transformers5 ? .transformers5 : .transformers4, keep: keep.map(Keep.init))
-    if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
-    var preparation = FourBitPreparation(
-      dequantized, copiedF32: model.vectorType, origin: dequantized.origin)
-    for (index, disposition) in weights.dispositions.enumerated() {
-      // A weight that is in 4 bits already was transposed when it was quantized.
-      try preparation.add(index, disposition, isOriented: dequantized.isPacked(index))
-    }
-    let source = try preparation.source()
     let measured = try MeasuredInputs(self, for: model)
+    var (weights, preparation) = try planned(model, keep: keptForBits)
+    let source: any TensorSource
+    var choice: TargetBits.Choice?
+    if let targetBits {
+      choice = try spend(targetBits, model, scheme, measured, weights, preparation)
+      (weights, preparation) = try planned(model, keep: choice?.modules ?? [])
+    }
+    source = try preparation.source()
     let plan = try StepLayout(maxShardBytes: run.maxShardBytes).plan(
       preparation.steps, FourBitPreparation.encoders(scheme, search: measured.search, fate: "quantized"),
       source: source, stored: model.checkpoint)
@@ -106,8 +106,56 @@ public struct Quantize: Sendable {
       plan: plan,
       destination: DirectoryDestination(config: config(of: model, skip: weights.skipModules), sideFiles: side),
       operation: "quantize", activity: "quantizing", source: model.checkpoint.path,
-      recorded: recorded(skip: weights.skipModules), warnings: warnings, options: run, inputs: inputs,
-      summary: QuantizationSummary(plan, weights.dispositions))
+      recorded: recorded(choice), warnings: warnings, options: run, inputs: inputs,
+      summary: summary(plan, weights, choice))
+  }
+
+  /// - Parameter keep: modules that stay as they are besides those that the user names.
+  private func planned(
+    _ model: StoredModel, keep more: [String]
+  ) throws(Failure) -> (weights: WeightPlan, preparation: FourBitPreparation) {
+    let dequantized = DequantizedSource(model.logical)
+    let weights = planWeights(
+      dequantized.tensors, configuration: model.configuration,
+      target: target == .transformers5 ? .transformers5 : .transformers4, keep: (keep + more).map(Keep.init))
+    if let refusal = weights.refusal { throw Failure(.unsupported, refusal, file: model.checkpoint.path) }
+    var preparation = FourBitPreparation(
+      dequantized, copiedF32: model.vectorType, origin: dequantized.origin)
+    for (index, disposition) in weights.dispositions.enumerated() {
+      // A weight that is in 4 bits already was transposed when it was quantized.
+      try preparation.add(index, disposition, isOriented: dequantized.isPacked(index))
+    }
+    return (weights, preparation)
+  }
+
+  private func spend(
+    _ bits: Double, _ model: StoredModel, _ scheme: FourBitScheme, _ measured: MeasuredInputs, _ weights: WeightPlan,
+    _ preparation: FourBitPreparation
+  ) throws(Failure) -> TargetBits.Choice {
+    let target = TargetBits(bits: bits, scheme: scheme, search: measured.search, copiedF32: model.vectorType)
+    let scan = LossScan(source: try preparation.source(), jobs: run.jobs, style: run.progress)
+    return try target.choose(
+      preparation.steps.filter { $0.encoder == FourBitPreparation.quantizing }, scan, modules: weights.modules,
+      weigh: measured.means
+    ) { modules throws(Failure) in
+      let steps = try planned(model, keep: modules).preparation.steps
+      return Set(steps.filter { $0.encoder == FourBitPreparation.quantizing }.map(\.tensor))
+    }
+  }
+
+  private func summary(_ plan: WritePlan, _ weights: WeightPlan, _ choice: TargetBits.Choice?) -> QuantizationSummary {
+    guard let choice else { return QuantizationSummary(plan, weights.dispositions) }
+    let chosen = Set(choice.modules)
+    var summary = QuantizationSummary(plan) { step in
+      let info = plan.info(of: step)
+      if let module = weights.modules[step.tensor], chosen.contains(module), info.shape.count > 1 {
+        return .init("weight by --target-bits", "weights by --target-bits")
+      }
+      if case .keep(let reason) = weights.dispositions[step.tensor] { return .init(reason, info) }
+      return .init("tensor as it was", "tensors as they were")
+    }
+    summary.budget = choice.summary
+    return summary
   }
 
   func expertWarnings(_ weights: WeightPlan) -> [Warning] {
@@ -152,7 +200,7 @@ public struct Quantize: Sendable {
     ])
   }
 
-  private func recorded(skip: [String]) -> [(key: String, value: JSONValue)] {
+  private func recorded(_ choice: TargetBits.Choice?) -> [(key: String, value: JSONValue)] {
     [
       ("scheme", .string(code.rawValue)), ("blockSize", .number(blockSize)),
       ("doubleQuantization", .bool(usesDoubleQuantization)), ("quantStorage", .string(storage.rawValue)),
@@ -161,6 +209,12 @@ public struct Quantize: Sendable {
     ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
       + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
       + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] } ?? [])
+      + (choice.map { choice in
+        [
+          ("targetBits", JSONNumber(choice.summary.target).map(JSONValue.number) ?? .null),
+          ("keptForTargetBits", .array(choice.modules.map(JSONValue.string))),
+        ]
+      } ?? [])
   }
 }
 
@@ -182,6 +236,7 @@ extension Quantize {
     }
     importance = options["importance"]?.string
     feedback = options["feedback"]?.string
+    keptForBits = (options["keptForTargetBits"]?.array ?? []).compactMap(\.string)
     self.code = code
     self.blockSize = blockSize
     self.usesDoubleQuantization = usesDoubleQuantization

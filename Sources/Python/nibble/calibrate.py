@@ -49,7 +49,7 @@ def parser() -> Parser:
     found.add_argument("texts", metavar="TEXT", nargs="+", help="files of text, in this order")
     found.add_argument("-o", "--output", metavar="FILE", required=True, help="safetensors of statistics")
     found.add_argument("--tokens", metavar="N", type=count, default=65536, help="at most so many tokens (65536)")
-    found.add_argument("--seq-len", metavar="N", type=count, default=512, help="tokens of a sequence (512)")
+    found.add_argument("--seq-len", metavar="N", type=count, help="tokens of a sequence (512, or all that the model knows)")
     found.add_argument("--no-pack", action="store_true", help="each document by itself, not one after another")
     found.add_argument("--hessian", action="store_true", help="also the products of each two inputs")
     found.add_argument("--imatrix", metavar="FILE", help="also an importance matrix of llama.cpp (GGUF)")
@@ -110,7 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         code, message = UNSUPPORTED, str(error)
     except OSError as error:
-        code, message = FAILED, f"{error.filename}: {reason(error)}" if error.filename else reason(error)
+        # Writing to a file that is open names none: what is written lies beside the output.
+        place = error.filename or getattr(options, "output", None)
+        code, message = FAILED, f"{place}: {reason(error)}" if place else reason(error)
     except MemoryError as error:
         code, message = FAILED, str(error) or "not enough memory"
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 package import Bytes
 package import Calibration
 import Checkpoints
-import Quantization
+package import Quantization
 package import Tensors
 
 /// How the scales of a model's blocks are searched.
@@ -27,7 +27,8 @@ public struct ScaleSearch: Sendable {
     self.feedback = feedback
   }
 
-  func search(for weight: TensorInfo, blockSize: Int) -> Result<FourBitSearch, Failure> {
+  /// The search for the scales of one weight's blocks, or why what was measured for it is of no use.
+  package func search(for weight: TensorInfo, blockSize: Int) -> Result<FourBitSearch, Failure> {
     var search = FourBitSearch(kind.map { $0 == .mse ? .signed : .positive } ?? .maximum)
     do throws(Failure) {
       if let means = try importance?.means(for: weight) { search.weights = ColumnWeights(means, blockSize: blockSize) }

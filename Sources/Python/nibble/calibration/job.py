@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
         names = None
         if options.imatrix is not None:
             names = Names(model.config.model_type, len(model.layers))
-        check_length(model, options.seq_len)
+        options.seq_len = length(model, options.seq_len)
         texts = calibration_texts.read(
             options.texts, tokenizer, options.tokens, options.seq_len, not options.no_pack)
         if not texts.tokens:
@@ -120,10 +120,14 @@ def tokenizer_of(path: str) -> Any:
         raise Refusal(MISSING, f"{path}: no tokenizer that can be used: {printable(what[0] if what else '')}") from None
 
 
-def check_length(model: LayeredModel, length: int) -> None:
+def length(model: LayeredModel, asked: int | None) -> int:
+    """Tokens of a sequence."""
     longest = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", None)
-    if isinstance(longest, int) and length > longest:
-        raise Refusal(USAGE, f"--seq-len {length}: the model knows {longest} positions")
+    if not isinstance(longest, int):
+        return asked or 512
+    if asked is not None and asked > longest:
+        raise Refusal(USAGE, f"--seq-len {asked}: the model knows {longest} positions")
+    return asked or min(512, longest)
 
 
 def fingerprint(
