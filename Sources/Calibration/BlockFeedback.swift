@@ -12,15 +12,13 @@ package struct BlockFeedback: Sendable {
   /// not ask.
   private let weights: [Float]?
 
-  /// - Parameter importance: what an error counts in each column when scales are found; nil for what it costs that nothing
-  ///   behind it can make good.
   /// - Returns: nil for a kind whose values are not each a level by itself, and for rows that end inside a block.
-  package init?(_ type: BlockType, factor: InverseFactor, importance: [Float]? = nil) {
+  package init?(_ type: BlockType, factor: InverseFactor) {
     guard let levels = type.levels, factor.columns % type.valuesPerBlock == 0 else { return nil }
     self.type = type
     self.factor = factor
     self.levels = levels
-    let weights = importance ?? factor.weights
+    let weights = factor.weights
     let mean = weights.reduce(0.0) { $0 + Double($1) } / Double(weights.count)
     let isOfUse = type.importance != .unused && mean > 0 && mean.isFinite
     self.weights = isOfUse ? weights.map { Float(min(Double($0) / mean, Self.greatestWeight)) } : nil

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import save_file
 
 import checkpoint
 import gguf_families
@@ -146,16 +147,26 @@ def test_repeats(nibble, folder, tmp_path):
 
 
 def test_with_importance(nibble, folder, tmp_path):
-    """An importance matrix is for what has no correlations, and for finding scales in the rest; both are repeated."""
-    options = ["--feedback", folder / "some.stats", "--importance", folder / "some.imatrix"]
-    model = tmp_path / "both.gguf"
-    nibble.quantize(FIXTURE, model, "--scheme", "q4_k_m", *options)
-    assert not nibble.verify(model, "--against", FIXTURE, *options)["notChecked"]
-    report = nibble.verify(model, "--against", FIXTURE, *options[:2])
+    """An importance matrix is for what has no correlations; both are repeated."""
+    name, part = "model.layers.1.mlp.up_proj.weight", "blk.1.ffn_up.weight"
+    statistics, importance = tmp_path / "less.stats", ["--importance", folder / "some.imatrix"]
+    found = Statistics(folder / "some.stats")
+    modules = {weight: value for weight, value in found.modules.items() if weight != name}
+    save_file(found.tensors, statistics, metadata=found.metadata | {"modules": json.dumps(modules)})
+    model, weighted = tmp_path / "both.gguf", tmp_path / "weighted.gguf"
+    report = nibble.quantize(FIXTURE, model, "--scheme", "q4_k_m", "--feedback", statistics, *importance)
+    assert any(f"no correlations for 1 weight, whose errors are not made good: '{name}'" in warning
+               for warning in report["warnings"])
+    nibble.quantize(FIXTURE, weighted, "--scheme", "q4_k_m", *importance)
+    mine, other = tensors(model), tensors(weighted)
+    assert same(mine[part], other[part]) and not same(mine["blk.0.ffn_up.weight"], other["blk.0.ffn_up.weight"])
+    for path, options in ((model, ["--feedback", statistics, *importance]), (weighted, importance)):
+        assert not nibble.verify(path, "--against", FIXTURE, *options)["notChecked"]
+    report = nibble.verify(model, "--against", FIXTURE, "--feedback", statistics)
     assert any("--importance names the file" in note for note in report["notChecked"])
-    nibble.quantize(FIXTURE, tmp_path / "one.gguf", "--scheme", "q4_k_m", *options[:2])
-    both, one = tensors(model), tensors(tmp_path / "one.gguf")
-    assert not same(both["blk.0.ffn_up.weight"], one["blk.0.ffn_up.weight"])
+    result = nibble.run("quantize", FIXTURE, "-o", tmp_path / "no.gguf", "--scheme", "q4_k_m",
+                        "--feedback", folder / "some.stats", *importance, expect=USAGE)
+    assert "option '--importance' has no effect" in result.stderr
 
 
 def test_experts(nibble, families, folder, tmp_path):

@@ -78,6 +78,11 @@ package struct GGUFMeasurements: Sendable {
   /// By the names in GGUF; nil without such a file.
   package var feedback: (any InputFactors)? { factors.map { RenamedFactors(factors: $0, names: names) } }
 
+  /// Whether the errors of a tensor are made good, for which no importance is asked then.
+  func isFedBack(_ tensor: TensorInfo, _ type: GGMLType) -> Bool {
+    feedback?.hasFactor(for: tensor) == true && BlockEncoder.canFeedBack(tensor, type)
+  }
+
   var feedbackFile: String? { factors?.file.name }
 
   /// Which of the tensors to be quantized were measured.

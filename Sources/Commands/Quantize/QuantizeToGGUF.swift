@@ -77,6 +77,12 @@ public struct QuantizeToGGUF: Sendable {
     let weights = try measured.importance(of: quantized.map { ($0, tensors[$0]) })
     let source = SortedSource(input.source, order: order)
     warnings += try measured.feedbackWarnings(quantized.map { (source.tensors[$0], types[$0]) })
+    if measured.feedbackFile != nil, let weights,
+      weights.keys.allSatisfy({ measured.isFedBack(source.tensors[$0], types[$0]) })
+    {
+      throw Failure(
+        .usage, "option '--importance' has no effect: what it knows of has its errors made good, by their correlations")
+    }
     let plan = try WritePlan(
       gguf: name, source: source, types: types, origins: origins, stored: input.stored, importance: weights ?? [:],
       feedback: measured.feedback,

@@ -52,7 +52,7 @@ package struct BlockEncoder: TensorEncoder {
 
   package func makeState(for weight: TensorInfo) -> (any Sendable)? {
     guard let feedback, canFeedBack(weight), let block = type.blockType else { return nil }
-    return WeightFeedback(weight, block, feedback, importance: importance)
+    return WeightFeedback(weight, block, feedback)
   }
 
   private func canFeedBack(_ weight: TensorInfo) -> Bool {

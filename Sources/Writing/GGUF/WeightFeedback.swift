@@ -9,14 +9,12 @@ final class WeightFeedback: Sendable {
   private let weight: TensorInfo
   private let type: BlockType
   private let factors: any InputFactors
-  private let importance: [Float]?
   private let found = Once<Result<BlockFeedback?, Failure>>()
 
-  init(_ weight: TensorInfo, _ type: BlockType, _ factors: any InputFactors, importance: [Float]?) {
+  init(_ weight: TensorInfo, _ type: BlockType, _ factors: any InputFactors) {
     self.weight = weight
     self.type = type
     self.factors = factors
-    self.importance = importance
   }
 
   /// Made when it is first asked for.
@@ -24,7 +22,7 @@ final class WeightFeedback: Sendable {
     try found.value {
       do throws(Failure) {
         guard let factor = try factors.factor(for: weight) else { return .success(nil) }
-        return .success(BlockFeedback(type, factor: factor, importance: importance))
+        return .success(BlockFeedback(type, factor: factor))
       } catch { return .failure(error) }
     }.get()
   }
