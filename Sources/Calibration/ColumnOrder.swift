@@ -9,15 +9,22 @@ public enum ColumnOrder: String, Sendable, CaseIterable {
 
   /// - Parameters:
   ///   - means: the mean square of what each column is multiplied with.
-  ///   - blockSize: columns that share a scale; the number of columns is a multiple of it.
+  ///   - blocks: columns that keep together: those of a block, and within it those of a group, each a multiple of the next
+  ///     and the number of columns of the first. Nothing for the stored order.
   /// - Returns: the column at each place.
-  package func columns(_ means: [Float], blockSize: Int) -> [Int] {
-    guard self == .activation, blockSize > 0, means.count % blockSize == 0 else { return Array(means.indices) }
-    let blocks = stride(from: 0, to: means.count, by: blockSize).map { $0..<$0 + blockSize }
-    let sums = blocks.map { block in block.reduce(0.0) { $0 + Double(means[$1]) } }
-    return blocks.indices.sorted { (sums[$1], $0) < (sums[$0], $1) }.flatMap { block in
-      blocks[block].sorted { (means[$1], $0) < (means[$0], $1) }
+  package func columns(_ means: [Float], blocks: [Int]) -> [Int] {
+    guard self == .activation, !blocks.isEmpty else { return Array(means.indices) }
+    return Self.sorted(means.indices, means, blocks[...])
+  }
+
+  private static func sorted(_ range: Range<Int>, _ means: [Float], _ blocks: ArraySlice<Int>) -> [Int] {
+    guard let size = blocks.first, size > 0, range.count % size == 0 else {
+      return range.sorted { (means[$1], $0) < (means[$0], $1) }
     }
+    let parts = stride(from: range.lowerBound, to: range.upperBound, by: size).map { $0..<$0 + size }
+    let sums = parts.map { part in part.reduce(0.0) { $0 + Double(means[$1]) } }
+    return parts.indices.sorted { (sums[$1], $0) < (sums[$0], $1) }
+      .flatMap { sorted(parts[$0], means, blocks.dropFirst()) }
   }
 }
 

@@ -46,6 +46,7 @@ package enum RecordedRun: Sendable {
       switch self {
       case .quantize(let run): (run.importance, run.feedback)
       case .quantizeToCompressedTensors(let run): (run.importance, run.feedback)
+      case .quantizeToGGUF(let run): (run.importance, run.feedback)
       default: (nil, nil)
       }
     return [("--importance", importance), ("--feedback", feedback)].compactMap { option, name in
@@ -64,6 +65,10 @@ package enum RecordedRun: Sendable {
       run.importance = run.importance.flatMap { _ in importance }
       run.feedback = run.feedback.flatMap { _ in feedback }
       return .quantizeToCompressedTensors(run)
+    case .quantizeToGGUF(var run):
+      run.importance = run.importance.flatMap { _ in importance }
+      run.feedback = run.feedback.flatMap { _ in feedback }
+      return .quantizeToGGUF(run)
     default: return self
     }
   }
@@ -83,7 +88,7 @@ package enum RecordedRun: Sendable {
     case .quantizeToCompressedTensors(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToMXFP4(let run): try run.prepare(StoredModel(files)).plan
     case .quantizeToGGUF(let run):
-      try run.prepare(GGUFContents(files, isExact: true), nil, name: "again.gguf").plan
+      try run.prepare(from: files)
     case .convert(let run): try run.plan(from: files, asGGUF: isGGUF)
     case .copy(let run): try run.plan(from: files)
     }

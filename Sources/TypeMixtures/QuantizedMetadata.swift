@@ -5,11 +5,15 @@ extension GGUFMetadata {
   public static let quantizationVersion: UInt32 = 2
 
   package static let importanceFileKey = "quantize.imatrix.file"
+  /// Nibble's own, which llama.cpp has no name for.
+  package static let feedbackFileKey = "quantize.feedback.file"
 
   /// The metadata of what a model becomes: as they were, then, in this order, the version of the quantization, the
-  /// scheme, and what is known of the importance matrix. The numbers of a split are left out. A key that was there
+  /// scheme, and what is known of measured inputs. The numbers of a split are left out. A key that was there
   /// moves to the end.
-  public func quantized(to scheme: GGUFScheme, importance: ImportanceMatrix? = nil) -> GGUFMetadata {
+  public func quantized(
+    to scheme: GGUFScheme, importance: ImportanceMatrix? = nil, feedback: String? = nil
+  ) -> GGUFMetadata {
     var result = self
     func set(_ key: String, _ value: GGUFValue) {
       result[key] = nil
@@ -26,6 +30,7 @@ extension GGUFMetadata {
         set("quantize.imatrix.chunks_count", .uint32(UInt32(clamping: importance.chunkCount)))
       }
     }
+    if let feedback { set(Self.feedbackFileKey, .string(Self.cut(Array(feedback.utf8)))) }
     return result
   }
 

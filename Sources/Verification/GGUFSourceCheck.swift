@@ -11,6 +11,8 @@ import Writing
 struct GGUFSourceCheck {
   let values: StoredGGUF
   let files: CheckpointFiles
+  /// How the model was quantized, with the files of measured inputs; nil where no manifest tells.
+  let recorded: QuantizeToGGUF?
   /// The source as the user named it, for messages.
   let against: String
   let jobs: Int
@@ -18,8 +20,11 @@ struct GGUFSourceCheck {
 
   func run(_ result: inout Verify.Result) throws(Failure) {
     let stored = values.checkpoint
-    if stored.metadata[GGUFMetadata.importanceFileKey] != nil {
-      result.notChecked.append("the comparison with \(against): an importance matrix shaped the blocks")
+    for (key, measured, text) in [
+      (GGUFMetadata.importanceFileKey, recorded?.importance, "an importance matrix shaped the blocks"),
+      (GGUFMetadata.feedbackFileKey, recorded?.feedback, "what columns lost was made good in others"),
+    ] where measured == nil && stored.metadata[key] != nil {
+      result.notChecked.append("the comparison with \(against): \(text)")
       return
     }
     let input = try GGUFContents(files, isExact: true)
@@ -41,14 +46,21 @@ struct GGUFSourceCheck {
       own.append(index)
     }
     for missing in positions.keys.sorted() { result.add(tensor: missing, "is in \(against) only") }
-    try compare(SortedSource(input.source, order: order), own, &result)
+    try compare(input, order: order, own, &result)
   }
 
-  private func compare(_ source: SortedSource, _ own: [Int], _ result: inout Verify.Result) throws(Failure) {
+  private func compare(
+    _ input: GGUFContents, order: [Int], _ own: [Int], _ result: inout Verify.Result
+  ) throws(Failure) {
     let stored = values.checkpoint
+    let measured = try recorded?.measured(of: input) ?? GGUFMeasurements()
+    let types = own.map { stored.tensors[$0].type }
+    let weights = try measured.importance(
+      of: own.indices.filter { types[$0].isQuantized }.map { ($0, input.tensors[order[$0]]) })
     let plan = try WritePlan(
-      gguf: "again.gguf", source: source, types: own.map { stored.tensors[$0].type }, origins: [], stored: nil,
-      metadata: GGUFMetadata(), maxShardBytes: .max)
+      gguf: "again.gguf", source: SortedSource(input.source, order: order), types: types,
+      origins: order.map { $0 < input.origins.count ? input.origins[$0] : nil }, stored: input.stored,
+      importance: weights ?? [:], feedback: measured.feedback, metadata: GGUFMetadata(), maxShardBytes: .max)
     let progress = Progress("comparing", total: plan.inputByteCount, style: style)
     defer { progress.finish() }
     var differing = [Int](repeating: 0, count: own.count)

@@ -166,14 +166,16 @@ public struct Verify: Sendable {
       return
     }
     recorded = recorded?.measured(importance: importance, feedback: feedback)
-    if recorded == nil, ["quantize", "convert"].contains(record?.operation),
-      record?.options?["importance"]?.string == nil
-    {
+    if recorded == nil, ["quantize", "convert"].contains(record?.operation) {
       result.notChecked.append(
         "the options of the manifest: they are none of this version's '\(record?.operation ?? "")'")
     }
     if let values = checkpoint.files.gguf {
-      try GGUFSourceCheck(values: values, files: files, against: source, jobs: jobs, style: progress).run(&result)
+      var again: QuantizeToGGUF?
+      if case .quantizeToGGUF(let run) = recorded { again = run }
+      try GGUFSourceCheck(
+        values: values, files: files, recorded: again, against: source, jobs: jobs, style: progress
+      ).run(&result)
     } else if let run = try wholeRun(recorded, checkpoint, files) {
       return try PlanCheck(
         plan: run.plan(from: files, isGGUF: false), checkpoint: checkpoint, against: source, jobs: jobs, style: progress

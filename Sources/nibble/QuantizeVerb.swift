@@ -87,7 +87,9 @@ enum QuantizeVerb: Verb {
     ], write: writeFourBit)
   private static let gguf = Kind(
     name: "a GGUF file", schemes: GGUFScheme.allCases.map(\.rawValue),
-    options: [tensorType, outputType, embeddingType, pure, importance], isFile: true, write: writeGGUF)
+    options: [
+      tensorType, outputType, embeddingType, pure, importance, feedback, feedbackOrder, damping, targetBits,
+    ], isFile: true, write: writeGGUF)
   private static let mlx = Kind(
     name: "MLX", schemes: MLXScheme.allCases.map(\.rawValue), options: [groupSize], write: writeMLX)
   private static let compressed = Kind(
@@ -249,6 +251,9 @@ enum QuantizeVerb: Verb {
     quantize.choice.isPure = arguments.has(pure)
     for text in arguments.all(tensorType) { quantize.choice.overrides.append(try TypeChoice.override(text)) }
     quantize.importance = arguments.text(importance)
+    quantize.feedback = arguments.text(feedback)
+    quantize.factors = try factors(arguments)
+    quantize.targetBits = try arguments.decimal(targetBits, allowed: 1...32)
     quantize.forcesRequantization = arguments.has(forceRequantize)
     quantize.run = try RunOptions(arguments)
     if arguments.text(.maxShardSize) == nil { quantize.run.maxShardBytes = .max }

@@ -7,7 +7,7 @@ import Testing
 
 @Suite struct FeedbackTests {
   /// Correlations of inputs that go together, `[columns, columns]`: of as many samples as asked for.
-  private static func correlations(_ columns: Int, samples: Int) -> [Float] {
+  static func correlations(_ columns: Int, samples: Int) -> [Float] {
     var generator = SplitMix64(seed: 3)
     func number() -> Float { Float.random(in: -1...1, using: &generator) }
     var sums = [Float](repeating: 0, count: columns * columns)
@@ -81,9 +81,9 @@ import Testing
 
   @Test func largestInputsFirst() {
     let means: [Float] = [1, 2, 5, 5, 9, 0, 3, 3]
-    #expect(ColumnOrder.activation.columns(means, blockSize: 2) == [2, 3, 4, 5, 6, 7, 1, 0])
-    #expect(ColumnOrder.activation.columns(means, blockSize: 1) == [4, 2, 3, 6, 7, 1, 0, 5])
-    #expect(ColumnOrder.stored.columns(means, blockSize: 2) == Array(0..<8))
+    #expect(ColumnOrder.activation.columns(means, blocks: [2]) == [2, 3, 4, 5, 6, 7, 1, 0])
+    #expect(ColumnOrder.activation.columns(means, blocks: [1]) == [4, 2, 3, 6, 7, 1, 0, 5])
+    #expect(ColumnOrder.stored.columns(means, blocks: [2]) == Array(0..<8))
   }
 
   /// The products with such inputs lose less than with scales that are searched alone.

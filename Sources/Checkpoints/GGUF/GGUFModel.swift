@@ -47,6 +47,15 @@ package struct GGUFModel: StoredCheckpoint {
     warnings = values.warnings + plan.warnings
   }
 
+  /// The names here of tensors of the file that are here whole, by position in the file.
+  package var storedNames: [Int: TensorName] {
+    var names: [Int: TensorName] = [:]
+    for weight in planned.weights {
+      if case .stored(let index) = weight.source { names[index] = weight.name }
+    }
+    return names
+  }
+
   /// The files of its tokenizer and its model card, rebuilt.
   package func sideFiles() throws(Failure) -> (files: [(name: String, contents: [UInt8])], warnings: [Warning]) {
     let metadata = values.checkpoint.metadata

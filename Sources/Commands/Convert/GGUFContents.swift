@@ -27,6 +27,8 @@ package struct GGUFContents {
   /// How the model is quantized whose weights stand here as the values that they are for; nil for one whose tensors'
   /// types tell.
   package let quantization: String?
+  /// The names in a Hugging Face model of tensors that are there as they are here, but for the order of their rows.
+  package let originalNames: () throws(Failure) -> [Int: TensorName]
   /// The failure with the file that holds its tensor, where it named none.
   package let located: (Failure) -> Failure
 
@@ -58,6 +60,7 @@ extension GGUFContents {
     identities = values.identities
     checkUnchanged = { () throws(Failure) in try values.checkUnchanged() }
     quantization = nil
+    originalNames = { () throws(Failure) in try GGUFModel(values, blockType: .f32).storedNames }
     located = { failure in
       guard failure.file == nil, let tensor = failure.tensor, let index = values.index(of: TensorName(tensor)) else {
         return failure
@@ -129,6 +132,14 @@ extension GGUFContents {
     quantization =
       model.checkpoint.dequantizes.map { "quantized (\($0))" }
       ?? (model.quantizationMethod == .fourBit ? "in 4 bits (bitsandbytes)" : nil)
+    let names = base.tensors.map(\.name)
+    originalNames = {
+      var found: [Int: TensorName] = [:]
+      for (index, weight) in plan.weights.enumerated() {
+        if case .stored(let position) = weight.source { found[index] = names[position] }
+      }
+      return found
+    }
     located = { model.located($0) }
   }
 

@@ -44,7 +44,7 @@ extension Merge {
       // Whatever the base was in, its values have changed.
       quantize.forcesRequantization = true
       quantize.run = run
-      let prepared = try quantize.prepare(input, nil, name: name)
+      let prepared = try quantize.prepare(input, GGUFMeasurements(), name: name)
       plan = prepared.plan
       summary = try QuantizationSummary(gguf: plan)
       warnings += prepared.warnings

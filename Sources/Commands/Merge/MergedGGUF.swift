@@ -91,7 +91,7 @@ struct MergedGGUF {
       source: SortedSource(planned, order: sequence), tensors: tensors, fixed: fixed, metadata: metadata,
       stored: stored, origins: origins, warnings: base.warnings + plan.warnings + templateWarnings,
       path: model.checkpoint.path, identities: model.checkpoint.identities,
-      checkUnchanged: { () throws(Failure) in try base.checkUnchanged() }, quantization: nil,
+      checkUnchanged: { () throws(Failure) in try base.checkUnchanged() }, quantization: nil, originalNames: { [:] },
       located: { model.located($0) })
   }
 

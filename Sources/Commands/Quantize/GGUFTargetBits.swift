@@ -70,7 +70,7 @@ struct GGUFTargetBits {
       saved += gain
       raised.append(
         (
-          "\(tensors[place].name.string) (\(ways[place][way].name))",
+          "\(tensors[place].name.string)=\(ways[place][way].name)",
           gain / Double(things[place][way].bytes - things[place][0].bytes)
         ))
     }

@@ -11,7 +11,7 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
   package let statistics: InputStatistics
   private let settings: FactorSettings
   /// The last one: weights that share an input follow each other.
-  private let last = Monitor<(input: String, blockSize: Int, factor: InverseFactor)?>(nil)
+  private let last = Monitor<(input: String, blocks: [Int], factor: InverseFactor)?>(nil)
 
   package init(path: String, settings: FactorSettings = FactorSettings()) throws(Failure) {
     self.settings = settings
@@ -27,11 +27,11 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
     }
   }
 
-  package func factor(for weight: TensorInfo, blockSize: Int) throws(Failure) -> InverseFactor? {
+  package func factor(for weight: TensorInfo, blocks: [Int]) throws(Failure) -> InverseFactor? {
     guard let columns = weight.shape.last else { return nil }
     let name = weight.name.string
     guard let input = statistics.input(of: name) else { return nil }
-    if let last = last.withLock({ $0 }), last.input == input, last.blockSize == blockSize,
+    if let last = last.withLock({ $0 }), last.input == input, last.blocks == blocks,
       last.factor.columns == columns
     {
       return last.factor
@@ -42,21 +42,22 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
     last.withLock { $0 = nil }
     do throws(Failure) {
       let means = try statistics.means(for: name, columns: columns) ?? []
-      let order = settings.order.columns(means, blockSize: blockSize)
+      let order = settings.order.columns(means, blocks: blocks)
       let factor = try InverseFactor(columns: columns, order: order, damping: Float(settings.damping)) {
         () throws(Failure) in
         try statistics.correlations(for: name, columns: columns, order: order) ?? []
       }
-      last.withLock { $0 = (input, blockSize, factor) }
+      last.withLock { $0 = (input, blocks, factor) }
       return factor
     } catch { throw error.located(file: file.name, tensor: input) }
   }
 
-  /// Which of some weights were measured, and which have rows that end inside a block.
+  /// Which of some weights were measured, and in which no error is made good all the same.
   ///
+  /// - Parameter reason: why not in those.
   /// - Throws: `malformed` when none was: the file is another model's, or has no correlations.
   package func coverage(
-    of weights: [TensorInfo], canFeedBack: (TensorInfo) -> Bool
+    of weights: [TensorInfo], where reason: String = "whose rows end inside a block", canFeedBack: (TensorInfo) -> Bool
   ) throws(Failure) -> [Warning] {
     let missing = weights.filter { !hasFactor(for: $0) }
     for weight in weights where hasFactor(for: weight) {
@@ -71,8 +72,8 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
     guard weights.isEmpty || weights.contains(where: { hasFactor(for: $0) && canFeedBack($0) }) else {
       throw Failure(
         .unsupported,
-        "is of no use here: every weight that it has measured has rows that end inside a block, across which no error is "
-          + "made good", file: file.name)
+        "is of no use here: no error is made good in weights \(reason), and all that it has measured are of that kind",
+        file: file.name)
     }
     var warnings: [Warning] = []
     let few = weights.filter { weight in
@@ -94,7 +95,7 @@ package final class MeasuredFactors: InputFactors, ColumnMeans {
     let uneven = weights.filter { !canFeedBack($0) }
     if !uneven.isEmpty {
       warnings.append(
-        "errors are not made good in \(counted(uneven.count, "weight")) whose rows end inside a block: "
+        "errors are not made good in \(counted(uneven.count, "weight")) \(reason): "
           + "\(names: uneven.map(\.name.string))")
     }
     return warnings

@@ -66,7 +66,7 @@ struct MeasuredInputs {
 
   /// What an error in each column of a weight counts, by the best that was measured of its inputs.
   func metric(for weight: TensorInfo) throws(Failure) -> ColumnMetric {
-    if let factor = try factors?.factor(for: weight, blockSize: 0) { return .inverseFactor(factor.values) }
+    if let factor = try factors?.factor(for: weight, blocks: []) { return .inverseFactor(factor.values) }
     guard let means = try importance?.means(for: weight) else { return .alike }
     let sum = means.reduce(0.0) { $0 + Double($1) }
     guard sum > 0, sum.isFinite else { return .alike }

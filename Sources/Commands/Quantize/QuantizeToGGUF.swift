@@ -1,6 +1,6 @@
 public import Bytes
-import Calibration
-import Checkpoints
+public import Calibration
+package import Checkpoints
 import GGUF
 package import JSON
 import Tensors
@@ -13,12 +13,16 @@ public struct QuantizeToGGUF: Sendable {
   public var choice: TypeChoice
   /// A file of importance, in either form of `llama-imatrix`.
   public var importance: String?
+  /// A file of `nibble.calibrate --hessian`: what a column loses is made good in those behind it.
+  public var feedback: String?
+  public var factors = FactorSettings()
+  /// Bits for each weight that is quantized: tensors that gain most for each byte get a type of more.
+  public var targetBits: Double?
+  /// The types that such a run has chosen, where it is made again.
+  private var raised: [String: GGMLType] = [:]
   /// Quantize once more what has been quantized before.
   public var forcesRequantization = false
   public var run = RunOptions()
-
-  /// Far beyond any mean of squares that was measured, and small enough for sums in 32 bits.
-  private static let importanceLimit: Float = 1e10
 
   public init(_ scheme: GGUFScheme) { choice = TypeChoice(scheme) }
 
@@ -34,33 +38,35 @@ public struct QuantizeToGGUF: Sendable {
       guard try input.metadata.text("general.type") != "adapter" else {
         throw Failure(.unsupported, "is an adapter, not a model: \(Quantize.adapterReason)", file: source)
       }
-      let importanceFile = try importance.map { path throws(Failure) in
-        try InputFile(path: path, name: FileName.last(of: path))
-      }
-      if let file = importanceFile, InputStatistics.isLikely(file) {
-        throw Failure(
-          .unsupported,
-          "is a file of nibble.calibrate's own; a GGUF file takes the importance matrix that it writes with "
-            + "--imatrix", file: file.name)
-      }
-      let matrix = try importanceFile.map { file throws(Failure) in try ImportanceMatrix(file) }
-      let (plan, warnings) = try prepare(input, matrix, name: FileName.last(of: output))
+      let measured = try measured(of: input)
+      let (plan, warnings, budget) = try prepare(input, measured, name: FileName.last(of: output))
+      var summary = try QuantizationSummary(gguf: plan)
+      summary.budget = budget
       return try WriteRun(
         plan: plan, destination: GGUFDestination(), operation: "quantize", activity: "quantizing", source: input.path,
-        recorded: recorded, warnings: input.warnings + warnings, options: run,
+        recorded: recorded(budget), warnings: input.warnings + warnings, options: run,
         inputs: RunInputs(
-          identities: input.identities + [importanceFile?.identity].compactMap(\.self),
+          identities: input.identities + measured.files.map(\.identity),
           checkUnchanged: input.checkUnchanged),
-        summary: QuantizationSummary(gguf: plan)
+        summary: summary
       ).run(into: output, announce: announce)
     } catch { throw input.located(error) }
   }
 
+  package func prepare(from files: CheckpointFiles) throws(Failure) -> WritePlan {
+    let input = try GGUFContents(files, isExact: true)
+    return try prepare(input, measured(of: input), name: "again.gguf").plan
+  }
+
+  package func measured(of input: GGUFContents) throws(Failure) -> GGUFMeasurements {
+    try GGUFMeasurements(importance: importance, feedback: feedback, factors, of: input)
+  }
+
   package func prepare(
-    _ input: GGUFContents, _ matrix: ImportanceMatrix?, name: String
-  ) throws(Failure) -> (plan: WritePlan, warnings: [Warning]) {
+    _ input: GGUFContents, _ measured: GGUFMeasurements, name: String
+  ) throws(Failure) -> (plan: WritePlan, warnings: [Warning], budget: QuantizationSummary.Budget?) {
     var choice = choice
-    choice.hasImportance = matrix != nil
+    choice.hasImportance = measured.matrix != nil
     let order = input.tensors.quantizationOrder
     let tensors = order.map { input.tensors[$0] }
     var (types, warnings) = try choice(tensors, metadata: input.metadata)
@@ -70,69 +76,69 @@ public struct QuantizeToGGUF: Sendable {
         "the source is \(quantization): what that lost and what \(choice.scheme.rawValue) loses add up; the "
           + "16-bit original gives a better file")
     }
+    for index in types.indices { types[index] = raised[tensors[index].name.string] ?? types[index] }
     try TypeChoice.checkSource(tensors, types: types, allowsRequantization: forcesRequantization)
     let origins = order.map { $0 < input.origins.count ? input.origins[$0] : nil }
     let isCopy = { (index: Int) in
       origins[index].map { input.stored?.tensors[$0].type == types[index] } ?? false
     }
-    let weights = try matrix.map { matrix throws(Failure) in
-      try importance(
-        matrix, of: tensors.indices.filter { types[$0].isQuantized && !isCopy($0) }.map { ($0, tensors[$0]) })
+    let quantized = tensors.indices.filter { types[$0].isQuantized && !isCopy($0) }
+    let weights = try measured.importance(of: quantized.map { ($0, tensors[$0]) })
+    let source = SortedSource(input.source, order: order)
+    var budget: QuantizationSummary.Budget?
+    if let targetBits {
+      let scan = LossScan(source: source, jobs: run.jobs, style: run.progress)
+      var means = weights ?? [:]
+      if weights == nil { means = try measured.means(of: quantized.map { ($0, tensors[$0]) }) }
+      let chosen = try GGUFTargetBits(bits: targetBits).choose(quantized, types: types, scan, importance: means)
+      (types, budget) = (chosen.types, chosen.summary)
+    }
+    warnings += try measured.feedbackWarnings(quantized.map { (source.tensors[$0], types[$0]) })
+    if measured.feedbackFile != nil, let weights,
+      weights.keys.allSatisfy({ measured.isFedBack(source.tensors[$0], types[$0]) })
+    {
+      throw Failure(
+        .usage, "option '--importance' has no effect: what it knows of has its errors made good, by their correlations")
     }
     let plan = try WritePlan(
-      gguf: name, source: SortedSource(input.source, order: order), types: types, origins: origins,
-      stored: input.stored, importance: weights ?? [:],
-      metadata: input.metadata.quantized(to: choice.scheme, importance: matrix), maxShardBytes: run.maxShardBytes,
-      isFlat: true)
-    if let matrix, weights?.isEmpty == true {
+      gguf: name, source: source, types: types, origins: origins, stored: input.stored, importance: weights ?? [:],
+      feedback: measured.feedback,
+      metadata: input.metadata.quantized(
+        to: choice.scheme, importance: measured.matrix, feedback: measured.feedbackFile),
+      maxShardBytes: run.maxShardBytes, isFlat: true)
+    if let matrix = measured.matrix, weights?.isEmpty == true {
       warnings.append("none of the tensors is in the importance matrix '\(matrix.fileName)'")
     }
-    return (plan, warnings)
+    return (plan, warnings, budget)
   }
 
-  /// How much each column of the tensors matters, by position.
-  private func importance(
-    _ matrix: ImportanceMatrix, of tensors: [(position: Int, tensor: GGUFTensor)]
-  ) throws(Failure) -> [Int: [Float]] {
-    var found: [Int: [Float]] = [:]
-    for (position, tensor) in tensors {
-      guard let columns = tensor.shape.last else { continue }
-      let experts = tensor.shape.count > 2 ? tensor.shape[0] : 1
-      guard let weights = try matrix.weights(for: tensor.name.string, columns: columns, experts: experts) else {
-        continue
-      }
-      if let largest = weights.max(), largest > Self.importanceLimit {
-        throw Failure(
-          .malformed, "has the weight \(largest), allowed are \(Self.importanceLimit) at most", file: matrix.fileName,
-          tensor: tensor.name.string)
-      }
-      found[position] = weights
-    }
-    return found
-  }
-
-  private var recorded: [(key: String, value: JSONValue)] {
-    [
-      ("scheme", .string(choice.scheme.rawValue)),
-      (
-        "tensorTypes",
-        .array(choice.overrides.map { .string("\($0.pattern)=\($0.type.name)") })
-      ),
+  private func recorded(_ budget: QuantizationSummary.Budget?) -> [(key: String, value: JSONValue)] {
+    let types = choice.overrides.map { JSONValue.string("\($0.pattern)=\($0.type.name)") }
+    var pairs: [(key: String, value: JSONValue)] = [
+      ("scheme", .string(choice.scheme.rawValue)), ("tensorTypes", .array(types)),
       ("outputType", choice.outputType.map { .string($0.name) } ?? .null),
       ("embeddingType", choice.embeddingType.map { .string($0.name) } ?? .null), ("pure", .bool(choice.isPure)),
       ("importance", importance.map { .string(FileName.last(of: $0)) } ?? .null),
       ("maxShardSize", .number(run.maxShardBytes)),
     ]
+    if let feedback { pairs += [("feedback", .string(FileName.last(of: feedback)))] + factors.recorded }
+    if let budget {
+      pairs += [
+        ("targetBits", JSONNumber(budget.target).map(JSONValue.number) ?? .null),
+        ("raisedTypes", .array(budget.raised.map { .string($0) })),
+      ]
+    }
+    return pairs
   }
 }
 
 extension QuantizeToGGUF {
   /// The run that a manifest tells of.
   ///
-  /// - Returns: nil for options that are not those of this verb, and where an importance matrix decided too.
+  /// - Returns: nil for options that are not those of this verb. Files of measured inputs are named without where they
+  ///   lie.
   package init?(recorded options: JSONValue) {
     guard let scheme = options["scheme"]?.string.flatMap(GGUFScheme.init(named:)),
-      options["importance"]?.isNull == true,
       let overrides = options["tensorTypes"]?.array, let isPure = options["pure"]?.bool
     else { return nil }
     self.init(scheme)
@@ -146,6 +152,15 @@ extension QuantizeToGGUF {
       choice[keyPath: path] = type
     }
     choice.isPure = isPure
+    importance = options["importance"]?.string
+    feedback = options["feedback"]?.string
+    guard let factors = FactorSettings(recorded: options) else { return nil }
+    self.factors = factors
+    for text in (options["raisedTypes"]?.array ?? []).compactMap(\.string) {
+      guard let equals = text.lastIndex(of: "="), let type = GGMLType(name: String(text[text.index(after: equals)...]))
+      else { return nil }
+      raised[String(text[..<equals])] = type
+    }
     forcesRequantization = true
     run.maxShardBytes = .max
   }

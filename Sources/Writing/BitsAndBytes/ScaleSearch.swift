@@ -58,9 +58,10 @@ package protocol ColumnMeans: Sendable {
 package protocol InputFactors: Sendable {
   /// The factor of a weight's inputs; nil where they were not measured.
   ///
-  /// - Parameter blockSize: columns that share a scale, which stay together in whatever order they are taken.
+  /// - Parameter blocks: columns that share a scale, which stay together in whatever order they are taken; with scales of
+  ///   groups within blocks, the sizes of both. Nothing for the stored order.
   /// - Throws: `malformed` for correlations of another number of columns, and for such as no inputs have.
-  func factor(for weight: TensorInfo, blockSize: Int) throws(Failure) -> InverseFactor?
+  func factor(for weight: TensorInfo, blocks: [Int]) throws(Failure) -> InverseFactor?
 
   /// Whether they were measured.
   func hasFactor(for weight: TensorInfo) -> Bool
@@ -114,7 +115,7 @@ package final class SearchedScales: Sendable {
     guard let feedback else { return nil }
     let weight = weight
     return try found.value {
-      do throws(Failure) { return .success(try feedback.factor(for: weight, blockSize: blockSize)) } catch {
+      do throws(Failure) { return .success(try feedback.factor(for: weight, blocks: [blockSize])) } catch {
         return .failure(error)
       }
     }.get()

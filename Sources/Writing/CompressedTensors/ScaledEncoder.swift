@@ -173,7 +173,7 @@ private final class BlockScales: Sendable {
     guard let feedback else { return nil }
     let weight = weight
     return try found.value {
-      do throws(Failure) { return .success(try feedback.factor(for: weight, blockSize: blockSize)) } catch {
+      do throws(Failure) { return .success(try feedback.factor(for: weight, blocks: [blockSize])) } catch {
         return .failure(error)
       }
     }.get()

@@ -1,4 +1,5 @@
 package import Bytes
+import Calibration
 import Checkpoints
 package import GGUF
 import PackedWeights
@@ -12,11 +13,15 @@ package struct BlockEncoder: TensorEncoder {
   package var isFlat = false
   /// The importance of each column by an importance matrix: one list, or one for each expert.
   package var importance: [Float]?
+  /// By which the error in one column is made good in those behind it; nil for not at all.
+  package var feedback: (any InputFactors)?
 
-  /// Values of one piece, unless one row has more: their f32 form fits a core's private cache.
   package var schemeName: String? { type.isQuantized ? type.name.uppercased() : nil }
 
+  /// Values of one piece, unless one row has more: their f32 form fits a core's private cache.
   private static let elementsPerPiece = 1 << 17
+  /// The same where errors are made good, which is the faster the more rows there are.
+  private static let feedbackElements = 1 << 20
 
   package func outputs(for weight: TensorInfo) throws(Failure) -> [StoredTensor] {
     guard weight.type == type.elementType || weight.type.isFloat && type.canBeEncoded else {
@@ -34,12 +39,30 @@ package struct BlockEncoder: TensorEncoder {
 
   /// Whole rows, where the type has blocks.
   package func pieceByteCount(for weight: TensorInfo) -> Int {
-    Self.pieceByteCount(for: weight, type)
+    let count = canFeedBack(weight) ? Self.feedbackElements : Self.elementsPerPiece
+    return Self.pieceByteCount(for: weight, type, elements: count)
   }
 
-  package static func pieceByteCount(for weight: TensorInfo, _ type: GGMLType) -> Int {
+  package static func pieceByteCount(
+    for weight: TensorInfo, _ type: GGMLType, elements: Int = elementsPerPiece
+  ) -> Int {
     let row = type.valuesPerBlock > 1 ? max(1, weight.shape.last ?? 1) : 1
-    return max(1, elementsPerPiece / row) * row * max(1, weight.type.bitWidth / 8)
+    return max(1, elements / row) * row * max(1, weight.type.bitWidth / 8)
+  }
+
+  package func makeState(for weight: TensorInfo) -> (any Sendable)? {
+    guard let feedback, canFeedBack(weight), let block = type.blockType else { return nil }
+    return WeightFeedback(weight, block, feedback)
+  }
+
+  private func canFeedBack(_ weight: TensorInfo) -> Bool {
+    feedback?.hasFactor(for: weight) == true && Self.canFeedBack(weight, type)
+  }
+
+  /// Whether errors can be made good in a weight: a matrix in blocks with a level for every value.
+  package static func canFeedBack(_ weight: TensorInfo, _ type: GGMLType) -> Bool {
+    guard weight.shape.count == 2, let columns = weight.shape.last, columns > 0 else { return false }
+    return type.blockType?.levels != nil && columns % type.valuesPerBlock == 0
   }
 
   package func encode(_ piece: Piece, from input: PieceInput, into buffer: PieceBuffer) throws(Failure) {
@@ -65,6 +88,16 @@ package struct BlockEncoder: TensorEncoder {
     let info = piece.work.info
     let row = info.shape.last ?? 1
     let begin = piece.elements.lowerBound
+    if let feedback = try (piece.work.state as? WeightFeedback)?.feedback() {
+      do throws(NonFinite) { return try feedback.encode(values, into: &target) } catch {
+        guard error.value.isFinite || !values[error.index].isFinite else {
+          throw Failure(
+            .malformed, "element \(begin + error.index) becomes \(error.value) as errors are made good in it",
+            tensor: info.name.string)
+        }
+        throw notEncodable(error, at: begin, info)
+      }
+    }
     func encode(
       _ values: Span<Float>, _ importance: Span<Float>?, at start: Int, into target: inout MutableRawSpan
     ) throws(Failure) {

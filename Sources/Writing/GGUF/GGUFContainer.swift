@@ -31,12 +31,14 @@ extension WritePlan {
   /// - Parameters:
   ///   - origins: for each tensor its position in `stored`, when it has the very same values.
   ///   - importance: what has been recorded of how much each column of a tensor matters, by position.
+  ///   - feedback: by which errors are made good, by the names in `source`.
   ///   - name: of the file; the files of a split get numbers.
   ///   - isFlat: shapes are written without dimensions of 1 in front.
   /// - Throws: `unsupported` for a type that cannot be made of another.
   package init(
     gguf name: String, source: any TensorSource, types: [GGMLType], origins: [Int?], stored: GGUFCheckpoint?,
-    importance: [Int: [Float]] = [:], metadata: GGUFMetadata, maxShardBytes: Int, isFlat: Bool = false
+    importance: [Int: [Float]] = [:], feedback: (any InputFactors)? = nil, metadata: GGUFMetadata, maxShardBytes: Int,
+    isFlat: Bool = false
   ) throws(Failure) {
     var encoders: [any TensorEncoder] = []
     var tensors: [GGUFTensor] = []
@@ -44,7 +46,7 @@ extension WritePlan {
       if let stored, index < origins.count, let origin = origins[index], stored.tensors[origin].type == type {
         encoders.append(StoredBlocks(checkpoint: stored, index: origin, isFlat: isFlat))
       } else {
-        encoders.append(BlockEncoder(type: type, isFlat: isFlat, importance: importance[index]))
+        encoders.append(BlockEncoder(type: type, isFlat: isFlat, importance: importance[index], feedback: feedback))
       }
       _ = try encoders[index].outputs(for: info)
       tensors.append(try BlockEncoder.tensor(info, type, isFlat: isFlat))
