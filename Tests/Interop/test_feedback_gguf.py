@@ -198,4 +198,3 @@ def test_refused(nibble, families, folder, tmp_path):
     refused(UNSUPPORTED, "some.imatrix", FIXTURE, "--scheme", "q4_0", "--feedback", folder / "some.imatrix")
     nibble.quantize(FIXTURE, tmp_path / "q8_0.gguf", "--scheme", "q8_0")
     refused(USAGE, "no effect", tmp_path / "q8_0.gguf", "--scheme", "q8_0", *feedback)
-    refused(USAGE, "option '--feedback'", FIXTURE, "--scheme", "mlx-q4", *feedback)
