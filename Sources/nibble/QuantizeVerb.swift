@@ -12,9 +12,8 @@ enum QuantizeVerb: Verb {
   static let summary = "weights to few bits: NF4 for training, GGUF, MLX"
   static let operands = "SOURCE -o OUT [options]"
   static let description = [
-    "Writes a directory that transformers loads, its linear layers in bitsandbytes'",
-    "4 bits, with checksums. Schemes of llama.cpp make a GGUF file, tokenizer and",
-    "all, those of MLX and compressed-tensors a directory as their converters do.",
+    "Linear layers in bitsandbytes' 4 bits, in a directory that transformers loads;",
+    "or a GGUF file, or one for MLX or vLLM, as their converters make them.",
     "SOURCE: safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed, FP8, GPTQ, AWQ …",
   ]
   static let example = [

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import gguf
 import pytest
 import torch
 import transformers
@@ -129,3 +130,51 @@ def test_refused(nibble, tmp_path):
     assert not out.exists()
     failed = nibble.run("quantize", FIXTURE, "-o", out, "--target-bits", "5", "--scheme", "mlx-q4", expect=USAGE).stderr
     assert "--target-bits" in failed
+
+
+def gguf_types(path) -> dict[str, tuple[str, int, int]]:
+    """For each matrix its type, bytes and values, as the gguf package reads them."""
+    reader = gguf.GGUFReader(path)
+    return {
+        tensor.name: (tensor.tensor_type.name, int(tensor.n_bytes), int(tensor.n_elements))
+        for tensor in reader.tensors if len(tensor.shape) > 1
+    }
+
+
+def relative_errors(nibble, path) -> float:
+    rows = nibble.json("inspect", path, "--stats", "--against", FIXTURE)["tensors"]
+    return sum(row["stats"]["error"]["relativeMse"] for row in rows if "error" in (row["stats"] or {}))
+
+
+@pytest.mark.parametrize("options", [[], ["--pure"]], ids=["mixture", "pure"])
+def test_types_are_raised(options, nibble, tmp_path):
+    """No type has fewer bits than the mixture gave it, all together have no more than asked for, and the loss is less."""
+    plain, out = tmp_path / "plain.gguf", tmp_path / "out.gguf"
+    command = ["quantize", FIXTURE, "--scheme", "q4_k_m", *options]
+    nibble.run(*command, "-o", plain)
+    nibble.run(*command, "-o", out, "--target-bits", 5.5)
+    nibble.verify(out)
+    report = nibble.verify(out, "--against", FIXTURE)
+    assert not report["notChecked"]
+    before, after = gguf_types(plain), gguf_types(out)
+    bits = {name: 8 * size / count for name, (_, size, count) in after.items()}
+    assert all(bits[name] >= 8 * size / count for name, (_, size, count) in before.items())
+    assert 5.3 < 8 * sum(size for _, size, _ in after.values()) / sum(count for *_, count in after.values()) <= 5.5
+    assert relative_errors(nibble, out) < 0.7 * relative_errors(nibble, plain)
+
+
+def test_better_than_the_mixture(nibble, tmp_path):
+    """At the size of llama.cpp's mixture, which is made for models of other shapes."""
+    plain, out = tmp_path / "plain.gguf", tmp_path / "out.gguf"
+    nibble.run("quantize", FIXTURE, "-o", plain, "--scheme", "q4_k_m")
+    types = gguf_types(plain)
+    bits = 8 * sum(size for _, size, _ in types.values()) / sum(count for *_, count in types.values())
+    nibble.run("quantize", FIXTURE, "-o", out, "--scheme", "q4_k_m", "--pure", "--target-bits", f"{bits + 1e-6:.6f}")
+    assert out.stat().st_size <= plain.stat().st_size
+    assert relative_errors(nibble, out) < relative_errors(nibble, plain)
+
+
+def test_too_few_bits_for_a_file(nibble, tmp_path):
+    failed = nibble.run(
+        "quantize", FIXTURE, "-o", tmp_path / "no.gguf", "--scheme", "q4_0", "--target-bits", "4.5", expect=USAGE)
+    assert "less than what the tensors take already" in failed.stderr and not (tmp_path / "no.gguf").exists()
