@@ -2,11 +2,12 @@
 
 Each row is a way of making NF4 or a GGUF file of about its size, and for it the bytes of the quantized file, the KL
 divergence of the next token's distribution from the original's (nats for each token of text that is not the calibration
-text), the same as a share of bitsandbytes' own, and the loss. Two models: the trained fixture, calibrated on its own kind of
+text), the same as a share of bitsandbytes' own, the loss, and for the fixture how many questions are answered exactly. Two models: the trained fixture, calibrated on its own kind of
 questions, and SmolLM2-135M-Instruct, whose published Q4_1 weights are the original here, calibrated on the texts that
 Python packages come with. The rows of other text are calibrated on what has nothing to do with what is measured.
 """
 
+import collections.abc
 import dataclasses
 import importlib.util
 import os
@@ -26,6 +27,7 @@ import real_models
 
 NIBBLE = os.environ.get("NIBBLE") or str(ROOT / ".build/release/nibble")
 FIXTURE = ROOT / "fixtures" / "sql-llama"
+QUESTIONS = 150
 SITE = pathlib.Path(torch.__file__).resolve().parents[1]
 
 
@@ -43,6 +45,8 @@ class Subject:
     foreign: list[pathlib.Path]
     sequences: list[torch.Tensor]
     tokens: int
+    # Of a model's folder, how many questions it answers exactly; None where there are none to ask.
+    exact: collections.abc.Callable[[pathlib.Path], int] | None = None
 
 
 def fixture(place: pathlib.Path) -> Subject:
@@ -54,7 +58,13 @@ def fixture(place: pathlib.Path) -> Subject:
     text = place / "questions.txt"
     text.write_text("\n".join(f"{pair.prompt} {pair.sql}" for pair in pairs[150:]))
     sequences = [torch.tensor([make.encode(tokenizer, pair)[0]]) for pair in pairs[:150]]
-    return Subject("sql-llama", FIXTURE, [text], [prose(place)], sequences, 32768)
+
+    def exact(folder: pathlib.Path) -> int:
+        model, tokenizer = make.load(folder)
+        asked = pairs[:QUESTIONS]
+        return sum(text == pair.sql for text, pair in zip(make.answers(model, tokenizer, asked), asked))
+
+    return Subject("sql-llama", FIXTURE, [text], [prose(place)], sequences, 32768, exact)
 
 
 def prose(place: pathlib.Path) -> pathlib.Path:
@@ -153,7 +163,8 @@ def report(subject: Subject, place: pathlib.Path) -> None:
         divergence, loss = judge.measure(plain, adapter)
         base = base or divergence
         count = size(out) + (size(adapter) if adapter else 0)
-        print(f"  {name:40} {count:11,} {divergence:9.5f} {divergence / base:6.3f} {loss:8.4f}", flush=True)
+        answers = f" {subject.exact(plain)} of {QUESTIONS}" if subject.exact and adapter is None else ""
+        print(f"  {name:40} {count:11,} {divergence:9.5f} {divergence / base:6.3f} {loss:8.4f}{answers}", flush=True)
 
 
 def main() -> None:

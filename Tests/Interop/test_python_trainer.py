@@ -42,7 +42,9 @@ def start(checkpoint, out, ranks: int) -> list[float]:
 @pytest.mark.kernels
 def test_the_trainer_with_fsdp2(nibble, tmp_path):
     checkpoint = tmp_path / "nf4"
-    nibble.quantize(ROOT / "fixtures" / "sql-llama", checkpoint, "--quant-storage", "bfloat16")
+    # Searched scales, negative ones among them, go through the shards like any other.
+    source = ROOT / "fixtures" / "sql-llama"
+    nibble.quantize(source, checkpoint, "--quant-storage", "bfloat16", "--scale-search", "mse")
     alone = start(checkpoint, tmp_path / "alone", 1)
     sharded = start(checkpoint, tmp_path / "sharded", 2)
     # The adapter begins as rank 0's in both, and both see the same rows in each step.
