@@ -12,6 +12,8 @@ package struct InverseFactor: Sendable {
   /// What was added to the diagonal, relative to its mean.
   package let damping: Float
 
+  private static let leastDamping: Float = 0x1p-13
+
   /// - Parameters:
   ///   - correlations: gives `[columns, columns]`, symmetric, in which the factor is made; it is asked once more where
   ///     that did not succeed. Columns that no input ever reaches are zero.
@@ -39,7 +41,9 @@ package struct InverseFactor: Sendable {
         (self.columns, self.values, self.damping) = (columns, values, damping)
         return
       }
-      damping *= 10
+      try Interruption.check()
+      // Nothing, ten times, is nothing still.
+      damping = max(10 * damping, Self.leastDamping)
       guard damping <= 1 else {
         throw Failure(.malformed, "its correlations are not those of any inputs: they are not positive definite")
       }

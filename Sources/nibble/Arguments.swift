@@ -73,8 +73,8 @@ struct Arguments {
 
   func decimal(_ option: Option, allowed: ClosedRange<Int>) throws(Failure) -> Double? {
     guard let text = text(option) else { return nil }
-    // No hexadecimal digits, no exponents, no words.
-    guard text.utf8.allSatisfy({ $0 == UInt8(ascii: ".") || UInt8(ascii: "0")...UInt8(ascii: "9") ~= $0 }),
+    // No hexadecimal digits and no words.
+    guard text.utf8.allSatisfy({ "0123456789.e-".utf8.contains($0) }),
       let number = Double(text), number >= Double(allowed.lowerBound), number <= Double(allowed.upperBound)
     else {
       throw Failure(

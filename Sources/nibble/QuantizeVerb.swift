@@ -17,8 +17,7 @@ enum QuantizeVerb: Verb {
     "SOURCE: safetensors, GGUF, PyTorch, Meta, FSDP, DeepSpeed, FP8, GPTQ, AWQ …",
   ]
   static let example = [
-    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b-nf4",
-    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b.gguf --scheme q4_k_m",
+    "nibble quantize CodeLlama-13b-hf -o CodeLlama-13b.gguf --scheme q4_k_m"
   ]
 
   private static let scheme = Option(

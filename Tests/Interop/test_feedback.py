@@ -139,7 +139,7 @@ def test_loads_and_repeats(nibble, statistics, tmp_path):
         assert model(torch.arange(3, 20)[None]).logits.isfinite().all()
 
 
-def test_order_and_damping(nibble, statistics, tmp_path):
+def test_order_and_damping(nibble, grams, statistics, tmp_path):
     """Each makes another file, which the manifest tells enough of to make it again; without feedback they have no effect."""
     written = set()
     for number, options in enumerate(([], ["--feedback-order", "stored"], ["--damping", "0.1"])):
@@ -148,7 +148,12 @@ def test_order_and_damping(nibble, statistics, tmp_path):
         nibble.verify(out, "--against", FIXTURE, "--feedback", statistics)
         written.add((out / "model.safetensors").read_bytes())
     assert len(written) == 3
+    # No damping where it is needed: as little as makes a factor.
+    path = tmp_path / "dead.stats"
+    write(path, grams | {WEIGHT: torch.diag(torch.arange(grams[WEIGHT].shape[0], dtype=torch.float64))})
+    nibble.quantize(FIXTURE, tmp_path / "undamped", "--feedback", path, "--damping", "0")
     for options, part in [
+        (["--feedback", statistics, "--scale-search", "mse", "--importance", statistics], "has no effect"),
         (["--feedback-order", "stored"], "goes with '--feedback'"), (["--damping", "0.1"], "goes with '--feedback'"),
         (["--feedback", statistics, "--damping", "2"], "not a number from 0 to 1"),
         (["--feedback", statistics, "--feedback-order", "storde"], "did you mean 'stored'"),

@@ -271,3 +271,13 @@ def test_refused(nibble, tmp_path):
         refused(USAGE, "option '--loftq-rank' is for NF4 and FP4", "no", "--loftq-rank", "4", "--scheme", scheme)
     refused(USAGE, "option '--loftq-rank' is for NF4 and FP4", "no.gguf", "--loftq-rank", "4", "--scheme", "q4_k_m")
     refused(UNSUPPORTED, "no linear layer that is quantized", "no", "--loftq-rank", "4", "--keep", "*")
+
+
+def test_an_older_adapter(nibble, tmp_path):
+    """What stays beside a model that is made anew fits the one before: the run says so."""
+    out = tmp_path / "out"
+    nibble.quantize(FIXTURE, out, "--loftq-rank", "4")
+    report = nibble.quantize(FIXTURE, out, "--force", "--scale-search", "mse")
+    assert [warning for warning in report["warnings"] if "was made for what stood in" in warning]
+    report = nibble.quantize(FIXTURE, out, "--force", "--loftq-rank", "8")
+    assert not [warning for warning in report["warnings"] if "was made for what stood in" in warning]

@@ -123,11 +123,15 @@ def test_refused(nibble, tmp_path):
     out = tmp_path / "out"
     for bits, part in [
         ("3", "less than what the weights take already"), ("nan", "not a number from"), ("0x8", "not a number from"),
-        ("33", "not a number from"), ("", "needs a value"), ("-4", "not a number from"), ("5e0", "not a number from"),
+        ("33", "not a number from"), ("", "needs a value"), ("-4", "not a number from"), ("5f0", "not a number from"), ("1e999", "not a number from"),
     ]:
         failed = nibble.run("quantize", FIXTURE, "-o", out, f"--target-bits={bits}", expect=USAGE).stderr
         assert part in failed
     assert not out.exists()
+    nothing = ["quantize", FIXTURE, "-o", f"{out}.gguf", "--scheme", "f16", "--target-bits", "5"]
+    assert "has no effect" in nibble.run(*nothing, expect=USAGE).stderr
+    nothing = ["quantize", FIXTURE, "-o", out, "--keep", "*", "--target-bits", "5"]
+    assert "has no effect" in nibble.run(*nothing, expect=USAGE).stderr
     failed = nibble.run("quantize", FIXTURE, "-o", out, "--target-bits", "5", "--scheme", "mlx-q4", expect=USAGE).stderr
     assert "--target-bits" in failed
 

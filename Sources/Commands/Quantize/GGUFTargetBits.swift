@@ -31,6 +31,9 @@ struct GGUFTargetBits {
   func choose(
     _ items: [Int], types: [GGMLType], _ scan: LossScan, importance: [Int: [Float]]
   ) throws(Failure) -> Choice {
+    guard !items.isEmpty else {
+      throw Failure(.usage, "option '--target-bits' has no effect: no tensor is quantized here")
+    }
     let tensors = items.map { scan.source.tensors[$0] }
     let ways = zip(items, tensors).map { item, info in Self.ways(of: info, from: types[item]) }
     let count = tensors.reduce(0.0) { $0 + Double($1.elementCount) }

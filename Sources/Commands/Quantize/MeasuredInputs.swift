@@ -60,7 +60,13 @@ struct MeasuredInputs {
   }
 
   func warnings(for weights: [TensorInfo], canFeedBack: (TensorInfo) -> Bool) throws(Failure) -> [Warning] {
-    try origins + (importance?.coverage(of: weights) ?? [])
+    if let factors, importance != nil, !weights.isEmpty,
+      weights.allSatisfy({ factors.hasFactor(for: $0) && canFeedBack($0) })
+    {
+      throw Failure(
+        .usage, "option '--importance' has no effect: every weight has its errors made good, by their correlations")
+    }
+    return try origins + (importance?.coverage(of: weights) ?? [])
       + (factors?.coverage(of: weights, canFeedBack: canFeedBack) ?? [])
   }
 

@@ -3,7 +3,7 @@ public import Bytes
 public import Calibration
 package import Checkpoints
 import Console
-package import JSON
+import JSON
 import PackedWeights
 public import Quantization
 package import Tensors
@@ -47,7 +47,7 @@ public struct Quantize: Sendable {
   /// Bits for each weight that could be quantized: modules that lose most for each byte they save stay in 16.
   public var targetBits: Double?
   /// Modules that such a run has chosen, where it is made again.
-  private var keptForBits: [String] = []
+  var keptForBits: [String] = []
   public var storage = Storage.uint8
   public var computeType = FloatType.bf16
   public var target = Target.transformers5
@@ -74,7 +74,11 @@ public struct Quantize: Sendable {
     if let loftqRank {
       return try run(with: loftqRank, source, output: output, announce: announce)
     }
-    return try StoredModel.run(source, run, into: output, announce: announce, plannedBy: prepare)
+    return try StoredModel.run(source, run, into: output, announce: announce) { model throws(Failure) in
+      var write = try prepare(model)
+      if run.force, let warning = LoftQ.staleWarning(beside: output) { write.warnings.append(warning) }
+      return write
+    }
   }
 
   package func prepare(_ model: StoredModel) throws(Failure) -> WriteRun { try prepared(model).run }
@@ -210,58 +214,6 @@ public struct Quantize: Sendable {
       "llm_int8_threshold": JSONNumber(6.0).map(JSONValue.number) ?? 6,
       "load_in_4bit": true, "load_in_8bit": false, "quant_method": "bitsandbytes",
     ])
-  }
-
-  private func recorded(_ choice: TargetBits.Choice?) -> [(key: String, value: JSONValue)] {
-    [
-      ("scheme", .string(code.rawValue)), ("blockSize", .number(blockSize)),
-      ("doubleQuantization", .bool(usesDoubleQuantization)), ("quantStorage", .string(storage.rawValue)),
-      ("computeDtype", .string(computeType.torchName)), ("target", .string(target.rawValue)),
-      ("keep", .array(keep.map(JSONValue.string))), ("maxShardSize", .number(run.maxShardBytes)),
-    ] + (scaleSearch.map { [("scaleSearch", .string($0.rawValue))] } ?? [])
-      + (importance.map { [("importance", .string(FileName.last(of: $0)))] } ?? [])
-      + (feedback.map { [("feedback", .string(FileName.last(of: $0)))] + factors.recorded } ?? [])
-      + (loftqRank.map { [("loftqRank", .number($0))] } ?? [])
-      + (choice.map { choice in
-        [
-          ("targetBits", JSONNumber(choice.summary.target).map(JSONValue.number) ?? .null),
-          ("keptForTargetBits", .array(choice.modules.map(JSONValue.string))),
-        ]
-      } ?? [])
-  }
-}
-
-extension Quantize {
-  /// The run that a manifest tells of.
-  ///
-  /// - Returns: nil for options that are not those of this verb.
-  package init?(recorded options: JSONValue) {
-    guard let code = options["scheme"]?.string.flatMap(Code.init), let blockSize = options["blockSize"]?.int,
-      let usesDoubleQuantization = options["doubleQuantization"]?.bool,
-      let storage = options["quantStorage"]?.string.flatMap(Storage.init),
-      let computeType = options["computeDtype"]?.string.flatMap(FloatType.init(torchName:)),
-      let target = options["target"]?.string.flatMap(Target.init), let keep = options["keep"]?.array
-    else { return nil }
-    self.init()
-    if let name = options["scaleSearch"]?.string {
-      guard let kind = ScaleSearch.Kind(rawValue: name) else { return nil }
-      scaleSearch = kind
-    }
-    // Without a search it weighed an adapter beside the output.
-    importance = scaleSearch == nil ? nil : options["importance"]?.string
-    feedback = options["feedback"]?.string
-    guard let factors = FactorSettings(recorded: options) else { return nil }
-    self.factors = factors
-    loftqRank = options["loftqRank"]?.int
-    keptForBits = (options["keptForTargetBits"]?.array ?? []).compactMap(\.string)
-    self.code = code
-    self.blockSize = blockSize
-    self.usesDoubleQuantization = usesDoubleQuantization
-    self.storage = storage
-    self.computeType = computeType
-    self.target = target
-    self.keep = keep.compactMap(\.string)
-    forcesRequantization = true
   }
 }
 

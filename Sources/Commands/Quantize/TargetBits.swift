@@ -33,6 +33,9 @@ struct TargetBits {
     _ steps: [Step], _ scan: LossScan, modules: [String?],
     weigh: (TensorInfo) throws(Failure) -> [Float]?, replan: ([String]) throws(Failure) -> Set<Int>
   ) throws(Failure) -> Choice {
+    guard !steps.isEmpty else {
+      throw Failure(.usage, "option '--target-bits' has no effect: no tensor is quantized here")
+    }
     let weights = try steps.map { step throws(Failure) in try weight(step, scan.source.tensors[step.tensor]) }
     let count = weights.reduce(0.0) { $0 + Double($1.count) }
     let floor = weights.reduce(0) { $0.addingSaturated($1.quantized) }
@@ -43,6 +46,8 @@ struct TargetBits {
         "option '--target-bits': \(bits) is less than what the weights take already, "
           + "\(Self.rounded(8 * Double(floor) / max(1, count))) bits each")
     }
+    var isWeighted = false
+    for step in steps where try weigh(scan.source.tensors[step.tensor]) != nil { isWeighted = true }
     let losses = try measure(steps, scan, weigh)
     let things = zip(weights, losses).map { weight, loss in
       [BitBudget.Way(bytes: weight.quantized, loss: loss), BitBudget.Way(bytes: weight.kept, loss: 0)]
@@ -70,7 +75,7 @@ struct TargetBits {
         summary: .init(
           target: bits, bits: 8 * Double(bytes) / max(1, count),
           raised: order.map { scan.source.tensors[steps[$0].tensor].name.string }, of: steps.count,
-          share: all > 0 ? saved / all : 0, isWeighted: search?.importance != nil || search?.feedback != nil))
+          share: all > 0 ? saved / all : 0, isWeighted: isWeighted))
     }
   }
 

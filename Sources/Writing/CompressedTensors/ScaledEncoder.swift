@@ -123,7 +123,13 @@ package struct ScaledEncoder: TensorEncoder {
         scales.copy(from: rows.scales.span.rawBytes)
       }
     } catch {
-      throw .notFinite(error.value, at: storedPosition(of: start + error.index, in: info.shape), piece, "quantized")
+      let position = storedPosition(of: start + error.index, in: info.shape)
+      if factor != nil, values.isFinite(error.index, as: type) {
+        throw Failure(
+          .malformed, "element \(position) becomes \(error.value) as errors are made good in it",
+          tensor: info.name.string)
+      }
+      throw .notFinite(error.value, at: position, piece, "quantized")
     }
   }
 
@@ -177,5 +183,16 @@ private final class BlockScales: Sendable {
         return .failure(error)
       }
     }.get()
+  }
+}
+
+extension RawSpan {
+  /// Whether the value at a position is finite.
+  fileprivate func isFinite(_ index: Int, as type: FloatType) -> Bool {
+    let bytes = extracting(index * type.byteCount..<(index + 1) * type.byteCount)
+    var value = ScratchBuffer(byteCount: 4)
+    var room = value.mutableBytes
+    do throws(Overflow) { try convert(bytes, from: type, to: .f32, into: &room) } catch { return false }
+    return value.floats[0].isFinite
   }
 }

@@ -59,6 +59,19 @@ struct LoftQ {
       + (quantize.feedback.map { [("feedback", .string(FileName.last(of: $0)))] } ?? [])
   }
 
+  /// Whether an adapter of an earlier run lies beside an output.
+  private static func isThere(beside output: String) -> Bool {
+    let path = trimmed(output) + suffix
+    return InputDirectory.exists(at: path) && (try? SourceRecord(path: path))?.options?["loftqRank"]?.int != nil
+  }
+
+  /// A warning where a model replaces the one that an adapter beside it was made for.
+  static func staleWarning(beside output: String) -> Warning? {
+    guard isThere(beside: output) else { return nil }
+    let path = trimmed(output) + suffix
+    return "'\(path.printable())' stays, but it was made for what stood in '\(trimmed(output).printable())' before"
+  }
+
   /// A path without what may stand at its end and says nothing.
   private static func trimmed(_ path: String) -> String {
     var path = path
@@ -119,6 +132,9 @@ struct LoftQ {
       var failure = error
       failure.message = failure.message.replacing("; nothing was left behind", with: "")
       failure.message += "; '\(model)' is whole, '\(path)' was not written"
+      if Self.isThere(beside: model) {
+        failure.message += ", and the one that is there fits what '\(model)' was before"
+      }
       throw failure
     }
   }
