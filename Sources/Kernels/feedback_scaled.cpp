@@ -6,6 +6,7 @@
 // Must come after foreach_target.h.
 #include <hwy/highway.h>
 
+#include "feedback-inl.h"
 #include "scaled-e2m1-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -38,14 +39,7 @@ static void FeedbackColumns(float* matrix, size_t rows, size_t columns, const fl
       const auto error = hn::Div(hn::Sub(value, hn::Mul(level, scale)), diagonal);
       hn::StoreU(error, df, errors + j * rows + r);
     }
-    for (size_t k = j + 1; k < columns; ++k) {
-      const auto weight = hn::Set(df, factor[j * stride + k]);
-      float* behind = matrix + k * rows;
-      for (size_t r = 0; r < rows; r += hn::Lanes(df)) {
-        const auto change = hn::Mul(weight, hn::LoadU(df, errors + j * rows + r));
-        hn::StoreU(hn::Sub(hn::LoadU(df, behind + r), change), df, behind + r);
-      }
-    }
+    SubtractBehind(matrix, rows, columns, j, factor + j * stride, errors);
   }
 }
 
